@@ -1,0 +1,73 @@
+"""Builds the `fedaot-tff` distribution."""
+
+import pathlib
+import re
+
+import setuptools
+
+_ROOT = pathlib.Path(__file__).parent
+
+
+def _version() -> str:
+  """Reads `__version__` without importing the package."""
+  source = (_ROOT / 'fedaot_tff' / '__init__.py').read_text(encoding='utf-8')
+  return re.search(r"^__version__ = '([^']+)'$", source, re.MULTILINE).group(1)
+
+
+# TensorFlow Federated 0.87.0 is not named here: it pins a jaxlib release that
+# was withdrawn, so a resolver that meets it gives up. Its own run-time needs
+# stand in its place, with the jax releases next to the pinned one; the package
+# itself comes with `pip install --no-deps tensorflow-federated==0.87.0`.
+_TENSORFLOW_FEDERATED_REQUIRES = [
+    'absl-py>=1.0,<2',
+    'attrs~=23.1',
+    'cachetools~=5.3',
+    'dm-tree==0.1.8',
+    'dp-accounting==0.4.3',
+    'google-vizier==0.1.11',
+    'googleapis-common-protos==1.61.0',
+    'grpcio~=1.46',
+    'jax>=0.4.13,<0.4.15',
+    'jaxlib>=0.4.13,<0.4.15',
+    'ml-dtypes==0.2.*',
+    'numpy~=1.25',
+    'portpicker~=1.6',
+    'scipy~=1.9.3',
+    'tensorflow==2.14.*',
+    'tensorflow-model-optimization==0.7.5',
+    'tensorflow-privacy==0.9.0',
+    'tqdm~=4.64',
+    'typing-extensions==4.5.*',
+]
+
+setuptools.setup(
+    name='fedaot-tff',
+    version=_version(),
+    description=(
+        'Byzantine-robust federated learning with learned aggregation weights,'
+        ' for TensorFlow Federated.'
+    ),
+    license='Apache-2.0',
+    packages=setuptools.find_packages(
+        where=str(_ROOT),
+        include=[
+            'fedaot_tff', 'fedaot_tff.*',
+            'tasks', 'tasks.*',
+            'binaries', 'binaries.*',
+        ]
+    ),
+    package_data={'binaries': ['flags/*.cfg']},
+    python_requires='>=3.9,<3.12',
+    install_requires=_TENSORFLOW_FEDERATED_REQUIRES,
+    extras_require={
+        # What `tasks` and `binaries` need on top of the library.
+        'experiments': [
+            'matplotlib',
+            'mlxtend==0.23.4',
+            'scikit-learn',
+            'tensorflow-datasets==4.9.3',
+            'tensorflow-metadata<1.17',
+        ],
+        'test': ['pytest'],
+    },
+)

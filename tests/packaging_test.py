@@ -1,0 +1,212 @@
+"""Tests for what is installed and what `import fedaot_tff` does."""
+
+import importlib.metadata
+import importlib.util
+import pathlib
+import re
+import runpy
+import subprocess
+import sys
+import textwrap
+from unittest import mock
+
+from packaging import requirements
+from packaging import utils
+import pytest
+import setuptools
+
+import fedaot_tff
+from fedaot_tff import _tff_import
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def _run_python(source: str) -> subprocess.CompletedProcess:
+  return subprocess.run(
+      [sys.executable, '-c', textwrap.dedent(source)],
+      cwd=_ROOT,
+      stdin=subprocess.DEVNULL,
+      capture_output=True,
+      text=True,
+      timeout=60,
+  )
+
+
+def _setup_arguments() -> dict:
+  with mock.patch.object(setuptools, 'setup') as setup:
+    runpy.run_path(str(_ROOT / 'setup.py'))
+  return setup.call_args.kwargs
+
+
+def _parse(lines) -> list[requirements.Requirement]:
+  lines = [line.split('#')[0].strip() for line in lines]
+  return [requirements.Requirement(line) for line in lines if line]
+
+
+def _read(name: str) -> list[requirements.Requirement]:
+  return _parse((_ROOT / name).read_text(encoding='utf-8').splitlines())
+
+
+def _pinned_versions(python: str) -> dict[str, str]:
+  """The versions that requirements.txt installs under a Python on Linux."""
+  environment = {
+      'python_version': python,
+      'python_full_version': f'{python}.5',
+      'sys_platform': 'linux',
+      'platform_python_implementation': 'CPython',
+      'implementation_name': 'cpython',
+  }
+  versions = {}
+  for requirement in _read('requirements.txt'):
+    if requirement.marker and not requirement.marker.evaluate(environment):
+      continue
+    (specifier,) = requirement.specifier
+    assert specifier.operator == '=='
+    name = utils.canonicalize_name(requirement.name)
+    assert name not in versions
+    versions[name] = specifier.version
+  return versions
+
+
+def test_import_is_light():
+  result = _run_python("""
+      import sys
+      import fedaot_tff
+      heavy = {'tensorflow', 'tensorflow_federated', 'jax', 'numpy'}
+      assert not heavy.intersection(sys.modules), heavy & set(sys.modules)
+  """)
+  assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    'module', ['fedaot_tff', 'fedaot_tff.aggregators', 'fedaot_tff.learning']
+)
+def test_missing_tff_is_an_import_error_that_tells_what_to_do(module):
+  result = _run_python(f"""
+      import sys
+
+      class Blocker:
+        def find_spec(self, name, path=None, target=None):
+          if name.partition('.')[0] == 'tensorflow_federated':
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+
+      sys.meta_path.insert(0, Blocker())
+      import {module}
+  """)
+  assert result.returncode == 1
+  last_line = result.stderr.splitlines()[-1]
+  assert last_line.startswith('ImportError: ')
+  assert 'pip install --no-deps tensorflow-federated==0.87.0' in last_line
+
+
+def test_not_installed_tff_is_an_import_error():
+  with mock.patch.object(importlib.util, 'find_spec', return_value=None):
+    with pytest.raises(ImportError, match='not installed; install it with: pip'):
+      _tff_import.check_tff_installed()
+
+
+@pytest.mark.parametrize('version', ['0.86.0', '0.88.0', '0.87.0.dev1'])
+def test_another_tff_version_is_an_import_error(version):
+  with mock.patch.object(importlib.metadata, 'version', return_value=version):
+    with pytest.raises(
+        ImportError,
+        match=rf'0\.87\.0, but found {re.escape(version)}; .*pip install',
+    ):
+      _tff_import.check_tff_installed()
+
+
+def test_tff_built_from_source_is_accepted():
+  error = importlib.metadata.PackageNotFoundError('tensorflow-federated')
+  with mock.patch.object(importlib.metadata, 'version', side_effect=error):
+    _tff_import.check_tff_installed()
+
+
+def test_public_names_resolve():
+  for name in fedaot_tff.__all__:
+    assert getattr(fedaot_tff, name) is not None
+  assert set(fedaot_tff.__all__) <= set(dir(fedaot_tff))
+
+
+def test_public_name_is_imported_when_first_used(monkeypatch):
+  monkeypatch.setitem(
+      fedaot_tff._MODULE_OF, 'check_tff_installed', 'fedaot_tff._tff_import'
+  )
+  assert 'check_tff_installed' not in vars(fedaot_tff)
+  assert fedaot_tff.check_tff_installed is _tff_import.check_tff_installed
+  assert 'check_tff_installed' in vars(fedaot_tff)
+  del fedaot_tff.check_tff_installed
+
+
+def test_unknown_name_is_an_attribute_error():
+  with pytest.raises(AttributeError, match="'fedaot_tff'.*'no_such_name'"):
+    fedaot_tff.no_such_name
+
+
+def test_setup_takes_the_version_of_the_package():
+  assert _setup_arguments()['version'] == fedaot_tff.__version__
+
+
+def test_setup_packages_the_library_tasks_and_binaries_only():
+  packages = set(_setup_arguments()['packages'])
+  for package in ('fedaot_tff', 'fedaot_tff.aggregators', 'tasks', 'binaries'):
+    assert package in packages
+  assert {package.partition('.')[0] for package in packages} == {
+      'fedaot_tff', 'tasks', 'binaries',
+  }
+
+
+def test_every_folder_of_modules_is_packaged():
+  packages = set(_setup_arguments()['packages'])
+  for top in ('fedaot_tff', 'tasks', 'binaries'):
+    for module in (_ROOT / top).rglob('*.py'):
+      package = '.'.join(module.parent.relative_to(_ROOT).parts)
+      assert package in packages, f'{package} has no __init__.py'
+
+
+def test_setup_does_not_require_tff():
+  names = {
+      utils.canonicalize_name(requirement.name)
+      for requirement in _parse(_setup_arguments()['install_requires'])
+  }
+  assert 'tensorflow-federated' not in names
+
+
+def test_setup_requires_what_tff_requires():
+  """But for jax and jaxlib, whose pins cannot be met."""
+  ours = {
+      utils.canonicalize_name(requirement.name): requirement
+      for requirement in _parse(_setup_arguments()['install_requires'])
+  }
+  for requirement in _parse(importlib.metadata.requires('tensorflow-federated')):
+    name = utils.canonicalize_name(requirement.name)
+    assert name in ours
+    if name not in ('jax', 'jaxlib'):
+      installed = importlib.metadata.version(name)
+      assert requirement.specifier.contains(installed)
+      assert ours[name].specifier.contains(installed)
+
+
+@pytest.mark.parametrize('python', ['3.9', '3.10', '3.11'])
+def test_pins_meet_every_requirement(python):
+  pins = _pinned_versions(python)
+  setup = _setup_arguments()
+  wanted = _parse(setup['install_requires'])
+  for extra in setup['extras_require'].values():
+    wanted += _parse(extra)
+  wanted += _read('requirements.in') + _read('overrides.txt')
+  for requirement in wanted:
+    name = utils.canonicalize_name(requirement.name)
+    assert name in pins, f'requirements.txt does not pin {name}'
+    assert requirement.specifier.contains(pins[name]), (
+        f'{name} {pins[name]} does not meet {requirement}'
+    )
+  assert pins['tensorflow-federated'] == _tff_import.TFF_VERSION
+
+
+@pytest.mark.parametrize(
+    'name', ['requirements.in', 'overrides.txt', 'requirements.txt']
+)
+def test_requirement_files_name_no_registry(name):
+  text = (_ROOT / name).read_text(encoding='utf-8')
+  assert '://' not in text
+  assert '-index' not in text
