@@ -1,0 +1,1 @@
+"""Robust aggregation rules, each as pure functions on tensors and a factory."""

@@ -1,0 +1,255 @@
+"""Gathering one row a client into a table at the server."""
+
+import collections
+from typing import NamedTuple
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+# The native executor keeps every intermediate accumulator of an aggregation
+# alive until the aggregation ends; appending each row to one growing table
+# would therefore hold N^2 / 2 rows. So rows first wait, uncopied, in the slots
+# of a level; a full level is concatenated into one slot of the next level, the
+# last level into the table. Each row is copied once a level, and the table once
+# in SLOTS_PER_LEVEL ** NUM_LEVELS rows.
+SLOTS_PER_LEVEL = 8
+NUM_LEVELS = 3
+
+
+def _is_struct_without_container(type_spec: tff.Type) -> bool:
+  return isinstance(type_spec, tff.StructType) and not isinstance(
+      type_spec, tff.StructWithPythonType
+  )
+
+
+def check_structure_of_tensors(value_type: tff.Type) -> None:
+  """Checks that a type is one of tensors that can be stacked as rows.
+
+  Args:
+    value_type: An unplaced `tff.Type`.
+
+  Raises:
+    TypeError: If `value_type` is not a tensor or a possibly nested Python
+      container of tensors, holds no tensor at all, or has a tensor whose static
+      shape is not fully known.
+  """
+  if not tff.types.is_structure_of_tensors(value_type):
+    raise TypeError(
+        'Expected a tensor or a structure of tensors, found '
+        f'{_one_line(value_type)}.'
+    )
+  if tff.types.contains(value_type, _is_struct_without_container):
+    raise TypeError(
+        'Expected every structure to be a Python container such as a tuple or '
+        f'an OrderedDict, found {value_type!r}; use tff.StructWithPythonType.'
+    )
+  if tff.types.count(value_type, _is_tensor) == 0:
+    raise TypeError(
+        f'Expected at least one tensor, found {_one_line(value_type)}.'
+    )
+  for spec in tf.nest.flatten(tff.types.type_to_tf_tensor_specs(value_type)):
+    if not spec.shape.is_fully_defined():
+      raise TypeError(
+          f'Expected tensors with static shapes, found {spec} in '
+          f'{_one_line(value_type)}; fix every dimension.'
+      )
+
+
+def _one_line(type_spec: tff.Type) -> str:
+  return type_spec.compact_representation()
+
+
+def _is_tensor(type_spec: tff.Type) -> bool:
+  return isinstance(type_spec, tff.TensorType)
+
+
+def _check_value(value: tff.Value) -> None:
+  """Checks that `value` is a `tff.Value` placed at clients."""
+  if not isinstance(value, tff.Value):
+    raise TypeError(
+        'Expected `value` to be a tff.Value inside a federated computation, '
+        f'found {type(value)}.'
+    )
+  value_type = value.type_signature
+  if (
+      not isinstance(value_type, tff.FederatedType)
+      or value_type.placement is not tff.CLIENTS
+  ):
+    raise TypeError(
+        'Expected `value` to be placed at tff.CLIENTS, found '
+        f'{_one_line(value_type)}; zip placed values with tff.federated_zip.'
+    )
+
+
+def _leaf_indices_by_dtype(specs):
+  """Groups the indices of the tensor specs that share a dtype."""
+  indices_by_dtype = collections.OrderedDict()
+  for index, spec in enumerate(specs):
+    indices_by_dtype.setdefault(spec.dtype, []).append(index)
+  return tuple(indices_by_dtype.values())
+
+
+def _pack(value, specs):
+  """Packs the tensors of `value` into one `[1, size]` row for each dtype."""
+  leaves = tf.nest.flatten(value)
+  return tuple(
+      tf.concat([tf.reshape(leaves[i], [1, -1]) for i in indices], axis=1)
+      for indices in _leaf_indices_by_dtype(specs)
+  )
+
+
+def _unpack(rows, specs):
+  """Inverts `_pack` for any number of rows; returns a list of tensors."""
+  leaves = [None] * len(specs)
+  for packed, indices in zip(rows, _leaf_indices_by_dtype(specs)):
+    sizes = [specs[i].shape.num_elements() for i in indices]
+    for i, columns in zip(indices, tf.split(packed, sizes, axis=1)):
+      leaves[i] = tf.reshape(
+          columns, [tf.shape(packed)[0]] + specs[i].shape.as_list()
+      )
+  return leaves
+
+
+def _concatenate(parts):
+  return tuple(tf.concat(rows, axis=0) for rows in zip(*parts))
+
+
+def _push(table, levels, rows):
+  """Puts `rows` into the last slot of the first level, spilling if it is full.
+
+  The slots of a level fill from the last to the first, so that a level is full
+  when its first slot holds rows.
+
+  Args:
+    table: A tuple of packed rows, those that have left the last level.
+    levels: A tuple of levels, each a tuple of slots that hold packed rows like
+      `table`; an empty slot holds none.
+    rows: A tuple of packed rows like `table`.
+
+  Returns:
+    The new table and levels.
+  """
+  if not levels:
+    return _concatenate([table, rows]), levels
+  level, later_levels = levels[0][1:] + (rows,), levels[1:]
+
+  def spill():
+    empty_level = tf.nest.map_structure(lambda x: x[:0], level)
+    new_table, new_later_levels = _push(
+        table, later_levels, _concatenate(level)
+    )
+    return new_table, (empty_level,) + new_later_levels
+
+  is_full = tf.shape(level[0][0])[0] > 0
+  return tf.cond(is_full, spill, lambda: (table, (level,) + later_levels))
+
+
+def _all_rows(table, levels):
+  """Concatenates the table and all slots, oldest rows first."""
+  slots = [slot for level in reversed(levels) for slot in level]
+  return _concatenate([table] + slots)
+
+
+class RowAccumulator(NamedTuple):
+  """The computations of a `tff.federated_aggregate` that stacks rows.
+
+  Attributes:
+    zero: Returns the accumulator of no rows.
+    accumulate: Adds a value to an accumulator, as its last row.
+    merge: Joins two accumulators, the rows of the first one first.
+    report: Returns the stacked rows of an accumulator.
+  """
+
+  zero: tff.Computation
+  accumulate: tff.Computation
+  merge: tff.Computation
+  report: tff.Computation
+
+
+def create_row_accumulator(value_type: tff.Type) -> RowAccumulator:
+  """Creates the computations that stack values of a type as rows.
+
+  Args:
+    value_type: The unplaced type of a value: a tensor, or a possibly nested
+      structure of tensors of any dtypes, all with static shapes.
+
+  Returns:
+    A `RowAccumulator`.
+
+  Raises:
+    TypeError: If `value_type` fails `check_structure_of_tensors`.
+  """
+  check_structure_of_tensors(value_type)
+  structure = tff.types.type_to_tf_tensor_specs(value_type)
+  specs = tf.nest.flatten(structure)
+
+  def no_rows():
+    # The placeholder hides the static zero, so that the type is [?, size].
+    zeros = _pack([tf.zeros(spec.shape, spec.dtype) for spec in specs], specs)
+    return tuple(
+        tf.compat.v1.placeholder_with_default(row[:0], [None, row.shape[1]])
+        for row in zeros
+    )
+
+  def accumulator_of(table):
+    levels = tuple(
+        tuple(no_rows() for _ in range(SLOTS_PER_LEVEL))
+        for _ in range(NUM_LEVELS)
+    )
+    return table, levels
+
+  @tff.tensorflow.computation
+  def zero():
+    return accumulator_of(no_rows())
+
+  accumulator_type = zero.type_signature.result
+
+  @tff.tensorflow.computation(accumulator_type, value_type)
+  def accumulate(accumulator, value):
+    return _push(*accumulator, _pack(value, specs))
+
+  @tff.tensorflow.computation(accumulator_type, accumulator_type)
+  def merge(first, second):
+    return accumulator_of(_concatenate([_all_rows(*first), _all_rows(*second)]))
+
+  @tff.tensorflow.computation(accumulator_type)
+  def report(accumulator):
+    leaves = _unpack(_all_rows(*accumulator), specs)
+    return tf.nest.pack_sequence_as(structure, leaves)
+
+  return RowAccumulator(zero, accumulate, merge, report)
+
+
+def federated_gather(value: tff.Value) -> tff.Value:
+  """Stacks the values of all clients at the server, one row a client.
+
+  Rows are in the order of accumulation, which is the same for all tensors of
+  `value` and unspecified otherwise: two calls need not agree. Values that
+  belong together must therefore be zipped and gathered in one call.
+
+  While the aggregation runs, the executor's intermediate accumulators hold
+  about `NUM_LEVELS * N + N ** 2 / (2 * SLOTS_PER_LEVEL ** NUM_LEVELS)` rows,
+  the clients' values and the result N rows each.
+
+  Args:
+    value: A `tff.Value` placed at `tff.CLIENTS`: a tensor, or a possibly nested
+      structure of tensors of any dtypes, all with static shapes.
+
+  Returns:
+    A `tff.Value` placed at `tff.SERVER` with the structure of `value` in which
+    each tensor of type `dtype[shape]` has become `dtype[?, shape]`; the unknown
+    dimension is the number of clients.
+
+  Raises:
+    TypeError: If `value` is not a `tff.Value` placed at `tff.CLIENTS`, or fails
+      `check_structure_of_tensors`.
+  """
+  _check_value(value)
+  accumulator = create_row_accumulator(value.type_signature.member)
+  return tff.federated_aggregate(
+      value,
+      accumulator.zero(),
+      accumulator.accumulate,
+      accumulator.merge,
+      accumulator.report,
+  )

@@ -1,0 +1,453 @@
+"""Checks of the NumPy reference itself against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+
+from tests.reference import fedaot_reference
+
+_DIMENSION = 40
+_SKETCH = 12
+
+
+def _signs(rng):
+  return rng.choice([-1.0, 1.0], size=_DIMENSION)
+
+
+def _hold_out(signs):
+  return fedaot_reference.HoldOutReference(
+      signs=signs, sketch_dimension=_SKETCH)
+
+
+def _agreement(signs):
+  return fedaot_reference.AgreementReference(
+      signs=signs, sketch_dimension=_SKETCH)
+
+
+def _cohort(rng, center, count=7):
+  """Noisy updates of unequal size, two of them near copies of each other."""
+  updates = center + rng.normal(size=(count, _DIMENSION))
+  updates *= rng.uniform(0.5, 2.0, size=(count, 1))
+  updates[1] = 1.1 * updates[0] + 0.2 * rng.normal(size=_DIMENSION)
+  return updates
+
+
+def _theta(reference):
+  return np.concatenate(
+      [reference.b, reference.m, [reference.log_sharpness]])
+
+
+def _weights_at(theta, z, log_discount):
+  """The softmax weights as one array expression of theta."""
+  slopes = np.log1p(np.exp(theta[:4]))
+  scores = np.exp(theta[8]) * -(
+      np.log1p(np.exp(-(z + theta[4:8]))) @ slopes) + log_discount
+  weights = np.exp(scores - scores.max())
+  return weights / weights.sum()
+
+
+def _central_differences(objective, theta, step=1e-5):
+  gradient = np.zeros_like(theta)
+  for k in range(theta.size):
+    ahead, behind = theta.copy(), theta.copy()
+    ahead[k] += step
+    behind[k] -= step
+    gradient[k] = (objective(ahead) - objective(behind)) / (2 * step)
+  return gradient
+
+
+@pytest.mark.parametrize('q, expected', [
+    (0.0, 1.0),
+    (0.125, 1.0),
+    (0.25, 1.5),
+    (0.375, 2.0),
+    (0.5, 3.0),
+    (0.75, 5.0),
+    (1.0, 5.0),
+])
+def test_weighted_quantile(q, expected):
+  # Sorted (1, 2, 5) with weights (1, 1, 2): positions .125, .375, .75. The
+  # entry of weight 0 would otherwise be the smallest.
+  values = np.array([5.0, -9.0, 1.0, 2.0])
+  weights = np.array([2.0, 0.0, 1.0, 1.0])
+  assert fedaot_reference.weighted_quantile(
+      values, weights, q) == pytest.approx(expected)
+
+
+def test_weighted_quantile_without_weight_is_zero():
+  assert fedaot_reference.weighted_quantile(
+      np.array([3.0, 4.0]), np.zeros(2), 0.5) == 0.0
+
+
+def test_equal_weights_give_the_usual_median():
+  rng = np.random.default_rng(0)
+  for count in (1, 2, 5, 8):
+    values = rng.normal(size=count)
+    assert fedaot_reference.weighted_quantile(
+        values, np.ones(count), 0.5) == pytest.approx(np.median(values))
+
+
+def test_fold_sketch():
+  # Rows (1, -2, 3), (4, 5, -6), (-7, 0, 0) after signs and padding.
+  sketch = fedaot_reference.fold_sketch(
+      np.arange(1.0, 8.0), np.array([1, -1, 1, 1, 1, -1, -1]), 3)
+  np.testing.assert_array_equal(sketch, [-2.0, 3.0, -3.0])
+
+
+@pytest.mark.parametrize('entry, expected', [
+    (0.0, True),
+    (9.9e14, True),
+    (-9.9e14, True),
+    (1e15, False),
+    (-1e15, False),
+    (1e30, False),
+    (1e300, False),
+    (np.inf, False),
+    (np.nan, False),
+])
+def test_is_finite_update(entry, expected):
+  assert fedaot_reference.is_finite_update(
+      np.array([1.0, entry, 0.0])) is expected
+
+
+def test_hold_out_round_by_hand():
+  reference = fedaot_reference.HoldOutReference(
+      signs=np.ones(2), sketch_dimension=2)
+  outcome = reference.aggregate(
+      np.array([[1.0, 0.0], [0.0, 2.0], [4.0, 0.0]]), np.array([1.0, 1.0]))
+  close = lambda x, y: np.testing.assert_allclose(x, y, atol=3e-6)
+  # Clients 1 and 3 share a direction: 1 / (1 + sigma(2.5)).
+  close(outcome['copies_discount'], [0.519714, 1.0, 0.519714])
+  close(outcome['trust'], [1.0, 1.0, 1.0])
+  # Both medians of the norms are 2, so that 1.2 sqrt(2) is the smallest.
+  close(outcome['norm_bound'], 1.697056)
+  close(outcome['clipped'], [[1.0, 0.0], [0.0, 2.0], [3.394113, 0.0]])
+  close(outcome['statistics'], [
+      [0.0, 0.707107, -4.605170, 0.0],
+      [0.0, 0.707107, 0.009950, -0.164252],
+      [0.0, 0.707107, -4.605170, -0.857399],
+  ])
+  # dup: positions .127417, .382251, .754833; median -3.146622, upper quartile
+  # -.049910, scale 1.4826 * 3.096712 + .25 = 4.841185.
+  close(outcome['z'], [
+      [0.0, 0.0, -0.301279, 0.0],
+      [0.0, 0.0, 0.652024, -0.821260],
+      [0.0, 0.0, -0.301279, -4.286995],
+  ])
+  # Without the two terms all share: -1.096845, -.504567, -4.482051.
+  close(outcome['weights'], [0.351868, 0.636214, 0.011918])
+  close(outcome['result'], [0.392319, 1.272428])
+  close(reference.reference, [0.0392319, 0.1272428])
+
+
+def test_trust_discounts_the_norm_bound():
+  reference = fedaot_reference.HoldOutReference(
+      signs=np.ones(2), sketch_dimension=2)
+  outcome = reference.aggregate(
+      np.array([[1.0, 0.0], [0.075, 3.0 * (1 - 0.025**2)**0.5], [-10.0, 0.0]]),
+      np.array([5.0, 0.0]))
+  np.testing.assert_allclose(outcome['trust'], [1.0, 0.525, 0.05])
+  # Positions .5 / 1.575 and 1.2625 / 1.575 of the norms 1 and 3.
+  assert outcome['norm_bound'] == pytest.approx(1 + 2 * 0.2875 / 0.7625)
+
+
+def test_hold_out_dup_looks_at_finite_others_only():
+  update = np.array([3.0, 4.0])
+  lost = np.array([np.nan, 1.0])
+  for updates in ([update, -update, lost], [update, lost], [update]):
+    reference = fedaot_reference.HoldOutReference(
+        signs=np.ones(2), sketch_dimension=2)
+    outcome = reference.aggregate(np.array(updates), update)
+    assert outcome['statistics'][0, 2] == pytest.approx(np.log(2.01))
+
+
+def test_agreement_rounds_by_hand():
+  reference = fedaot_reference.AgreementReference(
+      signs=np.ones(2), sketch_dimension=2)
+  updates = np.array([[1.0, 0.0], [0.0, 2.0], [-0.5, 0.0]])
+  close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5)
+
+  first = reference.next(updates)
+  close(first['norm_bound'], 1.0)
+  # a = (0, log 2, -log 2), its lower quartile -.519860; client 2 is the median
+  # along the first axis, on which clients 1 and 3 lie at +-1.
+  close(first['statistics'], [
+      [0.0, 0.0, 0.0, -1.0],
+      [0.0, -0.433217, 0.0, 0.0],
+      [0.0, 0.0, 0.0, -1.0],
+  ])
+  # norm: scale .2; spec: median -1, upper quartile -.25, scale 1.16195.
+  close(first['z'], [
+      [0.0, 0.0, 0.0, 0.0],
+      [0.0, -2.166085, 0.0, 0.860622],
+      [0.0, 0.0, 0.0, 0.0],
+  ])
+  close(first['weights'], [0.413556, 0.172888, 0.413556])
+  close(first['result'], [0.206778, 0.172888])
+  close(reference.reference, [0.0206778, 0.0172888])
+  assert first['gradient'] is None
+  assert reference.step == 0
+
+  second = reference.next(updates)
+  close(second['statistics'][:, 0], [0.767175, 0.641438, -0.767175])
+  np.testing.assert_allclose(
+      second['z'][:, 0], [0.662423, 0.0, -7.421059], atol=1e-4)
+  close(second['weights'], [0.723226, 0.276541, 0.000234])
+  close(second['reference_weights'], first['weights'])
+  close(reference.reference, [0.0392878, 0.0328487])
+  # The direction is (.934026, .357203).
+  close(second['advantages'], [-0.934026, -0.357203, 0.467013])
+  # d / d scores: (-.246443, -.086518, .332962).
+  close(second['gradient'], [
+      0.0, 0.043870, 0.0, -0.004791, 0.0, -0.054795, 0.0, 0.008444, 0.075455
+  ])
+  # A first Adam step is .05 g / (|g| + .001); only spec may follow it.
+  b_start = np.log(np.exp(1.5) - 1)
+  np.testing.assert_allclose(
+      reference.b - b_start, [0.0, 0.0, 0.0, 0.041366], atol=1e-5)
+  np.testing.assert_allclose(
+      reference.m, [2.0, 2.0, 2.0, 1.955294], atol=1e-5)
+  assert reference.log_sharpness == 0.0
+  assert reference.step == 1
+
+
+def test_agreement_dup_and_spec_of_a_close_pair():
+  reference = fedaot_reference.AgreementReference(
+      signs=np.ones(2), sketch_dimension=2)
+  statistics = reference.next(
+      np.array([[2.0, 0.0], [0.95, (1 - 0.95**2)**0.5]]))['statistics']
+  # sigma(60 (.95 - .9)) = .952574; half their distance is sqrt(.1) / 2.
+  np.testing.assert_allclose(statistics[:, 2], -np.log(1.952574), atol=1e-6)
+  np.testing.assert_allclose(statistics[:, 3], -0.5 * 0.1**0.5)
+
+
+def test_hold_out_gradient_is_that_of_the_hold_out_loss():
+  """Against differences of a quadratic loss of x + sum_i w_i(theta) D_i."""
+  rng = np.random.default_rng(1)
+  center = 0.5 * rng.normal(size=_DIMENSION)
+  reference = _hold_out(_signs(rng))
+  curvature = rng.uniform(0.1, 2.0, size=_DIMENSION)
+  for _ in range(4):
+    outcome = reference.aggregate(
+        _cohort(rng, center), center + 0.3 * rng.normal(size=_DIMENSION))
+    target = rng.normal(size=_DIMENSION)
+    at_next = curvature * (outcome['result'] - target)
+
+    def loss(theta):
+      weights = _weights_at(
+          theta, outcome['z'], np.log(outcome['copies_discount']))
+      return 0.5 * np.sum(
+          curvature * (weights @ outcome['clipped'] - target)**2)
+
+    expected = _central_differences(loss, _theta(reference))
+    learnt = reference.learn(at_next)
+    factor = np.linalg.norm(at_next) * outcome['norm_bound']
+    assert np.linalg.norm(expected) > 1e-3
+    np.testing.assert_allclose(
+        learnt['gradient'] * factor, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_agreement_gradient_by_finite_differences():
+  rng = np.random.default_rng(2)
+  center = 0.5 * rng.normal(size=_DIMENSION)
+  reference = _agreement(_signs(rng))
+  reference.next(_cohort(rng, center))
+  for count in (7, 5, 9):
+    previous = reference.previous
+    theta = _theta(reference)
+    outcome = reference.next(_cohort(rng, center, count))
+    direction = outcome['weights'] @ outcome['clipped_sketches']
+    direction /= np.linalg.norm(direction)
+    advantages = -previous['sketches'] @ direction / previous['norm_bound']
+
+    def objective(theta):
+      weights = _weights_at(theta, previous['z'], 0.0)
+      return weights @ advantages + weights @ weights
+
+    expected = _central_differences(objective, theta)
+    assert np.linalg.norm(expected) > 1e-3
+    np.testing.assert_allclose(
+        outcome['gradient'], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_descend_by_hand():
+  """Two steps of Adam with the pull, gradients (g, 2 g) in one coordinate."""
+  reference = _hold_out(np.ones(_DIMENSION))
+  gradient = np.zeros(9)
+  gradient[4] = 0.5
+  reference.descend(gradient)
+  first = 2.0 - 0.05 * 0.5 / 0.501
+  assert reference.m[0] == pytest.approx(first)
+  reference.descend(2 * gradient)
+  # m_hat = (.9 * .1 * .5 + .1 * 1) / .19, v_hat = (.99 * .01 * .25 + .01) /
+  # .0199.
+  mean = 0.145 / 0.19
+  square = 0.012475 / 0.0199
+  second = first - 0.05 * mean / (square**0.5 + 1e-3) - 0.01 * (first - 2.0)
+  assert reference.m[0] == pytest.approx(second)
+  np.testing.assert_array_equal(reference.m[1:], 2.0)
+  assert reference.log_sharpness == 0.0
+
+
+def test_log_sharpness_stays_in_its_range():
+  """A hold-out that always agrees (disagrees) with the order of the scores."""
+  for sign, start, limit in ((-1.0, 1.4, 1.5), (1.0, -0.9, -1.0)):
+    rng = np.random.default_rng(3)
+    center = rng.normal(size=_DIMENSION)
+    reference = _hold_out(_signs(rng))
+    reference.log_sharpness = start
+    for _ in range(6):
+      outcome = reference.aggregate(_cohort(rng, center), center)
+      order = outcome['scores'] - np.mean(outcome['scores'])
+      reference.learn(
+          sign * np.linalg.lstsq(outcome['clipped'], order, rcond=None)[0])
+    assert reference.log_sharpness == limit
+
+
+def test_hold_out_copies_weigh_as_one():
+  rng = np.random.default_rng(4)
+  reference = _hold_out(_signs(rng))
+  base = 4.0 * np.eye(4, _DIMENSION)
+  updates = np.concatenate([base, base[:1], base[:1]])
+  outcome = reference.aggregate(updates, np.sum(base, axis=0))
+  copied = 1.0 / (1.0 + 2.0 / (1.0 + np.exp(-2.5)))
+  np.testing.assert_allclose(
+      outcome['copies_discount'],
+      [copied, 1.0, 1.0, 1.0, copied, copied],
+      atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    'root',
+    [np.zeros(_DIMENSION),
+     np.full(_DIMENSION, np.nan),
+     np.full(_DIMENSION, np.inf)],
+    ids=['zero', 'nan', 'inf'])
+def test_hold_out_without_a_usable_root(root):
+  rng = np.random.default_rng(5)
+  reference = _hold_out(_signs(rng))
+  outcome = reference.aggregate(rng.normal(size=(5, _DIMENSION)), root)
+  np.testing.assert_array_equal(outcome['statistics'][:, 1], 0.0)
+  np.testing.assert_array_equal(outcome['trust'], 0.05)
+  assert outcome['norm_bound'] == pytest.approx(
+      fedaot_reference.weighted_quantile(
+          outcome['norms'], outcome['copies_discount'], 0.5))
+
+
+def _run_hold_out(signs, rounds):
+  reference = _hold_out(signs)
+  outcomes = []
+  for updates, root, gradient in rounds:
+    outcomes.append(reference.aggregate(updates, root))
+    reference.learn(gradient)
+  return reference, outcomes
+
+
+def _run_agreement(signs, rounds):
+  reference = _agreement(signs)
+  return reference, [reference.next(updates) for updates, _, _ in rounds]
+
+
+def _rounds(rng, count=4):
+  center = 0.5 * rng.normal(size=_DIMENSION)
+  return [(_cohort(rng, center), center + 0.3 * rng.normal(size=_DIMENSION),
+           rng.normal(size=_DIMENSION)) for _ in range(count)]
+
+
+def _assert_same_state(reference, expected):
+  for name in ('reference', 'b', 'm', 'log_sharpness', 'first_moment',
+               'second_moment', 'step'):
+    np.testing.assert_allclose(
+        getattr(reference, name), getattr(expected, name), rtol=1e-9,
+        atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize('run_rounds', [_run_hold_out, _run_agreement])
+def test_permutation_equivariance(run_rounds):
+  rng = np.random.default_rng(6)
+  signs, rounds = _signs(rng), _rounds(rng)
+  orders = [rng.permutation(len(updates)) for updates, _, _ in rounds]
+  expected_state, expected = run_rounds(signs, rounds)
+  state, outcomes = run_rounds(
+      signs, [(updates[order], root, gradient)
+              for order, (updates, root, gradient) in zip(orders, rounds)])
+  assert state.step > 0
+  _assert_same_state(state, expected_state)
+  for order, outcome, wanted in zip(orders, outcomes, expected):
+    np.testing.assert_allclose(outcome['result'], wanted['result'], rtol=1e-9)
+    np.testing.assert_allclose(
+        outcome['weights'], wanted['weights'][order], rtol=1e-9)
+    np.testing.assert_allclose(
+        outcome['z'], wanted['z'][order], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize('run_rounds', [_run_hold_out, _run_agreement])
+def test_a_non_finite_client_counts_as_absent(run_rounds, bad):
+  rng = np.random.default_rng(7)
+  signs, rounds = _signs(rng), _rounds(rng)
+  expected_state, expected = run_rounds(signs, rounds)
+  broken = rng.normal(size=_DIMENSION)
+  broken[3] = bad
+  state, outcomes = run_rounds(
+      signs, [(np.insert(updates, 2, broken, axis=0), root, gradient)
+              for updates, root, gradient in rounds])
+  assert state.step > 0
+  _assert_same_state(state, expected_state)
+  for outcome, wanted in zip(outcomes, expected):
+    assert outcome['weights'][2] == 0.0
+    np.testing.assert_allclose(
+        np.delete(outcome['weights'], 2), wanted['weights'], rtol=1e-9)
+    np.testing.assert_allclose(
+        np.delete(outcome['z'], 2, axis=0), wanted['z'], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(outcome['result'], wanted['result'], rtol=1e-9)
+    assert outcome['norm_bound'] == pytest.approx(wanted['norm_bound'])
+
+
+@pytest.mark.parametrize('run_rounds', [_run_hold_out, _run_agreement])
+@pytest.mark.parametrize('count', [0, 3])
+def test_a_round_without_finite_clients_changes_nothing(run_rounds, count):
+  rng = np.random.default_rng(8)
+  signs, rounds = _signs(rng), _rounds(rng)
+  _, root, gradient = rounds[0]
+  lost = (np.full([count, _DIMENSION], np.nan), root, gradient)
+  expected_state, expected = run_rounds(signs, rounds)
+  state, outcomes = run_rounds(signs, rounds[:2] + [lost] + rounds[2:])
+  np.testing.assert_array_equal(outcomes[2]['result'], np.zeros(_DIMENSION))
+  np.testing.assert_array_equal(outcomes[2]['weights'], np.zeros(count))
+  assert outcomes[2]['norm_bound'] == 0.0
+  _assert_same_state(state, expected_state)
+  np.testing.assert_allclose(outcomes[4]['result'], expected[3]['result'])
+
+
+@pytest.mark.parametrize('run_rounds', [_run_hold_out, _run_agreement])
+@pytest.mark.parametrize('value', [0.0, 1.0])
+def test_equal_updates_weigh_equally(run_rounds, value):
+  rng = np.random.default_rng(9)
+  updates = np.full([4, _DIMENSION], value)
+  rounds = [(updates, np.ones(_DIMENSION), np.ones(_DIMENSION))] * 3
+  state, outcomes = run_rounds(_signs(rng), rounds)
+  for outcome in outcomes:
+    np.testing.assert_allclose(outcome['weights'], 0.25)
+    np.testing.assert_allclose(outcome['result'], updates[0])
+  assert np.all(np.isfinite(_theta(state)))
+
+
+def test_most_updates_zero_leaves_finite_numbers():
+  """tau is 0: nothing passes, the norm statistic is at its limit."""
+  updates = np.zeros([5, _DIMENSION])
+  updates[0, 0] = 1.0
+  state, outcomes = _run_hold_out(
+      np.ones(_DIMENSION),
+      [(updates, np.ones(_DIMENSION), np.ones(_DIMENSION))])
+  assert outcomes[0]['norm_bound'] == 0.0
+  np.testing.assert_allclose(
+      outcomes[0]['statistics'][:, 3], [-30 * np.log(10), 0, 0, 0, 0])
+  np.testing.assert_array_equal(outcomes[0]['result'], 0.0)
+  np.testing.assert_array_equal(state.first_moment, 0.0)
+  assert state.step == 1
+
+
+def test_learn_needs_a_round():
+  reference = _hold_out(np.ones(_DIMENSION))
+  with pytest.raises(RuntimeError, match='before aggregate'):
+    reference.learn(np.ones(_DIMENSION))
