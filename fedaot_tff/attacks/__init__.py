@@ -1,0 +1,1 @@
+"""Attacks on federated learning: on the clients' data and on their updates."""

@@ -1,0 +1,1 @@
+"""Learning processes: client work, adversary, aggregator, finalizer."""
