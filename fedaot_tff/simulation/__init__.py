@@ -1,0 +1,1 @@
+"""Running federated training in simulation."""
