@@ -228,9 +228,10 @@ class FedAOTFactory(_FactoryBase, tff.aggregators.WeightedAggregationFactory):
         not isinstance(weight_type, tff.TensorType)
         or weight_type.shape != ()
         or not np.issubdtype(weight_type.dtype, np.number)
+        or np.issubdtype(weight_type.dtype, np.complexfloating)
     ):
       raise TypeError(
-          f'weight_type must be a scalar number; found {weight_type!r}.'
+          f'weight_type must be a scalar real number; found {weight_type!r}.'
       )
     return self._create(value_type, weight_type)
 
@@ -305,9 +306,11 @@ def _mirror_functions(
   mirror_type = split_state.type_signature.result[1]
 
   @tff.tensorflow.computation(mirror_type, value_type)
+  @tf.function
   def apply_aggregate(mirror, aggregate):
     # The same operations in the same order as TFF's own model finalizer, so
-    # that mirror and model stay equal to the last bit.
+    # that mirror and model stay equal to the last bit. A tf.function, as some
+    # optimizers branch on tensors.
     optimizer, weights = server_optimizer.next(
         mirror['optimizer'], mirror['weights'], aggregate
     )

@@ -292,6 +292,12 @@ class FedAOTRound:
         valid = tf.math.is_finite(count) & (count > 0)
         summary['finite'] *= tf.cast(valid, tf.float32)
         summary['num_examples'] = tf.where(valid, count, 0.0)
+        # Equal updates with other counts have other weights, so that they must
+        # not find each other's row.
+        summary['fingerprint'] += equations.fingerprint(
+            tf.stack([summary['finite'], summary['num_examples']]),
+            tf.random.experimental.stateless_fold_in(shared['seed'], 0),
+        )
         return summary
 
       self._summarize = summarize_with_examples
@@ -484,6 +490,8 @@ class FedAOTRound:
   ):
     """State and measurements after a round with a hold-out."""
     finite = table['finite']
+    # `tf.argmax` needs a column, which an empty cohort lacks.
+    products = tf.nest.map_structure(_append_zero_row, products)
     # Both tables have a row a client, but each in its own order.
     same = tf.equal(
         table['fingerprint'][:, None], products['fingerprint'][None, :]

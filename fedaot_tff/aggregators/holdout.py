@@ -82,8 +82,8 @@ class HoldOut:
     _check_positive_int('batch_size', batch_size)
     _check_positive_int('num_steps', num_steps)
     self._client_optimizer = client_optimizer
-    self._batch_size = batch_size
-    self._num_steps = num_steps
+    self._batch_size = int(batch_size)
+    self._num_steps = int(num_steps)
     num_bytes = sum(a.nbytes for a in tf.nest.flatten((self._x, self._y)))
     if num_bytes > _LARGE_CONSTANT_BYTES:
       logging.warning(
@@ -265,17 +265,27 @@ def _to_arrays(
   spec = _split_element(model.input_spec)
   batch_size = None
   if isinstance(dataset, tf.data.Dataset):
-    element_rank = tf.nest.flatten(dataset.element_spec)[0].shape.rank
-    batched = element_rank == tf.nest.flatten(spec)[0].shape.rank
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+      raise ValueError(
+          'The hold-out repeats without end; give a tf.data.Dataset without'
+          ' repeat().'
+      )
     elements = [_split_element(e) for e in dataset.as_numpy_iterator()]
     if not elements:
       raise ValueError('The hold-out has no examples; give at least one.')
+    element_rank = np.ndim(tf.nest.flatten(elements[0])[0])
+    batched = element_rank == tf.nest.flatten(spec)[0].shape.rank
     if batched:
       batch_size = tf.nest.flatten(elements[0])[0].shape[0]
     combine = np.concatenate if batched else np.stack
     x, y = tf.nest.map_structure(lambda *arrays: combine(arrays), *elements)
   else:
-    x, y = tf.nest.map_structure(np.asarray, _split_element(dataset))
+    x, y = (
+        np.asarray(element)
+        if isinstance(leaf, tf.TensorSpec)
+        else tf.nest.map_structure(np.asarray, element)
+        for leaf, element in zip(spec, _split_element(dataset))
+    )
   return *_check_examples(spec, (x, y)), batch_size
 
 
@@ -286,7 +296,8 @@ def _check_examples(spec: Any, examples: Any) -> Any:
   except (TypeError, ValueError):
     raise ValueError(
         'Hold-out examples must have the structure of model.input_spec,'
-        f' {spec}; found {tf.nest.map_structure(np.shape, examples)}.'
+        f' {spec}; found x and y of type'
+        f' {" and ".join(type(e).__name__ for e in examples)}.'
     ) from None
   sizes = {a.shape[0] if a.ndim else None for a in tf.nest.flatten(examples)}
   if None in sizes or len(sizes) != 1:
@@ -308,11 +319,13 @@ def _check_examples(spec: Any, examples: Any) -> Any:
           f'Hold-out examples must match model.input_spec, {leaf.dtype.name};'
           f' found {array.dtype.name}.'
       )
+    with np.errstate(over='ignore'):
+      array = array.astype(leaf.dtype.as_numpy_dtype)
     if array.dtype.kind == 'f' and not np.all(np.isfinite(array)):
       raise ValueError(
           'Hold-out examples must be finite; found'
           f' {np.count_nonzero(~np.isfinite(array))} NaN or infinite entries.'
       )
-    return array.astype(leaf.dtype.as_numpy_dtype)
+    return array
 
   return tf.nest.map_structure(check, spec, examples)

@@ -13,7 +13,7 @@ import tensorflow_federated as tff
 # last level into the table. Each row is copied once a level, and the table once
 # in SLOTS_PER_LEVEL ** NUM_LEVELS rows.
 SLOTS_PER_LEVEL = 8
-NUM_LEVELS = 3
+NUM_LEVELS = 2
 
 
 def _is_struct_without_container(type_spec: tff.Type) -> bool:
@@ -134,10 +134,11 @@ def _push(table, levels, rows):
   level, later_levels = levels[0][1:] + (rows,), levels[1:]
 
   def spill():
-    empty_level = tf.nest.map_structure(lambda x: x[:0], level)
+    empty_slot = tuple(x[:0] for x in rows)
     new_table, new_later_levels = _push(
         table, later_levels, _concatenate(level)
     )
+    empty_level = (empty_slot,) * SLOTS_PER_LEVEL
     return new_table, (empty_level,) + new_later_levels
 
   is_full = tf.shape(level[0][0])[0] > 0
@@ -192,11 +193,7 @@ def create_row_accumulator(value_type: tff.Type) -> RowAccumulator:
     )
 
   def accumulator_of(table):
-    levels = tuple(
-        tuple(no_rows() for _ in range(SLOTS_PER_LEVEL))
-        for _ in range(NUM_LEVELS)
-    )
-    return table, levels
+    return table, ((no_rows(),) * SLOTS_PER_LEVEL,) * NUM_LEVELS
 
   @tff.tensorflow.computation
   def zero():

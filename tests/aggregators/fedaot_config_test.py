@@ -1,0 +1,192 @@
+"""The constants of FedAOT: defaults, bounds and their messages."""
+
+import dataclasses
+import math
+
+import pytest
+
+from fedaot_tff.aggregators import fedaot_config
+
+_DEFAULTS = dict(
+    sketch_dimension=256,
+    max_abs_value=1e15,
+    reference_decay=0.9,
+    initial_slope=1.5,
+    initial_margin=2.0,
+    initial_log_sharpness=0.0,
+    max_abs_z=10.0,
+    meta_learning_rate=0.05,
+    meta_beta_1=0.9,
+    meta_beta_2=0.99,
+    meta_epsilon=1e-3,
+    meta_anchor=0.01,
+    reference_floor=0.05,
+    copies_floor=0.25,
+    max_example_ratio=None,
+    min_examples_to_split=50,
+    copy_cosine=0.95,
+    copy_temperature=0.02,
+    min_trust=0.05,
+    full_trust_cosine=0.05,
+    root_norm_factor=1.2,
+    holdout_clip_factor=2.0,
+    root_floor=0.05,
+    norm_scale=0.2,
+    holdout_log_sharpness=(-1.0, 1.5),
+    agreement_clip_factor=1.0,
+    crowd_cosine=0.9,
+    crowd_temperature=1 / 60,
+    norm_floor=0.2,
+    norm_tolerance=0.5,
+    min_norm_ratio=0.01,
+    spectral_floor=0.05,
+    agreement_log_sharpness=(0.0, 1.5),
+    concentration_penalty=1.0,
+)
+_RANGES = ('holdout_log_sharpness', 'agreement_log_sharpness')
+_INTEGERS = ('sketch_dimension', 'min_examples_to_split')
+_NUMBERS = [name for name in _DEFAULTS if name not in _RANGES]
+
+
+def _message(error, **fields):
+  """The message of the error that a config with these fields raises."""
+  with pytest.raises(error) as info:
+    fedaot_config.FedAOTConfig(**fields)
+  message = str(info.value)
+  assert '\n' not in message
+  return message
+
+
+def test_defaults():
+  assert dataclasses.asdict(fedaot_config.FedAOTConfig()) == _DEFAULTS
+
+
+def test_every_field_is_documented():
+  documentation = fedaot_config.FedAOTConfig.__doc__
+  for name in _DEFAULTS:
+    assert f'    {name}: ' in documentation
+
+
+def test_frozen_and_keeps_what_it_is_given():
+  config = fedaot_config.FedAOTConfig(norm_scale=1, max_example_ratio=3.0)
+  assert config.norm_scale == 1
+  assert config.max_example_ratio == 3.0
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    config.norm_scale = 2.0
+
+
+def test_replace_keeps_the_others_and_checks():
+  config = fedaot_config.FedAOTConfig(norm_scale=0.5)
+  other = dataclasses.replace(config, min_trust=0.1)
+  assert (other.norm_scale, other.min_trust) == (0.5, 0.1)
+  assert config.min_trust == 0.05
+  with pytest.raises(ValueError, match='min_trust'):
+    dataclasses.replace(config, min_trust=2.0)
+
+
+@pytest.mark.parametrize('name', _NUMBERS)
+@pytest.mark.parametrize('value', ['0.1', True, (0.1,), [1]])
+def test_a_number_of_another_kind_is_a_type_error(name, value):
+  message = _message(TypeError, **{name: value})
+  assert message.startswith(f'{name} must be')
+  assert repr(value) in message
+  assert type(value).__name__ in message
+
+
+@pytest.mark.parametrize('name', _NUMBERS)
+def test_none_is_a_type_error_where_a_number_is_needed(name):
+  if name == 'max_example_ratio':
+    fedaot_config.FedAOTConfig(max_example_ratio=None)
+  else:
+    assert 'found None' in _message(TypeError, **{name: None})
+
+
+@pytest.mark.parametrize('name', _INTEGERS)
+def test_a_fraction_is_a_type_error_where_an_int_is_needed(name):
+  assert f'{name} must be an int; found 64.0' in _message(
+      TypeError, **{name: 64.0}
+  )
+
+
+@pytest.mark.parametrize('name', sorted(set(_NUMBERS) - set(_INTEGERS)))
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_a_value_error(name, value):
+  message = _message(ValueError, **{name: value})
+  assert message.startswith(f'{name} must be')
+  assert repr(value) in message
+
+
+@pytest.mark.parametrize(
+    'name, value, bounds',
+    [
+        ('sketch_dimension', 1, '>= 2'),
+        ('max_abs_value', 0.0, '> 0.0 and <= 1e+16'),
+        ('max_abs_value', 2e16, '> 0.0 and <= 1e+16'),
+        ('reference_decay', -0.1, '>= 0.0 and <= 1.0'),
+        ('reference_decay', 1.1, '>= 0.0 and <= 1.0'),
+        ('initial_slope', 0, '> 0.0'),
+        ('initial_log_sharpness', 6.0, '<= 5.0'),
+        ('max_abs_z', 0.0, '> 0.0'),
+        ('meta_learning_rate', -0.01, '>= 0.0'),
+        ('meta_beta_1', 1.0, '<= 0.9999'),
+        ('meta_beta_2', 1.0, '<= 0.9999'),
+        ('meta_epsilon', 0.0, '> 0.0'),
+        ('meta_anchor', 1.5, '<= 1.0'),
+        ('reference_floor', 0.0, '> 0.0'),
+        ('copies_floor', 0.0, '> 0.0'),
+        ('max_example_ratio', 0.9, '>= 1.0'),
+        ('min_examples_to_split', 1, '>= 2'),
+        ('copy_cosine', 1.1, '>= -1.0 and <= 1.0'),
+        ('copy_temperature', 0.0, '> 0.0'),
+        ('min_trust', 0.0, '> 0.0 and <= 1.0'),
+        ('full_trust_cosine', 0.0, '> 0.0 and <= 1.0'),
+        ('root_norm_factor', -1.2, '> 0.0'),
+        ('holdout_clip_factor', 0.0, '> 0.0'),
+        ('root_floor', -0.05, '> 0.0'),
+        ('norm_scale', 0.0, '> 0.0'),
+        ('agreement_clip_factor', 0.0, '> 0.0'),
+        ('crowd_cosine', -1.1, '>= -1.0 and <= 1.0'),
+        ('crowd_temperature', 0.0, '> 0.0'),
+        ('norm_floor', 0.0, '> 0.0'),
+        ('norm_tolerance', -0.5, '>= 0.0'),
+        ('min_norm_ratio', 0.0, '> 0.0 and <= 1.0'),
+        ('spectral_floor', 0.0, '> 0.0'),
+        ('concentration_penalty', -1.0, '>= 0.0'),
+    ],
+)
+def test_a_number_out_of_bounds_is_a_value_error(name, value, bounds):
+  message = _message(ValueError, **{name: value})
+  assert message.startswith(f'{name} must be ')
+  assert bounds in message
+  assert message.endswith(f'found {value!r}.')
+
+
+@pytest.mark.parametrize('name', _RANGES)
+@pytest.mark.parametrize(
+    'value', [1.0, None, (0.0,), (0.0, 1.0, 2.0), ('a', 'b'), (False, True)]
+)
+def test_a_range_of_another_kind_is_a_type_error(name, value):
+  message = _message(TypeError, **{name: value})
+  assert message == f'{name} must be a pair of numbers; found {value!r}.'
+
+
+@pytest.mark.parametrize('name', _RANGES)
+@pytest.mark.parametrize(
+    'value', [(1.0, 0.0), (-math.inf, 1.0), (0.0, math.inf), (0.0, math.nan)]
+)
+def test_a_range_that_is_none_is_a_value_error(name, value):
+  message = _message(ValueError, **{name: value})
+  assert message.startswith(f'{name} must be finite and in ascending order')
+  assert repr(value) in message
+
+
+@pytest.mark.parametrize('start', [-0.5, 2.0])
+def test_the_start_must_be_inside_of_both_ranges(start):
+  message = _message(ValueError, initial_log_sharpness=start)
+  assert message.startswith('initial_log_sharpness must be inside')
+  assert message.endswith(f'found {start}.')
+  fedaot_config.FedAOTConfig(
+      initial_log_sharpness=start,
+      holdout_log_sharpness=(-3.0, 3.0),
+      agreement_log_sharpness=(-3, 3),
+  )

@@ -1,0 +1,842 @@
+"""What FedAOT's aggregation processes promise whatever the clients send."""
+
+import collections
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from fedaot_tff.aggregators import fedaot
+from fedaot_tff.aggregators import fedaot_config
+from fedaot_tff.aggregators import fedaot_equations
+from fedaot_tff.aggregators import holdout as holdout_lib
+
+_FEATURES = 5
+_OUTPUTS = 4
+_DIMENSION = (_FEATURES + 1) * _OUTPUTS
+_SKETCH = 16
+_CONFIG = fedaot_config.FedAOTConfig(sketch_dimension=_SKETCH)
+_SEED = 7
+_VALUE_TYPE = tff.to_type((
+    tff.TensorType(np.float32, [_FEATURES, _OUTPUTS]),
+    tff.TensorType(np.float32, [_OUTPUTS]),
+))
+_SERVER_LEARNING_RATE, _SERVER_MOMENTUM = 0.5, 0.5
+_MODES = ('agreement', 'holdout')
+_for_both_modes = pytest.mark.parametrize('mode', _MODES)
+
+
+def _unflatten(vector):
+  vector = np.asarray(vector, np.float32)
+  split = _FEATURES * _OUTPUTS
+  return vector[:split].reshape(_FEATURES, _OUTPUTS), vector[split:]
+
+
+def _flatten(value):
+  return np.concatenate([np.ravel(v) for v in tf.nest.flatten(value)])
+
+
+def _least_squares() -> tff.learning.models.FunctionalModel:
+  @tf.function
+  def predict(weights, x, training):
+    del training
+    (kernel, bias), _ = weights
+    return tf.matmul(x, kernel) + bias
+
+  def loss(output, label, sample_weight=None):
+    del sample_weight
+    return tf.reduce_mean(tf.square(output - label))
+
+  return tff.learning.models.FunctionalModel(
+      initial_weights=(_unflatten(np.linspace(-1, 1, _DIMENSION)), ()),
+      predict_on_batch_fn=predict,
+      loss_fn=loss,
+      input_spec=(
+          tf.TensorSpec([None, _FEATURES], tf.float32),
+          tf.TensorSpec([None, _OUTPUTS], tf.float32),
+      ),
+  )
+
+
+@functools.lru_cache(maxsize=None)
+def _holdout():
+  rng = np.random.default_rng(2)
+  x = rng.normal(size=[60, _FEATURES])
+  y = x @ rng.normal(size=[_FEATURES, _OUTPUTS]) + 0.1
+  return holdout_lib.HoldOut(
+      _least_squares(),
+      (x, y),
+      client_optimizer=tff.learning.optimizers.build_sgdm(0.1),
+      batch_size=10,
+      num_steps=3,
+  )
+
+
+def _factory(mode, **kwargs):
+  settings = dict(config=_CONFIG, seed=_SEED)
+  if mode == 'holdout':
+    settings.update(
+        holdout=_holdout(),
+        server_optimizer=tff.learning.optimizers.build_sgdm(
+            _SERVER_LEARNING_RATE, momentum=_SERVER_MOMENTUM
+        ),
+    )
+  settings.update(kwargs)
+  return fedaot.fedaot_factory(settings.pop('holdout', None), **settings)
+
+
+# Compiling a process takes seconds, so the tests share them.
+
+
+@functools.lru_cache(maxsize=None)
+def _process(mode):
+  return _factory(mode, weighted=False).create(_VALUE_TYPE)
+
+
+@functools.lru_cache(maxsize=None)
+def _weighted_process(mode, max_example_ratio=None):
+  config = fedaot_config.FedAOTConfig(
+      sketch_dimension=_SKETCH, max_example_ratio=max_example_ratio
+  )
+  return _factory(mode, config=config).create(
+      _VALUE_TYPE, tff.TensorType(np.float32)
+  )
+
+
+@functools.lru_cache(maxsize=None)
+def _warm_state(mode):
+  """The state after two rounds, in which everything has been learned on."""
+  rng = np.random.default_rng(3)
+  state = _process(mode).initialize()
+  for _ in range(2):
+    state = _next(mode, state, _cohort(rng, 6)).state
+  return state
+
+
+def _next(mode, state, updates):
+  return _process(mode).next(state, [_unflatten(u) for u in updates])
+
+
+def _root_direction():
+  """About the root update of hold-out mode's first round."""
+  update = _holdout().root_update(
+      tuple(tf.constant(w) for w in _least_squares().initial_weights[0]),
+      tf.range(60),
+  )
+  return _flatten(update)
+
+
+@functools.lru_cache(maxsize=None)
+def _center():
+  return _root_direction()
+
+
+def _cohort(rng, num_clients):
+  """Honest updates [N, d] but for a boosted and an opposed one."""
+  center = _center()
+  noise = 0.6 * np.linalg.norm(center) / np.sqrt(_DIMENSION)
+  updates = center + noise * rng.normal(size=[num_clients, _DIMENSION])
+  if num_clients > 3:
+    updates[0] *= 7
+    updates[1] *= -1
+  return updates.astype(np.float32)
+
+
+def _assert_close(found, expected, atol=1e-5):
+  tf.nest.map_structure(
+      lambda f, e: np.testing.assert_allclose(f, e, atol=atol, rtol=1e-4),
+      found,
+      expected,
+  )
+
+
+def _clipped(mode, updates, norm_bound):
+  """The updates as they enter the sum: their norms are bounded."""
+  factor = dict(agreement=1.0, holdout=2.0)[mode]
+  norms = np.linalg.norm(updates.astype(np.float64), axis=1)
+  scale = np.minimum(1, factor * norm_bound / np.maximum(norms, 1e-20))
+  return scale[:, None] * updates
+
+
+# --- Types -------------------------------------------------------------------
+
+
+def _theta_type(*names):
+  shapes = ([4], [4], [])
+  return collections.OrderedDict(
+      (name, tff.TensorType(np.float32, shape))
+      for name, shape in zip(names, shapes)
+  )
+
+
+def _expected_state_type(mode):
+  weighting = _theta_type('raw_slope', 'margin', 'log_sharpness')
+  state = collections.OrderedDict(
+      round=np.int32,
+      seed=tff.TensorType(np.int64, [2]),
+      reference=tff.TensorType(
+          np.float32, [_SKETCH if mode == 'agreement' else _DIMENSION]
+      ),
+      weighting=weighting,
+      meta_optimizer=collections.OrderedDict(
+          step=np.int32, first_moment=weighting, second_moment=weighting
+      ),
+  )
+  if mode == 'agreement':
+    state['previous'] = collections.OrderedDict(
+        sketches=tff.TensorType(np.float32, [None, _SKETCH]),
+        z=tff.TensorType(np.float32, [None, 4]),
+        finite=tff.TensorType(np.float32, [None]),
+    )
+  else:
+    state['mirror'] = collections.OrderedDict(
+        weights=_VALUE_TYPE,
+        optimizer=collections.OrderedDict(
+            learning_rate=np.float32, momentum=np.float32,
+            accumulator=_VALUE_TYPE,
+        ),
+    )
+  return tff.to_type(state)
+
+
+def _expected_measurements_type(mode):
+  measurements = collections.OrderedDict(
+      weights=tff.TensorType(np.float32, [None]),
+      statistics=tff.TensorType(np.float32, [None, 4]),
+      z=tff.TensorType(np.float32, [None, 4]),
+      norms=tff.TensorType(np.float32, [None]),
+      norm_bound=np.float32,
+      num_clients=np.int32,
+      num_non_finite=np.int32,
+      num_attenuated=np.int32,
+      num_clipped=np.int32,
+      effective_clients=np.float32,
+      weighting=_theta_type('slope', 'margin', 'log_sharpness'),
+      meta_objective=np.float32,
+      meta_gradient_norm=np.float32,
+  )
+  if mode == 'holdout':
+    for name in ('root_norm', 'holdout_loss_before', 'holdout_loss_after'):
+      measurements[name] = np.float32
+  return tff.to_type(measurements)
+
+
+@_for_both_modes
+@pytest.mark.parametrize('weighted', [False, True])
+def test_type_signatures(mode, weighted):
+  process = _weighted_process(mode) if weighted else _process(mode)
+  assert process.is_weighted == weighted
+  state_type = tff.FederatedType(_expected_state_type(mode), tff.SERVER)
+  tff.test.assert_types_identical(
+      process.initialize.type_signature,
+      tff.FunctionType(None, state_type),
+  )
+  parameter = collections.OrderedDict(
+      state=state_type, value=tff.FederatedType(_VALUE_TYPE, tff.CLIENTS)
+  )
+  if weighted:
+    parameter['weight'] = tff.FederatedType(np.float32, tff.CLIENTS)
+  result_type = tff.templates.MeasuredProcessOutput(
+      state_type,
+      tff.FederatedType(_VALUE_TYPE, tff.SERVER),
+      tff.FederatedType(_expected_measurements_type(mode), tff.SERVER),
+  )
+  assert process.next.type_signature.is_equivalent_to(
+      tff.FunctionType(parameter, tff.to_type(result_type))
+  )
+
+
+@_for_both_modes
+def test_factories_are_of_tff(mode):
+  assert isinstance(
+      _factory(mode, weighted=False),
+      tff.aggregators.UnweightedAggregationFactory,
+  )
+  assert isinstance(
+      _factory(mode), tff.aggregators.WeightedAggregationFactory
+  )
+
+
+def test_nested_structure_of_mixed_precisions():
+  bfloat16 = tf.bfloat16.as_numpy_dtype
+  value_type = tff.to_type(
+      collections.OrderedDict(
+          half=tff.TensorType(np.float16, [2]),
+          brain=tff.TensorType(bfloat16, [3]),
+          inner=[
+              tff.TensorType(np.float64, [2, 2]),
+              collections.OrderedDict(b=np.float32, a=np.float32),
+          ],
+      )
+  )
+  process = _factory('agreement', weighted=False).create(value_type)
+  rng = np.random.default_rng(0)
+
+  def draw(center, *shape):
+    return center + rng.normal(size=shape)
+
+  values = [
+      collections.OrderedDict(
+          half=draw(3, 2).astype(np.float16),
+          brain=draw(-3, 3).astype(bfloat16),
+          inner=[
+              draw(5, 2, 2),
+              collections.OrderedDict(
+                  b=np.float32(draw(2)), a=np.float32(draw(-2))
+              ),
+          ],
+      )
+      for _ in range(5)
+  ]
+  output = process.next(process.initialize(), values)
+  result = output.result
+  assert list(result) == ['half', 'brain', 'inner']
+  assert list(result['inner'][1]) == ['b', 'a']
+  tf.nest.assert_same_structure(result, values[0])
+  dtypes = tf.nest.map_structure(lambda v: np.asarray(v).dtype, values[0])
+  assert tf.nest.map_structure(lambda v: np.asarray(v).dtype, result) == dtypes
+
+  table = np.array([
+      np.concatenate(
+          [np.ravel(v).astype(np.float64) for v in tf.nest.flatten(value)]
+      )
+      for value in values
+  ])
+  measurements = output.measurements
+  np.testing.assert_allclose(
+      measurements['norms'], np.linalg.norm(table, axis=1), rtol=1e-5
+  )
+  expected = measurements['weights'].astype(np.float64) @ _clipped(
+      'agreement', table, measurements['norm_bound']
+  )
+  found = [np.ravel(v).astype(np.float64) for v in tf.nest.flatten(result)]
+  np.testing.assert_allclose(np.concatenate(found), expected, rtol=0.01)
+  # Half precision is rounded once, at the end; double precision sums as such.
+  np.testing.assert_allclose(
+      found[1], expected[3:5].astype(np.float16), rtol=2e-3
+  )
+  np.testing.assert_allclose(found[2], expected[5:9], rtol=1e-6)
+  state = process.next(output.state, values).state
+  assert state['round'] == 2
+
+  broken = values[:1] + [
+      tf.nest.map_structure(lambda v: v * 0, values[1]) for _ in range(3)
+  ]
+  broken[1]['inner'][0] = np.full([2, 2], 1e300)
+  broken[2]['half'] = np.array([np.inf, 0], np.float16)
+  broken[3]['brain'] = np.array([np.nan, 0, 0], bfloat16)
+  output = process.next(state, broken)
+  np.testing.assert_allclose(output.measurements['weights'], [1, 0, 0, 0])
+  tf.nest.map_structure(
+      lambda f, e: np.testing.assert_allclose(
+          np.asarray(f, np.float64), np.asarray(e, np.float64), rtol=1e-6
+      ),
+      output.result,
+      values[0],
+  )
+
+
+def test_lone_tensor():
+  process = _factory('agreement', weighted=False).create(
+      tff.TensorType(np.float32, [3])
+  )
+  value = np.array([1.0, -2.0, 2.0], np.float32)
+  output = process.next(process.initialize(), [value] * 3)
+  np.testing.assert_allclose(output.result, value, rtol=1e-5)
+  np.testing.assert_allclose(output.measurements['norms'], [3, 3, 3])
+
+
+# --- Cohorts -----------------------------------------------------------------
+
+
+@_for_both_modes
+def test_result_is_the_weighted_mean_of_the_clipped_updates(mode):
+  """With more clients than one block of the gathered table holds."""
+  rng = np.random.default_rng(20)
+  updates = _cohort(rng, 70)
+  output = _next(mode, _warm_state(mode), updates)
+  measurements = output.measurements
+  assert measurements['num_clients'] == 70
+  weights = measurements['weights'].astype(np.float64)
+  np.testing.assert_allclose(weights.sum(), 1, rtol=1e-5)
+  # Weights are in the order of the clients.
+  norms = np.linalg.norm(updates, axis=1)
+  np.testing.assert_allclose(measurements['norms'], norms, rtol=1e-5)
+  clipped = _clipped(mode, updates, measurements['norm_bound'])
+  np.testing.assert_allclose(
+      _flatten(output.result), weights @ clipped, atol=1e-5
+  )
+  np.testing.assert_allclose(
+      measurements['effective_clients'], 1 / np.sum(weights**2), rtol=1e-4
+  )
+  assert measurements['num_attenuated'] == np.sum(weights < 0.5 / 70)
+  assert measurements['num_clipped'] == np.sum(
+      np.linalg.norm(clipped, axis=1) < 0.9999 * norms
+  )
+  assert 1 <= measurements['num_clipped'] < 70
+
+
+def test_holdout_objective_judges_the_model_after_the_update():
+  rng = np.random.default_rng(21)
+  state = _warm_state('holdout')
+  output = _next('holdout', state, _cohort(rng, 70))
+  seed = tf.constant([_SEED, 0], tf.int64)
+  for data in (2, 2):
+    seed = tf.random.experimental.stateless_fold_in(seed, data)
+  split = _holdout().split(seed, 50)
+  weights = tuple(
+      tf.constant(w) for w in tf.nest.flatten(output.state['mirror']['weights'])
+  )
+  loss, gradient = _holdout().loss_and_gradient(weights, split.evaluation)
+  gradient = _flatten(gradient)
+  measurements = output.measurements
+  np.testing.assert_allclose(
+      measurements['holdout_loss_after'], loss, rtol=1e-4
+  )
+  np.testing.assert_allclose(
+      measurements['meta_objective'],
+      -gradient
+      @ _flatten(output.result)
+      / (np.linalg.norm(gradient) * measurements['norm_bound']),
+      rtol=1e-3,
+  )
+
+
+def test_mirror_follows_the_server_optimizer():
+  rng = np.random.default_rng(22)
+  state = _process('holdout').initialize()
+  weights = _flatten(_least_squares().initial_weights[0])
+  np.testing.assert_array_equal(_flatten(state['mirror']['weights']), weights)
+  velocity = 0.0
+  for _ in range(3):
+    output = _next('holdout', state, _cohort(rng, 5))
+    state = output.state
+    velocity = _SERVER_MOMENTUM * velocity + _flatten(output.result)
+    weights = weights - _SERVER_LEARNING_RATE * velocity
+    np.testing.assert_allclose(
+        _flatten(state['mirror']['weights']), weights, atol=1e-5
+    )
+
+
+@_for_both_modes
+def test_rounds_learn(mode):
+  state = _warm_state(mode)
+  start = _process(mode).initialize()
+  assert state['round'] == 2
+  assert np.any(state['reference'])
+  np.testing.assert_array_equal(state['seed'], start['seed'])
+  expected_steps = 1 if mode == 'agreement' else 2
+  assert state['meta_optimizer']['step'] == expected_steps
+  assert np.any(state['weighting']['margin'] != start['weighting']['margin'])
+
+
+@_for_both_modes
+@pytest.mark.parametrize('warm', [False, True])
+def test_cohort_of_one_is_followed(mode, warm):
+  state = _warm_state(mode) if warm else _process(mode).initialize()
+  update = _center()[None]
+  output = _next(mode, state, update)
+  np.testing.assert_allclose(output.measurements['weights'], [1])
+  np.testing.assert_allclose(
+      _flatten(output.result),
+      _clipped(mode, update, output.measurements['norm_bound'])[0],
+      rtol=1e-4,
+  )
+
+
+@_for_both_modes
+def test_identical_updates_are_followed(mode):
+  updates = np.repeat(_center()[None], 5, axis=0)
+  output = _next(mode, _warm_state(mode), updates)
+  np.testing.assert_allclose(
+      output.measurements['weights'], [0.2] * 5, atol=1e-5
+  )
+  np.testing.assert_allclose(
+      _flatten(output.result),
+      _clipped(mode, updates, output.measurements['norm_bound'])[0],
+      rtol=1e-4,
+  )
+
+
+@_for_both_modes
+@pytest.mark.parametrize('warm', [False, True])
+def test_zero_updates_have_result_zero(mode, warm):
+  state = _warm_state(mode) if warm else _process(mode).initialize()
+  output = _next(mode, state, np.zeros([4, _DIMENSION]))
+  assert not np.any(_flatten(output.result))
+  measurements = output.measurements
+  assert measurements['num_non_finite'] == 0
+  np.testing.assert_allclose(measurements['weights'], [0.25] * 4, rtol=1e-5)
+  _assert_all_finite(output)
+  # And nothing is broken for the round after.
+  after = _next(mode, output.state, _cohort(np.random.default_rng(0), 5))
+  _assert_all_finite(after)
+
+
+def _assert_all_finite(output):
+  for leaf in tf.nest.flatten(
+      (output.state, output.result, output.measurements)
+  ):
+    assert np.all(np.isfinite(leaf))
+
+
+def _learned(state):
+  """What a round without a usable update must leave as it is."""
+  return [
+      value
+      for name, value in state.items()
+      if name in ('seed', 'reference', 'weighting', 'meta_optimizer', 'previous')
+  ]
+
+
+def _assert_nothing_learned(mode, output, num_clients):
+  before = _warm_state(mode)
+  assert not np.any(_flatten(output.result))
+  measurements = output.measurements
+  assert measurements['num_clients'] == num_clients
+  assert measurements['num_non_finite'] == num_clients
+  np.testing.assert_array_equal(measurements['weights'], [0] * num_clients)
+  for name in (
+      'effective_clients',
+      'num_attenuated',
+      'num_clipped',
+      'meta_objective',
+      'meta_gradient_norm',
+  ):
+    assert measurements[name] == 0, name
+  assert output.state['round'] == before['round'] + 1
+  tf.nest.map_structure(
+      np.testing.assert_array_equal, _learned(output.state), _learned(before)
+  )
+  _assert_all_finite(output)
+
+
+@_for_both_modes
+def test_a_round_without_a_usable_update_changes_nothing(mode):
+  updates = np.ones([3, _DIMENSION], np.float32)
+  updates[0, 3] = np.nan
+  updates[1] *= -np.inf
+  updates[2, 0] = 1e16
+  _assert_nothing_learned(mode, _next(mode, _warm_state(mode), updates), 3)
+
+
+@_for_both_modes
+def test_an_empty_cohort_changes_nothing(mode):
+  _assert_nothing_learned(mode, _next(mode, _warm_state(mode), []), 0)
+
+
+def test_weighted_process_takes_an_empty_cohort():
+  process = _weighted_process('agreement', 2.0)
+  output = process.next(process.initialize(), [], [])
+  assert not np.any(_flatten(output.result))
+  _assert_all_finite(output)
+
+
+@_for_both_modes
+def test_unusable_updates_are_as_if_left_out(mode):
+  rng = np.random.default_rng(30)
+  state = _warm_state(mode)
+  good = _cohort(rng, 6)
+  bad = _cohort(rng, 4)
+  bad[0, 2] = np.nan
+  bad[1] *= np.inf
+  bad[2] *= 1e30
+  bad[3, -1] = -np.inf
+  is_good = np.array([False, True, True, False, True, True, False, False, True,
+                      True])
+  mixed = np.empty([10, _DIMENSION], np.float32)
+  mixed[is_good], mixed[~is_good] = good, bad
+  alone = _next(mode, state, good)
+  together = _next(mode, state, mixed)
+  _assert_close(together.result, alone.result)
+  found, expected = together.measurements, alone.measurements
+  np.testing.assert_array_equal(found['weights'][~is_good], 0)
+  np.testing.assert_array_equal(found['norms'][~is_good], 0)
+  for name in ('weights', 'z', 'statistics', 'norms'):
+    _assert_close(found[name][is_good], expected[name], atol=2e-4)
+  assert found['num_clients'] == 10
+  assert found['num_non_finite'] == 4
+  for name, value in expected.items():
+    if name not in ('num_clients', 'num_non_finite') and np.ndim(value) == 0:
+      _assert_close(found[name], value, atol=1e-4)
+  # The next round agrees too: what was kept of this one is the same.
+  cohort = _cohort(rng, 5)
+  after_alone = _next(mode, alone.state, cohort)
+  after_together = _next(mode, together.state, cohort)
+  _assert_close(after_together.result, after_alone.result, atol=5e-5)
+  _assert_close(
+      after_together.state['weighting'],
+      after_alone.state['weighting'],
+      atol=1e-4,
+  )
+
+
+@_for_both_modes
+def test_order_of_clients_has_no_influence(mode):
+  rng = np.random.default_rng(31)
+  state = _warm_state(mode)
+  updates = _cohort(rng, 9)
+  order = rng.permutation(9)
+  first = _next(mode, state, updates)
+  second = _next(mode, state, updates[order])
+  _assert_close(second.result, first.result)
+  for name in ('weights', 'statistics', 'z', 'norms'):
+    _assert_close(
+        second.measurements[name],
+        first.measurements[name][order],
+        atol=2e-4,
+    )
+  _assert_close(
+      second.state['weighting'], first.state['weighting'], atol=1e-4
+  )
+  _assert_close(second.state['reference'], first.state['reference'])
+
+
+@_for_both_modes
+def test_equal_updates_have_equal_weights(mode):
+  rng = np.random.default_rng(32)
+  updates = _cohort(rng, 8)
+  updates[5] = updates[2]
+  updates[7] = updates[2]
+  output = _next(mode, _warm_state(mode), updates)
+  weights = output.measurements['weights']
+  np.testing.assert_allclose(weights[[5, 7]], weights[2], rtol=1e-3)
+  assert len(np.unique(np.round(weights, 7))) > 3
+  np.testing.assert_allclose(
+      _flatten(output.result),
+      weights
+      @ _clipped(mode, updates, output.measurements['norm_bound']),
+      atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize('scale', [1e-4, 1e4])
+def test_result_scales_with_the_updates_in_agreement_mode(scale):
+  rng = np.random.default_rng(33)
+  state = _warm_state('agreement')
+  updates = _cohort(rng, 7)
+  plain = _next('agreement', state, updates)
+  scaled = _next('agreement', state, scale * updates)
+  _assert_close(
+      scaled.measurements['weights'], plain.measurements['weights']
+  )
+  np.testing.assert_allclose(
+      _flatten(scaled.result) / scale, _flatten(plain.result), atol=1e-5
+  )
+
+
+def test_result_is_bounded_by_the_root_in_holdout_mode():
+  rng = np.random.default_rng(34)
+  updates = 1e6 * _cohort(rng, 7)
+  output = _next('holdout', _warm_state('holdout'), updates)
+  bound = 1.2 * output.measurements['root_norm']
+  np.testing.assert_allclose(
+      output.measurements['norm_bound'], bound, rtol=1e-4
+  )
+  assert np.linalg.norm(_flatten(output.result)) < 2.001 * bound
+
+
+@_for_both_modes
+def test_attackers_have_hardly_any_weight(mode):
+  rng = np.random.default_rng(35)
+  updates = _cohort(rng, 12)
+  num_attackers = dict(agreement=4, holdout=8)[mode]
+  updates[:2] = _cohort(rng, 3)[:2]
+  updates[:num_attackers] = -5 * _center() + 0.3 * rng.normal(
+      size=[num_attackers, _DIMENSION]
+  )
+  output = _next(mode, _warm_state(mode), updates)
+  assert output.measurements['weights'][:num_attackers].sum() < 0.02
+  assert output.measurements['num_attenuated'] >= num_attackers
+  cosine = _flatten(output.result) @ _center()
+  assert cosine > 0.7 * np.linalg.norm(output.result[0]) * np.linalg.norm(
+      _center()
+  )
+
+
+# --- Example counts ----------------------------------------------------------
+
+
+@_for_both_modes
+def test_reported_example_counts_have_no_influence(mode):
+  rng = np.random.default_rng(40)
+  updates = [_unflatten(u) for u in _cohort(rng, 6)]
+  state = _warm_state(mode)
+  expected = _process(mode).next(state, updates)
+  for counts in ([1.0] * 6, [1e9, 1.0, np.nan, 0.0, -3.0, 7.0]):
+    found = _weighted_process(mode).next(state, updates, counts)
+    _assert_close(found.result, expected.result)
+    _assert_close(found.measurements, expected.measurements)
+    _assert_close(found.state, expected.state)
+
+
+@_for_both_modes
+def test_capped_example_counts_by_hand(mode):
+  # Equal updates differ in their counts alone. The median of 10, 20, 30 and
+  # 1e9 is 25, so that the cap is 50.
+  updates = [_unflatten(_center())] * 4
+  output = _weighted_process(mode, 2.0).next(
+      _warm_state(mode), updates, [10.0, 20.0, 30.0, 1e9]
+  )
+  np.testing.assert_allclose(
+      output.measurements['weights'],
+      np.array([10, 20, 30, 50]) / 110,
+      rtol=1e-4,
+  )
+  clipped = _clipped(
+      mode, _center()[None], output.measurements['norm_bound']
+  )
+  np.testing.assert_allclose(_flatten(output.result), clipped[0], rtol=1e-4)
+
+
+@_for_both_modes
+def test_example_counts_multiply_the_weights(mode):
+  rng = np.random.default_rng(41)
+  updates = _cohort(rng, 5)
+  values = [_unflatten(u) for u in updates]
+  counts = np.array([10.0, 20.0, 30.0, 40.0, 50.0])
+  state = _warm_state(mode)
+  plain = _process(mode).next(state, values).measurements['weights']
+  output = _weighted_process(mode, 2.0).next(
+      state, values, counts.tolist()
+  )
+  weights = output.measurements['weights']
+  expected = plain * counts
+  np.testing.assert_allclose(weights, expected / expected.sum(), atol=1e-4)
+  np.testing.assert_allclose(
+      _flatten(output.result),
+      weights @ _clipped(mode, updates, output.measurements['norm_bound']),
+      atol=1e-5,
+  )
+
+
+@_for_both_modes
+def test_clients_without_a_valid_count_are_left_out(mode):
+  rng = np.random.default_rng(42)
+  updates = _cohort(rng, 8)
+  # An equal update with a valid count is not affected.
+  updates[1] = updates[4]
+  counts = [np.nan, -5.0, 0.0, np.inf, 10.0, 20.0, 30.0, 10.0]
+  values = [_unflatten(u) for u in updates]
+  process = _weighted_process(mode, 2.0)
+  found = process.next(_warm_state(mode), values, counts)
+  expected = process.next(_warm_state(mode), values[4:], counts[4:])
+  np.testing.assert_array_equal(found.measurements['weights'][:4], 0)
+  _assert_close(
+      found.measurements['weights'][4:], expected.measurements['weights']
+  )
+  _assert_close(found.result, expected.result)
+  _assert_close(
+      found.state['weighting'], expected.state['weighting'], atol=1e-4
+  )
+  assert found.measurements['num_non_finite'] == 4
+
+
+# --- Construction ------------------------------------------------------------
+
+
+def test_seed_is_secret_unless_given():
+  def seed_of(**kwargs):
+    process = fedaot.fedaot_factory(weighted=False, **kwargs).create(
+        tff.TensorType(np.float32, [2])
+    )
+    return tuple(process.initialize()['seed'])
+
+  assert seed_of() != seed_of()
+  assert seed_of(seed=3) == (3, 0)
+  assert seed_of(seed=np.int64(2**62)) == (2**62, 0)
+
+
+@pytest.mark.parametrize(
+    'arguments, error, expected',
+    [
+        (dict(seed='1'), TypeError, "seed must be an int or None; found '1'"),
+        (dict(seed=1.0), TypeError, 'found 1.0'),
+        (dict(seed=True), TypeError, 'found True'),
+        (dict(seed=-1), ValueError, 'seed must be in [0, 2^63); found -1'),
+        (dict(seed=2**63), ValueError, 'found 9223372036854775808'),
+        (dict(weighted=1), TypeError, 'weighted must be a bool; found 1'),
+        (dict(weighted=None), TypeError, 'found None'),
+        (dict(holdout=(1, 2)), TypeError, 'holdout must be'),
+        (dict(config={}), TypeError, 'found dict'),
+        (dict(server_optimizer=0.1), TypeError, 'found float'),
+        (
+            dict(server_optimizer=tff.learning.optimizers.build_sgdm(1.0)),
+            ValueError,
+            'of use with a holdout only',
+        ),
+    ],
+)
+def test_wrong_arguments(arguments, error, expected):
+  with pytest.raises(error) as info:
+    fedaot.fedaot_factory(**arguments)
+  assert expected in str(info.value)
+  assert '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize('weighted', [False, True])
+@pytest.mark.parametrize(
+    'value_type',
+    [
+        tff.TensorType(np.int32, [2]),
+        (np.float32, np.bool_),
+        tff.TensorType(np.float32, [None]),
+        tff.TensorType(np.float32, [0]),
+        tff.SequenceType(np.float32),
+        tff.FederatedType(np.float32, tff.CLIENTS),
+        (),
+    ],
+)
+def test_wrong_value_types(weighted, value_type):
+  factory = _factory('agreement', weighted=weighted)
+  arguments = [tff.to_type(value_type)] + [tff.TensorType(np.float32)] * weighted
+  with pytest.raises(TypeError) as info:
+    factory.create(*arguments)
+  assert '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    'weight_type',
+    [
+        tff.TensorType(np.float32, [1]),
+        tff.TensorType(np.bool_),
+        tff.TensorType(np.str_),
+        tff.TensorType(np.complex64),
+        tff.to_type((np.float32,)),
+        tff.FederatedType(np.float32, tff.CLIENTS),
+    ],
+)
+def test_wrong_weight_types(weight_type):
+  with pytest.raises(TypeError, match='weight_type must be a scalar') as info:
+    _factory('agreement').create(tff.TensorType(np.float32, [2]), weight_type)
+  assert '\n' not in str(info.value)
+
+
+def test_integer_example_counts():
+  process = _factory(
+      'agreement',
+      config=fedaot_config.FedAOTConfig(
+          sketch_dimension=_SKETCH, max_example_ratio=1.0
+      ),
+  ).create(tff.TensorType(np.float32, [2]), tff.TensorType(np.int64))
+  values = [np.array([3.0, 4.0], np.float32)] * 3
+  output = process.next(process.initialize(), values, [1, 2, 10**12])
+  np.testing.assert_allclose(
+      output.measurements['weights'], [0.2, 0.4, 0.4], rtol=1e-4
+  )
+  np.testing.assert_allclose(output.result, values[0], rtol=1e-4)
+
+
+def test_updates_unlike_the_holdout_model():
+  for value_type in (_VALUE_TYPE[0], (_VALUE_TYPE[1], _VALUE_TYPE[0])):
+    with pytest.raises(ValueError, match='hold-out model') as info:
+      _factory('holdout', weighted=False).create(tff.to_type(value_type))
+    assert "((5, 4), 'float32')" in str(info.value)
+    assert '\n' not in str(info.value)
+
+
+def test_statistics_are_named():
+  assert len(fedaot_equations.HOLDOUT_STATISTICS) == 4
+  assert len(fedaot_equations.AGREEMENT_STATISTICS) == 4

@@ -1,0 +1,189 @@
+"""Tests for the aggregators by name."""
+
+import pathlib
+import subprocess
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from fedaot_tff.aggregators import fedaot
+from fedaot_tff.aggregators import holdout as holdout_lib
+from fedaot_tff.aggregators import krum
+from fedaot_tff.aggregators import registry
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_NAMES = (
+    'mean',
+    'tff_robust',
+    'coordinate_median',
+    'krum',
+    'fedaot',
+    'fedaot_no_holdout',
+    'fedaot_frozen',
+    'fedaot_no_holdout_frozen',
+    'oracle',
+)
+_HOLDOUT_NAMES = ('fedaot', 'fedaot_frozen')
+
+
+def _make_holdout():
+  spec = (
+      tf.TensorSpec([None, 2], tf.float32),
+      tf.TensorSpec([None], tf.int32),
+  )
+  model = tff.learning.models.FunctionalModel(
+      initial_weights=((np.zeros([2, 2], np.float32),), ()),
+      predict_on_batch_fn=tf.function(lambda weights, x, training: x),
+      loss_fn=tf.function(lambda output, label, sample_weight=None: 0.0),
+      input_spec=spec,
+  )
+  return holdout_lib.HoldOut(
+      model, (np.eye(2, dtype=np.float32), np.array([0, 1], np.int32))
+  )
+
+
+def test_knows_the_aggregators():
+  assert set(_NAMES) <= set(registry.aggregator_names())
+
+
+def test_lookup_imports_no_tensorflow():
+  source = """
+import sys
+from fedaot_tff.aggregators import registry
+for name in registry.aggregator_names():
+  registry.get_aggregator(name)
+for text in ('median', 'krum:num_byzantine=x', 'fedaot:meta_learning_rate=-1'):
+  try:
+    registry.get_aggregator(text)
+  except ValueError:
+    continue
+  raise AssertionError(text)
+assert 'tensorflow' not in sys.modules
+"""
+  result = subprocess.run(
+      [sys.executable, '-c', source],
+      cwd=_ROOT,
+      stdin=subprocess.DEVNULL,
+      capture_output=True,
+      text=True,
+      timeout=60,
+  )
+  assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize('name', registry.aggregator_names())
+def test_creates_a_factory(name):
+  aggregator = registry.get_aggregator(name)
+  holdout = _make_holdout() if aggregator.needs_holdout else None
+  factory = aggregator.create(
+      registry.AggregatorContext(holdout=holdout, num_byzantine=0.2, seed=3)
+  )
+  assert isinstance(
+      factory,
+      (
+          tff.aggregators.WeightedAggregationFactory,
+          tff.aggregators.UnweightedAggregationFactory,
+      ),
+  )
+
+
+@pytest.mark.parametrize('name', _NAMES)
+def test_tells_what_an_aggregator_needs(name):
+  aggregator = registry.get_aggregator(name)
+  assert aggregator.name == name
+  assert aggregator.needs_holdout == (name in _HOLDOUT_NAMES)
+  assert aggregator.discard_attackers == (name == 'oracle')
+
+
+@pytest.mark.parametrize('name', _HOLDOUT_NAMES)
+def test_misses_the_holdout(name):
+  with pytest.raises(ValueError, match=f"'{name}' needs a hold-out; .*"):
+    registry.get_aggregator(name).create(registry.AggregatorContext())
+
+
+def test_krum_takes_the_number_of_attackers_from_context_or_option():
+  context = registry.AggregatorContext(num_byzantine=0.4)
+  with mock.patch.object(krum, 'krum_factory') as factory:
+    registry.get_aggregator('krum').create(context)
+    factory.assert_called_with(0.4)
+    registry.get_aggregator('krum:num_byzantine=0').create(context)
+    factory.assert_called_with(0)
+    registry.get_aggregator(
+        'krum:num_byzantine=0.3,num_selected=4,neighbors=byzfl'
+    ).create(context)
+    factory.assert_called_with(0.3, num_selected=4, neighbors='byzfl')
+
+
+@pytest.mark.parametrize(
+    'text, uses_holdout, meta_learning_rate, reference_decay',
+    [
+        ('fedaot', True, 0.05, 0.9),
+        ('fedaot_no_holdout', False, 0.05, 0.9),
+        ('fedaot_frozen', True, 0.0, 0.9),
+        ('fedaot_no_holdout_frozen', False, 0.0, 0.9),
+        ('fedaot:meta_learning_rate=0.1', True, 0.1, 0.9),
+        ('fedaot_frozen:reference_decay=0.5', True, 0.0, 0.5),
+    ],
+)
+def test_fedaot_variants(
+    text, uses_holdout, meta_learning_rate, reference_decay
+):
+  context = registry.AggregatorContext(holdout=object(), seed=7)
+  with mock.patch.object(fedaot, 'fedaot_factory') as factory:
+    registry.get_aggregator(text).create(context)
+  (holdout,), options = factory.call_args
+  assert holdout is (context.holdout if uses_holdout else None)
+  assert options['seed'] == 7
+  assert options['config'].meta_learning_rate == meta_learning_rate
+  assert options['config'].reference_decay == reference_decay
+
+
+def test_oracle_of_nothing_is_zero():
+  factory = registry.get_aggregator('oracle').create(
+      registry.AggregatorContext()
+  )
+  process = factory.create(
+      tff.TensorType(np.float32, [2]), tff.TensorType(np.float32)
+  )
+  output = process.next(
+      process.initialize(), [np.ones(2, np.float32)] * 2, [0.0, 0.0]
+  )
+  np.testing.assert_array_equal(output.result, [0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('median', "unknown aggregator 'median'; known: mean, tff_robust, "),
+        ('mean:scale=2', "aggregator 'mean' has no option 'scale'; known: none"),
+        (
+            'krum:num_byzantine=1.5',
+            "option 'num_byzantine' of aggregator 'krum' must be ",
+        ),
+        (
+            'krum:neighbors=all',
+            "option 'neighbors' of aggregator 'krum' must be one of ",
+        ),
+        (
+            'fedaot:sketch_dimension=1.5',
+            "option 'sketch_dimension' of aggregator 'fedaot' must be an int",
+        ),
+        (
+            'fedaot:sketch_dimension=1',
+            "aggregator 'fedaot': sketch_dimension must be >= 2; found 1",
+        ),
+        (
+            'fedaot_frozen:meta_learning_rate=1',
+            "aggregator 'fedaot_frozen' has no option 'meta_learning_rate'; ",
+        ),
+    ],
+)
+def test_tells_what_is_wrong(text, message):
+  with pytest.raises(ValueError) as error:
+    registry.get_aggregator(text)
+  assert str(error.value).startswith(message)
+  assert '\n' not in str(error.value)

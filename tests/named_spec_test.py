@@ -1,0 +1,121 @@
+"""Tests for names with options."""
+
+import pytest
+
+from fedaot_tff import named_spec
+
+_KNOWN = {
+    'plain': {},
+    'rich': {
+        'count': named_spec.parse_positive_int,
+        'size': named_spec.parse_positive_number,
+        'kind': named_spec.choice_parser('round', 'square'),
+    },
+}
+
+
+def _parse(text):
+  return named_spec.parse(text, kind='thing', known=_KNOWN)
+
+
+def test_parses_names_and_options():
+  assert _parse('plain') == ('plain', {})
+  assert _parse('rich') == ('rich', {})
+  assert _parse('rich:size=1e-3,count=4,kind=square') == (
+      'rich',
+      {'size': 1e-3, 'count': 4, 'kind': 'square'},
+  )
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('dull', "unknown thing 'dull'; known: plain, rich"),
+        ('', "unknown thing ''; known: plain, rich"),
+        ('Rich', "unknown thing 'Rich'; known: plain, rich"),
+        ('plain:a=1', "thing 'plain' has no option 'a'; known: none"),
+        (
+            'rich:a=1',
+            "thing 'rich' has no option 'a'; known: count, size, kind",
+        ),
+        ('rich:', "options of thing 'rich' must be key=value; found ''"),
+        ('rich:size', "options of thing 'rich' must be key=value; found 'size'"),
+        (
+            'rich:size=1,size=2',
+            "option 'size' of thing 'rich' is given twice",
+        ),
+        (
+            'rich:size=wide',
+            "option 'size' of thing 'rich' must be a finite number; found"
+            " 'wide'",
+        ),
+    ],
+)
+def test_tells_what_is_wrong(text, message):
+  with pytest.raises(ValueError) as error:
+    _parse(text)
+  assert str(error.value) == message
+
+
+def test_rejects_other_kinds():
+  with pytest.raises(TypeError, match='must be a string; found 3'):
+    _parse(3)
+
+
+@pytest.mark.parametrize(
+    'text, specs',
+    [
+        ('', ()),
+        ('a', ('a',)),
+        ('a, b,,c ', ('a', 'b', 'c')),
+        ('a:x=1,y=2,b,c:z=3', ('a:x=1,y=2', 'b', 'c:z=3')),
+        ('a:x=b:c,y=d:e,f', ('a:x=b:c,y=d:e', 'f')),
+        # Left to `parse` to complain about.
+        ('x=1,a', ('x=1', 'a')),
+    ],
+)
+def test_splits_lists(text, specs):
+  assert named_spec.split_list(text) == specs
+
+
+@pytest.mark.parametrize(
+    'parser, text, value',
+    [
+        (named_spec.parse_int, '-3', -3),
+        (named_spec.parse_positive_int, '3', 3),
+        (named_spec.parse_number, '-1e3', -1000.0),
+        (named_spec.parse_positive_number, '2', 2.0),
+        (named_spec.parse_count_or_fraction, '0', 0),
+        (named_spec.parse_count_or_fraction, '7', 7),
+        (named_spec.parse_count_or_fraction, '0.25', 0.25),
+        (named_spec.parse_count_or_fraction, '0.0', 0.0),
+        (named_spec.choice_parser('a', 'b'), 'b', 'b'),
+    ],
+)
+def test_parsers_accept(parser, text, value):
+  result = parser(text)
+  assert result == value
+  assert type(result) is type(value)
+
+
+@pytest.mark.parametrize(
+    'parser, text',
+    [
+        (named_spec.parse_int, '1.5'),
+        (named_spec.parse_int, ''),
+        (named_spec.parse_positive_int, '0'),
+        (named_spec.parse_number, 'nan'),
+        (named_spec.parse_number, 'inf'),
+        (named_spec.parse_number, ''),
+        (named_spec.parse_positive_number, '0'),
+        (named_spec.parse_positive_number, '-1'),
+        (named_spec.parse_count_or_fraction, '-1'),
+        (named_spec.parse_count_or_fraction, '1.0'),
+        (named_spec.parse_count_or_fraction, '-0.1'),
+        (named_spec.parse_count_or_fraction, 'all'),
+        (named_spec.choice_parser('a', 'b'), 'c'),
+    ],
+)
+def test_parsers_reject(parser, text):
+  with pytest.raises(ValueError, match=f'^must be .*; found {text!r}$'):
+    parser(text)
