@@ -1,0 +1,183 @@
+"""Who attacks, and who takes part in a round."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Tuple
+
+import numpy as np
+
+from fedaot_tff.simulation import seeding
+
+_SAMPLINGS = ('exact', 'random')
+
+
+class Cohort(NamedTuple):
+  """The clients of a round.
+
+  Attributes:
+    client_ids: Their ids, in the order in which they are given to the process.
+    is_byzantine: Whether each of them is an attacker.
+  """
+
+  client_ids: Tuple[str, ...]
+  is_byzantine: Tuple[bool, ...]
+
+
+class CohortSampler:
+  """Draws the attackers once and a cohort for each round."""
+
+  def __init__(
+      self,
+      client_ids: Sequence[str],
+      *,
+      cohort_size: int,
+      byzantine_fraction: float = 0.0,
+      byzantine_sampling: str = 'exact',
+      seed: int = 0,
+  ):
+    """Initializes `CohortSampler`.
+
+    Args:
+      client_ids: The ids of all clients; their order has no effect.
+      cohort_size: The number of clients in a round.
+      byzantine_fraction: Fraction of attackers among all clients, in [0, 1).
+        round(fraction * number of clients) of them are attackers.
+      byzantine_sampling: 'exact' for round(fraction * cohort_size) attackers in
+        each round, 'random' for a uniform sample of all clients.
+      seed: Fixes attackers and cohorts; nonnegative.
+
+    Raises:
+      TypeError: If an argument is of another kind.
+      ValueError: If a number is out of range, an id comes twice, or the
+        fraction rounds to no attacker or to no honest client.
+    """
+    self._seed = seeding.check_seed(seed)
+    self._client_ids = _check_client_ids(client_ids)
+    self._cohort_size = _check_size(cohort_size, len(self._client_ids))
+    fraction = _check_fraction(byzantine_fraction)
+    if byzantine_sampling not in _SAMPLINGS:
+      raise ValueError(
+          "byzantine_sampling must be 'exact' or 'random'; found"
+          f' {byzantine_sampling!r}.'
+      )
+    num_attackers = _count_attackers(
+        fraction, len(self._client_ids), 'the population'
+    )
+    order = seeding.generator(
+        self._seed, seeding.Purpose.ATTACKERS
+    ).permutation(len(self._client_ids))
+    self._attackers = np.sort(order[:num_attackers])
+    self._honest = np.sort(order[num_attackers:])
+    # None: as many as a uniform sample of the clients happens to hold. Else
+    # both groups are large enough, as rounding is monotone.
+    self._attackers_each_round = None
+    if byzantine_sampling == 'exact':
+      self._attackers_each_round = _count_attackers(
+          fraction, self._cohort_size, 'a cohort'
+      )
+
+  @property
+  def attackers(self) -> Tuple[str, ...]:
+    """The ids of the attackers, sorted."""
+    return tuple(self._client_ids[i] for i in self._attackers)
+
+  def sample(self, round_num: int) -> Cohort:
+    """The cohort of a round; depends on the seed and the round alone.
+
+    Args:
+      round_num: The round, from 1.
+
+    Returns:
+      A `Cohort` of different clients, in random order.
+
+    Raises:
+      TypeError: If `round_num` is not an integer.
+      ValueError: If it is below 1.
+    """
+    rng = seeding.generator(
+        self._seed,
+        seeding.Purpose.COHORT,
+        _check_positive_int('round_num', round_num),
+    )
+    if self._attackers_each_round is None:
+      chosen = rng.permutation(len(self._client_ids))[: self._cohort_size]
+    else:
+      cut = self._attackers_each_round
+      chosen = rng.permutation(
+          np.concatenate([
+              rng.permutation(self._attackers)[:cut],
+              rng.permutation(self._honest)[: self._cohort_size - cut],
+          ])
+      )
+    return Cohort(
+        tuple(self._client_ids[i] for i in chosen),
+        tuple(np.isin(chosen, self._attackers).tolist()),
+    )
+
+
+def _check_client_ids(client_ids: Any) -> Tuple[str, ...]:
+  """The ids, sorted."""
+  if isinstance(client_ids, str) or not isinstance(client_ids, Sequence):
+    raise TypeError(
+        'client_ids must be a sequence of strings; found'
+        f' {type(client_ids).__name__}.'
+    )
+  for client_id in client_ids:
+    if not isinstance(client_id, str):
+      raise TypeError(f'client_ids must be strings; found {client_id!r}.')
+  found = tuple(sorted(client_ids))
+  for first, second in zip(found, found[1:]):
+    if first == second:
+      raise ValueError(f'client_ids must be unique; {first!r} comes twice.')
+  return found
+
+
+def _check_positive_int(name: str, value: Any) -> int:
+  if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    raise TypeError(
+        f'{name} must be an int; found {value!r} of type'
+        f' {type(value).__name__}.'
+    )
+  if value < 1:
+    raise ValueError(f'{name} must be at least 1; found {value}.')
+  return int(value)
+
+
+def _check_size(cohort_size: Any, num_clients: int) -> int:
+  cohort_size = _check_positive_int('cohort_size', cohort_size)
+  if cohort_size > num_clients:
+    raise ValueError(
+        f'cohort_size must be at most the number of clients, {num_clients};'
+        f' found {cohort_size}.'
+    )
+  return cohort_size
+
+
+def _check_fraction(fraction: Any) -> float:
+  if isinstance(fraction, bool) or not isinstance(
+      fraction, (int, float, np.integer, np.floating)
+  ):
+    raise TypeError(
+        f'byzantine_fraction must be a number; found {fraction!r} of type'
+        f' {type(fraction).__name__}.'
+    )
+  if not 0 <= fraction < 1:
+    raise ValueError(
+        f'byzantine_fraction must be in [0, 1); found {fraction!r}.'
+    )
+  return float(fraction)
+
+
+def _count_attackers(fraction: float, size: int, group: str) -> int:
+  """The attackers among `size` clients, or an error that says what is wrong."""
+  count = round(fraction * size)
+  if fraction > 0 and count == 0:
+    raise ValueError(
+        f'byzantine_fraction {fraction} is less than one attacker in {group} of'
+        f' {size} clients; give 0 or a larger fraction.'
+    )
+  if count == size:
+    raise ValueError(
+        f'byzantine_fraction {fraction} leaves no honest client in {group} of'
+        f' {size} clients; give a smaller fraction.'
+    )
+  return count

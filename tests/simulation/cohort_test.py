@@ -1,0 +1,160 @@
+"""Tests for the choice of attackers and cohorts."""
+
+import numpy as np
+import pytest
+
+from fedaot_tff.simulation import cohort
+
+_IDS = [f'client_{i:02d}' for i in range(20)]
+
+
+def _sampler(client_ids=_IDS, **options):
+  settings = dict(cohort_size=8, byzantine_fraction=0.25, seed=4)
+  return cohort.CohortSampler(client_ids, **{**settings, **options})
+
+
+@pytest.mark.parametrize(
+    'fraction, expected', [(0, 0), (0.1, 2), (0.25, 5), (0.33, 7), (0.8, 16)]
+)
+def test_attackers_are_a_fraction_of_all_clients(fraction, expected):
+  attackers = _sampler(
+      byzantine_fraction=fraction, byzantine_sampling='random'
+  ).attackers
+  assert len(set(attackers)) == expected
+  assert set(attackers) <= set(_IDS)
+  assert list(attackers) == sorted(attackers)
+
+
+@pytest.mark.parametrize('sampling', ['exact', 'random'])
+def test_cohorts_are_of_different_clients_with_true_flags(sampling):
+  sampler = _sampler(byzantine_sampling=sampling)
+  for round_num in range(1, 30):
+    sample = sampler.sample(round_num)
+    assert len(sample.client_ids) == len(set(sample.client_ids)) == 8
+    assert set(sample.client_ids) <= set(_IDS)
+    assert sample.is_byzantine == tuple(
+        c in sampler.attackers for c in sample.client_ids
+    )
+    assert all(type(c) is str for c in sample.client_ids)
+    assert all(type(b) is bool for b in sample.is_byzantine)
+
+
+@pytest.mark.parametrize('fraction, expected', [(0, 0), (0.25, 2), (0.44, 4)])
+def test_exact_sampling_has_the_same_number_each_round(fraction, expected):
+  sampler = _sampler(byzantine_fraction=fraction)
+  counts = {sum(sampler.sample(r).is_byzantine) for r in range(1, 20)}
+  assert counts == {expected}
+
+
+def test_random_sampling_varies_around_the_fraction():
+  sampler = _sampler(byzantine_sampling='random')
+  counts = [sum(sampler.sample(r).is_byzantine) for r in range(1, 501)]
+  assert len(set(counts)) > 3
+  # The hypergeometric standard deviation is 0.97, so that of the mean 0.044.
+  assert abs(np.mean(counts) - 2.0) < 0.2
+
+
+@pytest.mark.parametrize('sampling', ['exact', 'random'])
+def test_every_client_has_its_turn_in_every_place(sampling):
+  sampler = _sampler(byzantine_sampling=sampling)
+  places = np.zeros([8, 20])
+  for round_num in range(1, 1001):
+    for place, client_id in enumerate(sampler.sample(round_num).client_ids):
+      places[place, _IDS.index(client_id)] += 1
+  # Binomial with mean 50, standard deviation 7: five of them.
+  assert places.min() > 15
+  assert places.max() < 85
+
+
+def test_depends_on_seed_and_round_alone():
+  once, again = _sampler(), _sampler(client_ids=_IDS[::-1])
+  assert once.attackers == again.attackers
+  last = again.sample(9)
+  assert [once.sample(r) for r in range(1, 10)][-1] == last
+  assert once.sample(8) != last
+  assert _sampler(seed=5).attackers != once.attackers
+  assert _sampler(seed=5).sample(9) != last
+
+
+def test_everybody_may_take_part():
+  sample = _sampler(cohort_size=20).sample(1)
+  assert sorted(sample.client_ids) == _IDS
+  assert sum(sample.is_byzantine) == 5
+
+
+def test_exact_sampling_finds_enough_clients_of_both_kinds():
+  for num_clients in range(1, 25):
+    for cohort_size in range(1, num_clients + 1):
+      for fraction in (0.1, 0.5, 0.75, 0.9):
+        try:
+          sampler = _sampler(
+              _IDS[:num_clients] + [f'more_{i}' for i in range(num_clients - 20)],
+              cohort_size=cohort_size,
+              byzantine_fraction=fraction,
+          )
+        except ValueError:
+          continue
+        sample = sampler.sample(1)
+        assert len(sample.client_ids) == cohort_size
+        assert sum(sample.is_byzantine) == round(fraction * cohort_size)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(cohort_size=21), 'at most the number of clients, 20; found 21'),
+        (dict(cohort_size=0), 'cohort_size must be at least 1; found 0'),
+        (dict(byzantine_fraction=1.0), r'must be in \[0, 1\); found 1.0'),
+        (dict(byzantine_fraction=-0.1), r'must be in \[0, 1\); found -0.1'),
+        (dict(byzantine_fraction=float('nan')), 'found nan'),
+        (
+            dict(byzantine_fraction=0.05),
+            'less than one attacker in a cohort of 8',
+        ),
+        (
+            dict(byzantine_fraction=0.01),
+            'less than one attacker in the population of 20',
+        ),
+        (
+            dict(byzantine_fraction=0.95),
+            'no honest client in a cohort of 8',
+        ),
+        (
+            dict(byzantine_fraction=0.99),
+            'no honest client in the population of 20',
+        ),
+        (
+            dict(byzantine_sampling='all'),
+            "must be 'exact' or 'random'; found 'all'",
+        ),
+        (dict(seed=-1), 'seed must not be negative'),
+        (dict(client_ids=['a', 'b', 'a']), "unique; 'a' comes twice"),
+    ],
+)
+def test_rejects_wrong_values(options, message):
+  with pytest.raises(ValueError, match=message) as error:
+    _sampler(**options)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(client_ids='abc'), 'must be a sequence of strings; found str'),
+        (dict(client_ids=[1, 2]), 'must be strings; found 1'),
+        (dict(cohort_size=2.0), 'cohort_size must be an int; found 2.0'),
+        (dict(cohort_size=True), 'cohort_size must be an int; found True'),
+        (dict(byzantine_fraction='0.2'), "must be a number; found '0.2'"),
+        (dict(seed=0.5), 'seed must be an int; found 0.5'),
+    ],
+)
+def test_rejects_other_kinds(options, message):
+  with pytest.raises(TypeError, match=message):
+    _sampler(**options)
+
+
+def test_rejects_rounds_before_the_first():
+  with pytest.raises(ValueError, match='round_num must be at least 1; found 0'):
+    _sampler().sample(0)
+  with pytest.raises(TypeError, match='round_num must be an int; found 1.0'):
+    _sampler().sample(1.0)

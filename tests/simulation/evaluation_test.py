@@ -1,0 +1,151 @@
+"""Tests for the evaluation of a model."""
+
+import collections
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from fedaot_tff.simulation import evaluation
+
+_NUM_FEATURES = 4
+_NUM_CLASSES = 3
+_NUM_EXAMPLES = 23
+
+
+def _make_model(input_spec=None):
+  """Softmax regression on x times a non-trainable scale."""
+  if input_spec is None:
+    input_spec = collections.OrderedDict(
+        x=tf.TensorSpec([None, _NUM_FEATURES], tf.float32),
+        y=tf.TensorSpec([None], tf.int32),
+    )
+
+  @tf.function
+  def predict(weights, x, training):
+    assert not training
+    (kernel, bias), (scale,) = weights
+    return tf.linalg.matmul(x * scale, kernel) + bias
+
+  @tf.function
+  def loss(output, label, sample_weight=None):
+    del sample_weight
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(label, output)
+    )
+
+  return tff.learning.models.FunctionalModel(
+      initial_weights=(
+          (
+              np.zeros([_NUM_FEATURES, _NUM_CLASSES], np.float32),
+              np.zeros([_NUM_CLASSES], np.float32),
+          ),
+          (np.ones([], np.float32),),
+      ),
+      predict_on_batch_fn=predict,
+      loss_fn=loss,
+      input_spec=input_spec,
+  )
+
+
+@pytest.fixture(name='test_set')
+def fixture_test_set():
+  rng = np.random.default_rng(1)
+  return collections.OrderedDict(
+      x=rng.normal(size=[_NUM_EXAMPLES, _NUM_FEATURES]),
+      y=rng.integers(0, _NUM_CLASSES, _NUM_EXAMPLES),
+  )
+
+
+@pytest.fixture(name='weights')
+def fixture_weights():
+  rng = np.random.default_rng(2)
+  return tff.learning.models.ModelWeights(
+      [
+          rng.normal(size=[_NUM_FEATURES, _NUM_CLASSES]).astype(np.float32),
+          rng.normal(size=[_NUM_CLASSES]).astype(np.float32),
+      ],
+      [np.float32(2.0)],
+  )
+
+
+def _reference(test_set, weights):
+  kernel, bias = weights.trainable
+  logits = 2.0 * test_set['x'] @ kernel + bias
+  shifted = logits - logits.max(axis=1, keepdims=True)
+  losses = (
+      np.log(np.exp(shifted).sum(axis=1))
+      - shifted[np.arange(len(logits)), test_set['y']]
+  )
+  return np.mean(logits.argmax(axis=1) == test_set['y']), losses.mean()
+
+
+@pytest.mark.parametrize('batch_size', [1, 5, 23, 500])
+def test_means_over_all_examples(test_set, weights, batch_size):
+  evaluate = evaluation.build_evaluation(
+      _make_model(), test_set, batch_size=batch_size
+  )
+  result = evaluate(weights)
+  accuracy, loss = _reference(test_set, weights)
+  assert list(result) == ['accuracy', 'loss']
+  assert 0 < accuracy < 1
+  assert result['accuracy'] == accuracy
+  assert result['loss'] == pytest.approx(loss, rel=1e-5)
+  assert {type(v) for v in result.values()} == {float}
+
+
+def test_takes_models_of_pairs(test_set, weights):
+  model = _make_model((
+      tf.TensorSpec([None, _NUM_FEATURES], tf.float32),
+      tf.TensorSpec([None], tf.int64),
+  ))
+  result = evaluation.build_evaluation(model, test_set)(weights)
+  assert result['accuracy'] == _reference(test_set, weights)[0]
+
+
+def test_evaluates_the_weights_of_each_call(test_set, weights):
+  evaluate = evaluation.build_evaluation(_make_model(), test_set)
+  first = evaluate(weights)
+  zeros = tff.learning.models.ModelWeights(
+      [np.zeros_like(w) for w in weights.trainable], [np.float32(2.0)]
+  )
+  assert evaluate(zeros)['loss'] == pytest.approx(np.log(3), rel=1e-6)
+  assert evaluate(weights) == first
+
+
+def test_nan_predicts_nothing(test_set, weights):
+  test_set['y'] = np.zeros_like(test_set['y'])
+  weights.trainable[1][:] = np.nan
+  result = evaluation.build_evaluation(_make_model(), test_set)(weights)
+  assert result['accuracy'] == 0.0
+  assert np.isnan(result['loss'])
+
+
+def test_rejects_test_sets_that_do_not_fit(test_set):
+  model = _make_model()
+  x, y = test_set['x'], test_set['y']
+  for examples, message in (
+      (dict(x=x[:, :3], y=y), r"test\['x'\] must match .*float64 \(23, 3\)"),
+      (dict(x=x, y=y[:, None]), r"test\['y'\] must match .*\(23, 1\)"),
+      (dict(x=x, y=x[:, 0]), r"test\['y'\] must match .*found float64"),
+      (dict(x=x, y=y[:5]), 'as many x as y; found 23 and 5'),
+      (dict(x=x[:0], y=y[:0]), 'at least one example'),
+  ):
+    with pytest.raises(ValueError, match=message) as error:
+      evaluation.build_evaluation(model, examples)
+    assert '\n' not in str(error.value)
+
+
+def test_rejects_other_kinds(test_set):
+  model = _make_model()
+  with pytest.raises(TypeError, match="mapping .* 'x' and 'y'; found tuple"):
+    evaluation.build_evaluation(model, (test_set['x'], test_set['y']))
+  with pytest.raises(TypeError, match="found \\['x'\\]"):
+    evaluation.build_evaluation(model, dict(x=test_set['x']))
+  with pytest.raises(TypeError, match='FunctionalModel; found function'):
+    evaluation.build_evaluation(_make_model, test_set)
+  with pytest.raises(TypeError, match='batch_size must be an int; found 1.5'):
+    evaluation.build_evaluation(model, test_set, batch_size=1.5)
+  with pytest.raises(ValueError, match='batch_size must be at least 1'):
+    evaluation.build_evaluation(model, test_set, batch_size=0)
