@@ -1,0 +1,1 @@
+"""Programs, run with `python -m binaries.NAME`; `--help` tells their flags."""

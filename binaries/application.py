@@ -1,0 +1,142 @@
+"""What the programs have in common: start, errors and exit codes.
+
+A program ends with exit code 0 if all went well, with 1 after an error, which
+is told in one line on the standard error, and with 130 after Ctrl-C.
+"""
+
+import os
+import pathlib
+import signal
+import sys
+import traceback
+from typing import Callable, List, Sequence
+import warnings
+
+from absl import app
+from absl import flags
+from absl import logging
+
+from fedaot_tff.simulation import worker_process
+
+_EXIT_ERROR = 1
+_EXIT_INTERRUPTED = 128 + signal.SIGINT
+_ERROR_FILE = 'error.txt'
+_MAX_MESSAGE_LENGTH = 400
+# Their messages are written for the user; the name of the type adds nothing.
+_PLAIN_ERRORS = (ImportError, OSError, TypeError, ValueError)
+
+
+class UserError(Exception):
+  """An error that is told in one line, without a traceback."""
+
+
+def run(main: Callable[[], int]) -> None:
+  """Parses the flags, runs a program and exits.
+
+  Args:
+    main: The program, which returns the exit code. It imports what needs
+      TensorFlow itself, so that flag errors are told at once and the
+      libraries find themselves told to be quiet.
+  """
+  # Not `app.run`: TensorFlow takes its being done for a sign to look for GPUs
+  # while it is imported, before it has turned its eager mode on, and then `==`
+  # compares the identities of tensors inside of a `tf.function`.
+  app.define_help_flags()
+  try:
+    code = _run(main, _parse_flags(sys.argv))
+    sys.stdout.flush()
+  except BrokenPipeError:
+    # Who read the output, `head` say, has gone; Python's flush at exit must
+    # not fail over it as well.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = _EXIT_ERROR
+  sys.exit(code)
+
+
+def describe_error(error: BaseException) -> str:
+  """The error in one line of bounded length."""
+  message = _one_line(error)
+  if isinstance(error, _PLAIN_ERRORS) and message:
+    return message
+  return f'{type(error).__name__}: {message}' if message else repr(error)
+
+
+def write_error(folder: pathlib.Path, error: BaseException) -> str:
+  """Writes the traceback into a folder and returns the error in one line."""
+  path = folder / _ERROR_FILE
+  description = describe_error(error)
+  try:
+    path.write_text(
+        ''.join(
+            traceback.format_exception(type(error), error, error.__traceback__)
+        ),
+        encoding='utf-8',
+    )
+  except OSError:
+    # What made the run fail, a full disk say, may hit this file too.
+    return description
+  return f'{description} (traceback: {path})'
+
+
+def remove_error(folder: pathlib.Path) -> None:
+  """Removes what `write_error` left in a folder."""
+  (folder / _ERROR_FILE).unlink(missing_ok=True)
+
+
+def _parse_flags(argv: Sequence[str]) -> List[str]:
+  """Parses the flags; an error is one line."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    _print_error(f'{_one_line(error)} (--help lists the flags)')
+    sys.exit(_EXIT_ERROR)
+  except SystemExit:
+    # A flag such as --help, for which absl exits with 1.
+    sys.exit(0)
+
+
+def _run(main: Callable[[], int], argv: Sequence[str]) -> int:
+  """Runs a program whose flags are parsed; returns its exit code."""
+  if len(argv) > 1:
+    _print_error(f'unexpected argument {argv[1]!r} (--help lists the flags)')
+    return _EXIT_ERROR
+  _quiet_libraries()
+  try:
+    return main()
+  except UserError as error:
+    _print_error(str(error))
+    return _EXIT_ERROR
+  except ModuleNotFoundError as error:
+    _print_error(f'{error}; install what requirements.txt lists.')
+    return _EXIT_ERROR
+  except KeyboardInterrupt:
+    # Python waits for the computation in progress before it exits, and that
+    # ends with its worker. Another Ctrl-C would print a traceback meanwhile.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _print_error('interrupted; what was written so far is kept.')
+    worker_process.stop_all()
+    return _EXIT_INTERRUPTED
+
+
+def _one_line(error: BaseException) -> str:
+  """The error's message, shortened."""
+  message = ' '.join(str(error).split())
+  if len(message) > _MAX_MESSAGE_LENGTH:
+    message = f'{message[:_MAX_MESSAGE_LENGTH]} ...'
+  return message
+
+
+def _print_error(message: str) -> None:
+  print(f'{pathlib.Path(sys.argv[0]).stem}: {message}', file=sys.stderr)
+
+
+def _quiet_libraries() -> None:
+  """Keeps what TensorFlow logs about itself from the terminal.
+
+  An environment variable or flag that asks for more is heeded.
+  """
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  if flags.FLAGS['verbosity'].using_default_value:
+    logging.set_verbosity(logging.ERROR)
+  if not sys.warnoptions:
+    warnings.simplefilter('ignore')

@@ -1,0 +1,142 @@
+"""The settings of an experiment. Neither TensorFlow nor NumPy is imported."""
+
+import dataclasses
+import re
+import types
+from typing import Any, Dict, Mapping
+
+from fedaot_tff.aggregators import registry as aggregators
+from fedaot_tff.attacks import registry as attacks
+from tasks import registry as tasks
+
+# What the settings of an experiment may be, besides the options of its task.
+SETTINGS = types.MappingProxyType({
+    'task': tasks.Option(
+        str,
+        'What is learned: '
+        + ', '.join(f'{n} ({t.summary})' for n, t in tasks.TASKS.items()),
+        choices=tuple(tasks.TASKS),
+    ),
+    'aggregator': tasks.Option(
+        str,
+        'How the server aggregates, NAME or NAME:OPTION=VALUE,...; one of '
+        f'{", ".join(aggregators.aggregator_names())}.',
+    ),
+    'attack': tasks.Option(
+        str,
+        'What the attackers do, NAME or NAME:OPTION=VALUE,...; one of '
+        f'{", ".join(attacks.attack_names())}.',
+    ),
+    'byzantine_fraction': tasks.Option(
+        float,
+        'The fraction of attackers among the clients, in [0, 1). The'
+        ' aggregators that ask for it are told. With the attack "none" they are'
+        ' told, too, but there are no attackers.',
+        minimum=0,
+    ),
+    'byzantine_sampling': tasks.Option(
+        str,
+        'exact: in each round the fraction of attackers is the same; random: it'
+        ' varies, as clients are drawn uniformly.',
+        choices=('exact', 'random'),
+    ),
+    'server_optimizer': tasks.Option(
+        str,
+        'What the server applies the aggregate with.',
+        choices=('sgd', 'adam', 'yogi'),
+    ),
+    'server_learning_rate': tasks.Option(
+        float, 'The learning rate of the server.', above=0
+    ),
+    'evaluate_every': tasks.Option(
+        int,
+        'Evaluate on the test set every so many rounds, and after the last.',
+        minimum=1,
+    ),
+    'seed': tasks.Option(
+        int,
+        'Fixes everything that is random: the split of the data, the initial'
+        ' model, attackers, cohorts and the order of examples.',
+        minimum=0,
+    ),
+})
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """The settings of an experiment; equal settings give equal results.
+
+  Attributes:
+    task: A name in `tasks.TASKS`.
+    task_options: The task's options but for the seed: numbers of clients and
+      rounds, the clients' optimization, and so on. Those that are left out are
+      filled in with the task's defaults.
+    aggregator: A name in the registry of aggregators, with options.
+    attack: A name in the registry of attacks, with options.
+    byzantine_fraction: The fraction of attackers, in [0, 1).
+    byzantine_sampling: See `CohortSampler`.
+    server_optimizer: 'sgd', 'adam' or 'yogi'.
+    server_learning_rate: The server's learning rate.
+    evaluate_every: The number of rounds from evaluation to evaluation.
+    seed: Nonnegative.
+  """
+
+  task: str = 'mnist5k'
+  task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  aggregator: str = 'fedaot'
+  attack: str = 'none'
+  byzantine_fraction: float = 0.4
+  byzantine_sampling: str = 'exact'
+  server_optimizer: str = 'sgd'
+  server_learning_rate: float = 1.0
+  evaluate_every: int = 1
+  seed: int = 0
+
+  def __post_init__(self):
+    """Checks the settings.
+
+    Raises:
+      TypeError: If a setting is of another kind.
+      ValueError: If a setting is not allowed.
+    """
+    for name, option in SETTINGS.items():
+      option.check(name, getattr(self, name))
+    if self.byzantine_fraction >= 1:
+      raise ValueError(
+          'option `byzantine_fraction` must be less than 1, found'
+          f' {self.byzantine_fraction!r}.'
+      )
+    aggregators.get_aggregator(self.aggregator)
+    attacks.get_attack(self.attack)
+    tasks.check_options(self.task, **self.task_options)
+    defaults = dict(tasks.TASKS[self.task].defaults)
+    del defaults['seed']
+    object.__setattr__(
+        self,
+        'task_options',
+        types.MappingProxyType({**defaults, **self.task_options}),
+    )
+
+  @property
+  def attacker_fraction(self) -> float:
+    """The fraction of clients that attack: none without an attack."""
+    if attacks.get_attack(self.attack).name == 'none':
+      return 0.0
+    return self.byzantine_fraction
+
+  @property
+  def name(self) -> str:
+    """A name to tell experiments of a comparison apart, fit for a folder."""
+    parts = (
+        self.task,
+        self.aggregator,
+        self.attack,
+        repr(float(self.byzantine_fraction)),
+        str(self.seed),
+    )
+    return re.sub(r'[^\w.=-]', '_', '-'.join(parts), flags=re.ASCII)
+
+  def to_dict(self) -> Dict[str, Any]:
+    """All settings by name, the task's options among them."""
+    settings = {name: getattr(self, name) for name in SETTINGS}
+    return {**settings, **self.task_options}

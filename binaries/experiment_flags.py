@@ -1,0 +1,100 @@
+"""The flags that describe experiments.
+
+Imported by the programs that share them; `define_settings` adds those that only
+some have. `make_experiment` turns them into an `Experiment`.
+"""
+
+import dataclasses
+from typing import Any
+
+from absl import flags
+
+from binaries import application
+from binaries import experiment
+from tasks import registry as tasks
+
+# What a comparison has several of, and a single run one.
+AXES = ('aggregator', 'attack', 'byzantine_fraction', 'seed')
+
+_COMMON = tuple(name for name in experiment.SETTINGS if name not in AXES)
+_TASK_OPTIONS = tuple(name for name in tasks.OPTIONS if name not in AXES)
+_DEFINE = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+
+
+def define_settings(*names: str) -> None:
+  """Defines flags for settings of `Experiment`, with its defaults."""
+  for name in names:
+    _define(name, experiment.SETTINGS[name], default_of(name))
+
+
+def default_of(name: str) -> Any:
+  """The default of a setting of `Experiment`."""
+  return getattr(experiment.Experiment, name)
+
+
+def make_experiment(**axes: Any) -> experiment.Experiment:
+  """The experiment that the flags describe.
+
+  Args:
+    **axes: Settings that are not taken from flags of their name.
+
+  Returns:
+    The `Experiment`.
+
+  Raises:
+    UserError: If a setting is not allowed.
+  """
+  settings = {
+      name: axes[name] if name in axes else flags.FLAGS[name].value
+      for name in experiment.SETTINGS
+  }
+  task_options = {
+      name: flags.FLAGS[name].value
+      for name in _TASK_OPTIONS
+      if flags.FLAGS[name].value is not None
+  }
+  try:
+    return experiment.Experiment(**settings, task_options=task_options)
+  except (TypeError, ValueError) as error:
+    raise application.UserError(application.describe_error(error)) from error
+
+
+def _define(name: str, option: tasks.Option, default: Any) -> None:
+  if option.choices:
+    flags.DEFINE_enum(name, default, option.choices, option.help)
+  else:
+    _DEFINE[option.kind](name, default, option.help)
+
+
+def _describe_defaults(name: str) -> str:
+  """The default that each task gives an option, as in ' Default: 30 (a).'."""
+  by_value = {}
+  for task, entry in tasks.TASKS.items():
+    if entry.defaults.get(name) is not None:
+      by_value.setdefault(entry.defaults[name], []).append(task)
+  defaults = '; '.join(
+      f'{value} ({", ".join(names)})' for value, names in by_value.items()
+  )
+  return f' Default: {defaults}.' if defaults else ''
+
+
+define_settings(*_COMMON)
+for _name in _TASK_OPTIONS:
+  _define(
+      _name,
+      dataclasses.replace(
+          tasks.OPTIONS[_name],
+          help=f'{tasks.OPTIONS[_name].help}{_describe_defaults(_name)}',
+      ),
+      None,
+  )
+flags.DEFINE_string(
+    'output_dir',
+    None,
+    'The folder for the results. By default one below out/.',
+)
+flags.DEFINE_bool('quiet', False, 'Report no progress.')

@@ -1,0 +1,144 @@
+"""Runs experiments with TensorFlow Federated."""
+
+from collections.abc import Iterator
+from typing import Any, Callable, Dict, Optional
+
+import tensorflow_federated as tff
+
+from binaries import experiment as experiment_lib
+from fedaot_tff.aggregators import holdout as holdout_lib
+from fedaot_tff.aggregators import registry as aggregators
+from fedaot_tff.attacks import registry as attacks
+from fedaot_tff.learning import fed_avg
+from fedaot_tff.simulation import client_datasets
+from fedaot_tff.simulation import cohort
+from fedaot_tff.simulation import evaluation
+from fedaot_tff.simulation import execution_context
+from fedaot_tff.simulation import training
+from tasks import registry as task_registry
+from tasks import task as task_lib
+
+_SERVER_OPTIMIZERS = {
+    'sgd': tff.learning.optimizers.build_sgdm,
+    'adam': tff.learning.optimizers.build_adam,
+    'yogi': tff.learning.optimizers.build_yogi,
+}
+
+
+class Runner:
+  """Runs experiments one after another.
+
+  What experiments share is made once: the task, its evaluation and, for those
+  that differ only in what happens to the data, the learning process and with it
+  its compilation. Experiments with the same task, task options and seed should
+  therefore follow each other.
+  """
+
+  def __init__(self):
+    execution_context.set_native_execution_context()
+    self._task_key = None
+    self._task: Optional[task_lib.Task] = None
+    self._evaluate: Optional[Callable[[Any], Any]] = None
+    self._processes: Dict[Any, tff.learning.templates.LearningProcess] = {}
+
+  def run(
+      self, experiment: experiment_lib.Experiment
+  ) -> Iterator[training.RoundRecord]:
+    """Runs an experiment.
+
+    Args:
+      experiment: Its settings.
+
+    Returns:
+      An iterator over the rounds; the next one is run when it is asked for.
+
+    Raises:
+      OSError: If the task's data cannot be read.
+      ValueError: If the settings do not fit together.
+    """
+    task = self._load_task(experiment)
+    attack = attacks.get_attack(experiment.attack)
+    cohorts = cohort.CohortSampler(
+        task.client_data.client_ids,
+        cohort_size=task.cohort_size,
+        byzantine_fraction=experiment.attacker_fraction,
+        byzantine_sampling=experiment.byzantine_sampling,
+        seed=experiment.seed,
+    )
+    datasets = client_datasets.ClientDatasets(
+        task.client_data,
+        num_classes=task.num_classes,
+        batch_size=task.batch_size,
+        client_epochs=task.client_epochs,
+        data_poisoning=attack.data_poisoning,
+        seed=experiment.seed,
+    )
+    return training.train_rounds(
+        self._learning_process(experiment, attack, task, datasets),
+        cohorts=cohorts,
+        datasets=datasets,
+        num_rounds=task.rounds,
+        evaluate=self._evaluate,
+        evaluate_every=experiment.evaluate_every,
+    )
+
+  def _load_task(self, experiment: experiment_lib.Experiment) -> task_lib.Task:
+    options = {**experiment.task_options, 'seed': experiment.seed}
+    key = (experiment.task, options)
+    if key != self._task_key:
+      self._task = task_registry.load_task(experiment.task, **options)
+      self._evaluate = evaluation.build_evaluation(
+          self._task.model, self._task.test
+      )
+      self._processes.clear()
+      self._task_key = key
+    return self._task
+
+  def _learning_process(
+      self,
+      experiment: experiment_lib.Experiment,
+      attack: attacks.Attack,
+      task: task_lib.Task,
+      datasets: client_datasets.ClientDatasets,
+  ) -> tff.learning.templates.LearningProcess:
+    update_poisoning = attack.update_poisoning
+    key = (
+        experiment.aggregator,
+        None if update_poisoning is None else experiment.attack,
+        experiment.byzantine_fraction,
+        experiment.server_optimizer,
+        experiment.server_learning_rate,
+    )
+    if key in self._processes:
+      return self._processes[key]
+    client_optimizer = tff.learning.optimizers.build_sgdm(
+        learning_rate=task.client_learning_rate
+    )
+    aggregator = aggregators.get_aggregator(experiment.aggregator)
+    holdout = None
+    if aggregator.needs_holdout:
+      # Trained like a typical client, as its update is the measure of theirs.
+      holdout = holdout_lib.HoldOut(
+          task.model,
+          task.holdout,
+          client_optimizer=client_optimizer,
+          batch_size=task.batch_size,
+          num_steps=datasets.mean_num_batches(),
+      )
+    self._processes[key] = fed_avg.build_attacked_fed_avg(
+        task.model,
+        client_optimizer,
+        _SERVER_OPTIMIZERS[experiment.server_optimizer](
+            learning_rate=experiment.server_learning_rate
+        ),
+        model_aggregator=aggregator.create(
+            aggregators.AggregatorContext(
+                holdout=holdout,
+                num_byzantine=experiment.byzantine_fraction,
+                seed=experiment.seed,
+            )
+        ),
+        update_poisoning=update_poisoning,
+        discard_attackers=aggregator.discard_attackers,
+    )
+    return self._processes[key]
