@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 import traceback
 from typing import Callable, List, Sequence
 import warnings
@@ -20,6 +21,7 @@ from fedaot_tff.simulation import worker_process
 
 _EXIT_ERROR = 1
 _EXIT_INTERRUPTED = 128 + signal.SIGINT
+_STOP_TIMEOUT_SECONDS = 5.0
 _ERROR_FILE = 'error.txt'
 _MAX_MESSAGE_LENGTH = 400
 # Their messages are written for the user; the name of the type adds nothing.
@@ -42,6 +44,9 @@ def run(main: Callable[[], int]) -> None:
   # while it is imported, before it has turned its eager mode on, and then `==`
   # compares the identities of tensors inside of a `tf.function`.
   app.define_help_flags()
+  # Where Ctrl-C is ignored, as by nohup, it stays so.
+  if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, _exit_at_once)
   try:
     code = _run(main, _parse_flags(sys.argv))
     sys.stdout.flush()
@@ -109,13 +114,24 @@ def _run(main: Callable[[], int], argv: Sequence[str]) -> int:
   except ModuleNotFoundError as error:
     _print_error(f'{error}; install what requirements.txt lists.')
     return _EXIT_ERROR
-  except KeyboardInterrupt:
-    # Python waits for the computation in progress before it exits, and that
-    # ends with its worker. Another Ctrl-C would print a traceback meanwhile.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _print_error('interrupted; what was written so far is kept.')
-    worker_process.stop_all()
-    return _EXIT_INTERRUPTED
+
+
+def _exit_at_once(unused_signal, unused_frame) -> None:
+  """Ends the process; handles Ctrl-C.
+
+  A KeyboardInterrupt would get lost in the callbacks that libraries have in the
+  garbage collector, and Python would wait for the computation in progress.
+  """
+  message = f'{_program_name()}: interrupted; what was written so far is kept.\n'
+  if os.isatty(2):
+    message = f'\n{message}'
+  # Not a print, which could be what was interrupted and cannot be entered again.
+  os.write(2, message.encode())
+  # Not in this thread, which may hold a lock that stopping needs.
+  stopping = threading.Thread(target=worker_process.stop_all, daemon=True)
+  stopping.start()
+  stopping.join(_STOP_TIMEOUT_SECONDS)
+  os._exit(_EXIT_INTERRUPTED)
 
 
 def _one_line(error: BaseException) -> str:
@@ -127,7 +143,11 @@ def _one_line(error: BaseException) -> str:
 
 
 def _print_error(message: str) -> None:
-  print(f'{pathlib.Path(sys.argv[0]).stem}: {message}', file=sys.stderr)
+  print(f'{_program_name()}: {message}', file=sys.stderr)
+
+
+def _program_name() -> str:
+  return pathlib.Path(sys.argv[0]).stem
 
 
 def _quiet_libraries() -> None:

@@ -39,7 +39,7 @@ def test_parses_names_and_options():
             "thing 'rich' has no option 'a'; known: count, size, kind",
         ),
         ('rich:', "options of thing 'rich' must be key=value; found ''"),
-        ('rich:size', "options of thing 'rich' must be key=value; found 'size'"),
+        ('rich:a', "options of thing 'rich' must be key=value; found 'a'"),
         (
             'rich:size=1,size=2',
             "option 'size' of thing 'rich' is given twice",

@@ -336,7 +336,7 @@ def holdout_statistics(
 def _masked_coordinate_median(
     rows: tf.Tensor, mask: tf.Tensor
 ) -> tf.Tensor:
-  """Coordinate-wise median [m] of the rows [N, m] where mask [N] is positive."""
+  """Coordinate-wise median [m] of the rows [N, m] with a positive mask [N]."""
   count = tf.reduce_sum(tf.cast(mask > 0, tf.int32))
   ordered = tf.sort(tf.where(mask[:, None] > 0, rows, math.inf), axis=0)
   median = (
@@ -434,7 +434,8 @@ def initial_weighting(
     OrderedDict of `raw_slope` float32 [K] (b; the slope is its softplus),
     `margin` float32 [K] (m) and `log_sharpness` float32 scalar (l).
   """
-  raw_slope = config.initial_slope + math.log(-math.expm1(-config.initial_slope))
+  slope = config.initial_slope
+  raw_slope = slope + math.log(-math.expm1(-slope))
   return collections.OrderedDict(
       raw_slope=tf.fill([num_statistics], tf.constant(raw_slope, tf.float32)),
       margin=tf.fill(

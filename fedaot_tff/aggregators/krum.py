@@ -47,7 +47,6 @@ def squared_distances(updates: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
 
   def add_block(products, start):
     columns = updates[:, start : start + _BLOCK_COLUMNS]
-    columns = tf.where(is_finite[:, tf.newaxis], columns, 0.0)
     # In float64 the products of float32 numbers are exact, so that a distance
     # is as accurate as the updates themselves even where they share a large
     # offset. Subtracting a center would not do: one far client moves the mean.
@@ -64,6 +63,7 @@ def squared_distances(updates: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
   distances = tf.maximum(
       squared_norms[:, tf.newaxis] + squared_norms - 2.0 * products, 0.0
   )
+  # A product involves two rows only, so that NaN has not spread to other pairs.
   both_finite = is_finite[:, tf.newaxis] & is_finite
   distances = tf.where(both_finite, distances, math.inf)
   return tf.linalg.set_diag(distances, tf.zeros([num_rows], tf.float64))
@@ -151,12 +151,11 @@ class KrumFactory(tff.aggregators.UnweightedAggregationFactory):
   N(i) the n - f - 2 updates nearest to x_i, itself not counted. Krum returns
   the update of the smallest score, multi-Krum the mean of the m updates of the
   smallest scores (Blanchard, El Mhamdi, Guerraoui and Stainer, "Machine
-  Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017,
-  sections 4 and 6). Of equal scores the update gathered first wins.
+  Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017).
+  Of equal scores the update gathered first wins.
 
-  Breakdown point: the guarantee of the paper (Proposition 4.2) holds for
-  2 f + 2 < n; multi-Krum further needs m <= n - f, lest it must select a
-  Byzantine update.
+  Breakdown point: the guarantee of the paper holds for 2 f + 2 < n; multi-Krum
+  further needs m <= n - f, lest it must select a Byzantine update.
 
   Special cases:
     * Updates with a NaN, an infinity or an entry of magnitude 1e15 or more are

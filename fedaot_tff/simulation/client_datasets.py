@@ -13,7 +13,6 @@ from fedaot_tff.simulation import seeding
 
 # Examples in memory; the clients that were used last are kept.
 _MAX_CACHED_BYTES = 1 << 30
-_READ_BATCH_SIZE = 500
 # Clients that `mean_num_batches` looks at.
 _MAX_COUNTED_CLIENTS = 100
 
@@ -71,7 +70,8 @@ class ClientDatasets:
       _check_positive_int(name, value)
     self._client_data = client_data
     self._positions = {
-        client_id: i for i, client_id in enumerate(sorted(client_data.client_ids))
+        client_id: position
+        for position, client_id in enumerate(sorted(client_data.client_ids))
     }
     self._num_classes = num_classes
     self._batch_size = batch_size
@@ -160,7 +160,10 @@ class ClientDatasets:
       if poisoned:
         dataset = self._poison(client_id, dataset)
       arrays = _to_arrays(client_id, dataset)
-      self._cache[key] = _from_arrays(arrays), _num_bytes(arrays)
+      self._cache[key] = (
+          _without_optimization(tf.data.Dataset.from_tensor_slices(arrays)),
+          _num_bytes(arrays),
+      )
       self._cached_bytes += _num_bytes(arrays)
       while self._cached_bytes > _MAX_CACHED_BYTES and len(self._cache) > 1:
         _, (_, num_bytes) = self._cache.popitem(last=False)
@@ -188,18 +191,25 @@ class ClientDatasets:
 
 def _to_arrays(client_id: str, dataset: tf.data.Dataset) -> Any:
   """All examples, with a leading example dimension."""
-  batches = list(dataset.batch(_READ_BATCH_SIZE).as_numpy_iterator())
-  if not batches:
-    raise ValueError(f'Client {client_id!r} has no examples.')
-  return tf.nest.map_structure(lambda *a: np.concatenate(a), *batches)
+  # One batch of everything; an iterator would take ten times as long.
+  whole = _without_optimization(dataset).batch(np.iinfo(np.int64).max)
+  try:
+    return tf.nest.map_structure(
+        lambda t: t.numpy(), whole.get_single_element()
+    )
+  except tf.errors.InvalidArgumentError as error:
+    raise ValueError(
+        f'Client {client_id!r} has no examples, or they cannot be read:'
+        f' {error.message.splitlines()[0]}'
+    ) from error
 
 
-def _from_arrays(arrays: Any) -> tf.data.Dataset:
-  # What optimizes large pipelines takes longer than these small ones run.
+def _without_optimization(dataset: tf.data.Dataset) -> tf.data.Dataset:
+  """The dataset without what takes longer than these small ones run."""
   options = tf.data.Options()
   options.autotune.enabled = False
   options.experimental_optimization.apply_default_optimizations = False
-  return tf.data.Dataset.from_tensor_slices(arrays).with_options(options)
+  return dataset.with_options(options)
 
 
 def _num_bytes(arrays: Any) -> int:

@@ -93,9 +93,9 @@ def build_evaluation(
 def _check_examples(test: Any, x_spec: tf.TensorSpec, y_spec: tf.TensorSpec):
   """x and y in the dtypes of the specs."""
   if not isinstance(test, Mapping) or set(test) != {'x', 'y'}:
+    found = list(test) if isinstance(test, Mapping) else type(test).__name__
     raise TypeError(
-        "test must be a mapping of arrays 'x' and 'y'; found"
-        f' {sorted(test) if isinstance(test, Mapping) else type(test).__name__}.'
+        f"test must be a mapping of arrays 'x' and 'y'; found {found}."
     )
   arrays = []
   for name, spec in (('x', x_spec), ('y', y_spec)):

@@ -547,9 +547,8 @@ def test_keras_model_in_a_computation():
     np.testing.assert_allclose(found, expected, atol=1e-6)
   for step in range(5):
     rows = np.tile(training, 10)[8 * step : 8 * step + 8]
-    weights = [
-        w - 0.1 * g for w, g in zip(weights, loss_and_gradient(weights, rows)[1])
-    ]
+    _, gradients = loss_and_gradient(weights, rows)
+    weights = [w - 0.1 * g for w, g in zip(weights, gradients)]
   for found, old, new in zip(update, model.initial_weights[0], weights):
     np.testing.assert_allclose(found, old - new, atol=1e-6)
     assert np.any(found)

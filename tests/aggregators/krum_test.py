@@ -202,7 +202,7 @@ def test_only_one_finite_update(m):
     'n, f, neighbors, too_small',
     [
         (3, 0, 'published', False),
-        (2, 0, 'published', True),
+        (4, 3, 'published', True),
         (5, 2, 'published', False),
         (5, 3, 'published', True),
         (5, 3, 'byzfl', False),
@@ -212,6 +212,7 @@ def test_only_one_finite_update(m):
 )
 def test_small_cohort_falls_back_to_one_neighbor(n, f, neighbors, too_small):
   updates = _random_updates(n, seed=n)
+  updates[0] += 10.0  # Of equal scores the first would win.
   result = _krum(updates, f, neighbors=neighbors)
   assert result.cohort_too_small == too_small
   scores = _reference_scores(

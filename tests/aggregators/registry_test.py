@@ -159,7 +159,7 @@ def test_oracle_of_nothing_is_zero():
     'text, message',
     [
         ('median', "unknown aggregator 'median'; known: mean, tff_robust, "),
-        ('mean:scale=2', "aggregator 'mean' has no option 'scale'; known: none"),
+        ('mean:a=2', "aggregator 'mean' has no option 'a'; known: none"),
         (
             'krum:num_byzantine=1.5',
             "option 'num_byzantine' of aggregator 'krum' must be ",

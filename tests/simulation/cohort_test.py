@@ -83,12 +83,12 @@ def test_everybody_may_take_part():
 
 
 def test_exact_sampling_finds_enough_clients_of_both_kinds():
-  for num_clients in range(1, 25):
+  for num_clients in range(1, 21):
     for cohort_size in range(1, num_clients + 1):
       for fraction in (0.1, 0.5, 0.75, 0.9):
         try:
           sampler = _sampler(
-              _IDS[:num_clients] + [f'more_{i}' for i in range(num_clients - 20)],
+              _IDS[:num_clients],
               cohort_size=cohort_size,
               byzantine_fraction=fraction,
           )

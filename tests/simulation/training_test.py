@@ -86,7 +86,8 @@ class _NormFactory(tff.aggregators.UnweightedAggregationFactory):
       return tf.linalg.global_norm(tf.nest.flatten(update))
 
     @tff.federated_computation(
-        init_fn.type_signature.result, tff.FederatedType(value_type, tff.CLIENTS)
+        init_fn.type_signature.result,
+        tff.FederatedType(value_type, tff.CLIENTS),
     )
     def next_fn(state, updates):
       norms = row_gather.federated_gather(tff.federated_map(norm, updates))

@@ -70,7 +70,7 @@ def test_examples(mnist):
 
 def test_labels_belong_to_the_images(mnist):
   """A mean image a class, from the clients, classifies the test images."""
-  clients = _clients(mnist)
+  clients = _clients(tasks.load_task('mnist5k', partition='iid'))
   x = np.concatenate([x for x, _ in clients]).reshape(-1, 784)
   y = np.concatenate([y for _, y in clients])
   means = np.stack([x[y == label].mean(axis=0) for label in range(10)])

@@ -1,0 +1,48 @@
+"""Runs programs for the tests, in processes of their own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from typing import List
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def start(module: str, *arguments: str, **environment: str) -> subprocess.Popen:
+  """Starts `python -m module arguments`."""
+  return subprocess.Popen(
+      [sys.executable, '-m', module, *map(str, arguments)],
+      cwd=_ROOT,
+      env={**os.environ, **environment},
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+  )
+
+
+def run(
+    module: str, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess:
+  """Runs `python -m module arguments` to its end."""
+  process = start(module, *arguments, **environment)
+  output, errors = process.communicate(timeout=300)
+  return subprocess.CompletedProcess(
+      process.args, process.returncode, output, errors
+  )
+
+
+def run_fake(*arguments: str, **environment: str):
+  """Runs a program that only seems to train; see `fake_program`."""
+  return run('tests.binaries.fake_program', *arguments, **environment)
+
+
+def read_lines(path: pathlib.Path) -> List[str]:
+  """The lines of a file."""
+  return path.read_text(encoding='utf-8').splitlines()
+
+
+def read_columns(path: pathlib.Path, num_dropped: int) -> List[str]:
+  """The lines of a CSV file without its last columns."""
+  return [line.rsplit(',', num_dropped)[0] for line in read_lines(path)]
