@@ -134,7 +134,10 @@ class Runner:
         model_aggregator=aggregator.create(
             aggregators.AggregatorContext(
                 holdout=holdout,
-                num_byzantine=experiment.byzantine_fraction,
+                # As many as a cohort has with exact sampling.
+                num_byzantine=round(
+                    experiment.byzantine_fraction * task.cohort_size
+                ),
                 seed=experiment.seed,
             )
         ),

@@ -6,14 +6,14 @@ import subprocess
 import sys
 from typing import List
 
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def start(module: str, *arguments: str, **environment: str) -> subprocess.Popen:
   """Starts `python -m module arguments`."""
   return subprocess.Popen(
       [sys.executable, '-m', module, *map(str, arguments)],
-      cwd=_ROOT,
+      cwd=ROOT,
       env={**os.environ, **environment},
       stdin=subprocess.DEVNULL,
       stdout=subprocess.PIPE,

@@ -178,9 +178,9 @@ def test_trains_an_unseeded_keras_model_without_synchronization():
 # --- The meta-gradient is that of the true hold-out loss ---------------------
 
 # A point in general position: every entry of the gradient is well above the
-# noise of float32, and clients with a large norm keep a weight that counts.
+# noise of float32, and clipped clients and copies keep a weight that counts.
 _THETA = collections.OrderedDict(
-    raw_slope=np.array([-0.5, -1.0, 0.2, -2.5], np.float32),
+    raw_slope=np.array([-0.5, -1.0, -2.4, -2.5], np.float32),
     margin=np.array([0.5, -0.3, 1.0, 0.2], np.float32),
     log_sharpness=np.float32(0.3),
 )
@@ -211,10 +211,10 @@ def _with_weighting(state, vector):
 
 
 def _diverse_clients():
-  """Clients that differ: one with huge features, one with mirrored labels."""
+  """One with huge features, one with mirrored labels, two alike and others."""
   clients = []
-  for client in range(small_problem.NUM_CLIENTS):
-    data = small_problem.examples(20, seed=1000 + client)
+  for client, seed in enumerate((0, 1, 2, 2, 3, 4, 5)):
+    data = small_problem.examples(20, seed=1000 + seed)
     if client == 0:
       data['x'] *= 6
     if client == 1:
@@ -273,7 +273,7 @@ def test_meta_gradient_is_the_derivative_of_the_holdout_loss(sgd_process):
       * measured['norm_bound']
       * np.linalg.norm(loss_gradient)
   )
-  assert np.min(np.abs(differences)) > 1e-4
+  assert np.min(np.abs(differences)) > 5e-5
   np.testing.assert_allclose(
       differences, factor * gradient, rtol=3e-3, atol=3e-6
   )

@@ -1,0 +1,97 @@
+"""Tests for progress."""
+
+import io
+from unittest import mock
+
+from binaries import progress as progress_lib
+
+
+class _Terminal(io.StringIO):
+
+  def isatty(self):
+    return True
+
+
+class _Clock:
+  """Stands in for `time.monotonic`."""
+
+  def __init__(self):
+    self.now = 100.0
+
+  def __call__(self):
+    return self.now
+
+
+def _run(stream, seconds_per_round, *, quiet=False, num_runs=1):
+  """Reports runs of three rounds and returns what was written."""
+  clock = _Clock()
+  with mock.patch.object(progress_lib.time, 'monotonic', clock):
+    with progress_lib.Progress(
+        num_runs, 3, quiet=quiet, stream=stream
+    ) as progress:
+      for run in range(1, num_runs + 1):
+        progress.start_run(f'run {run}')
+        for round_num in range(1, 4):
+          clock.now += seconds_per_round
+          progress.advance(f'round {round_num}')
+        progress.end_run('done')
+  return stream.getvalue()
+
+
+def test_lines_of_slow_rounds():
+  assert _run(io.StringIO(), 15) == (
+      'run 1: round 1 (00:30 left)\n'
+      'run 1: round 2 (00:15 left)\n'
+      'run 1: round 3\n'
+      'run 1: done\n'
+  )
+
+
+def test_at_most_a_line_every_ten_seconds():
+  assert _run(io.StringIO(), 6, num_runs=2) == (
+      'run 1: round 2 (00:24 left)\n'
+      'run 1: done (00:18 left)\n'
+      'run 2: round 2 (00:06 left)\n'
+      'run 2: done\n'
+  )
+
+
+def test_run_that_ends_early_leaves_less_time():
+  stream = io.StringIO()
+  clock = _Clock()
+  with mock.patch.object(progress_lib.time, 'monotonic', clock):
+    progress = progress_lib.Progress(3, 4, stream=stream)
+    progress.start_run('run 1')
+    clock.now += 5
+    progress.advance('round 1')
+    progress.end_run('failed')
+  # Eight rounds of five seconds.
+  assert stream.getvalue() == 'run 1: failed (00:40 left)\n'
+
+
+def test_quiet_reports_problems_only():
+  stream = io.StringIO()
+  progress = progress_lib.Progress(1, 3, quiet=True, stream=stream)
+  progress.start_run('run 1')
+  progress.advance('round 1')
+  progress.warn('trouble')
+  progress.end_run('done')
+  assert stream.getvalue() == 'run 1: trouble\n'
+
+
+def test_terminal_has_a_bar_and_lines_that_stay():
+  stream = _Terminal()
+  with progress_lib.Progress(1, 3, stream=stream) as progress:
+    progress.start_run('run 1')
+    for round_num in range(1, 4):
+      progress.advance(f'round {round_num}')
+    progress.warn('trouble')
+    progress.end_run('done')
+  written = stream.getvalue()
+  assert '%|' in written.replace(' ', '')
+  assert 'run 1: trouble\n' in written
+  assert 'run 1: done\n' in written
+
+
+def test_quiet_terminal_has_no_bar():
+  assert _run(_Terminal(), 15, quiet=True) == ''

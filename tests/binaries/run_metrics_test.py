@@ -1,0 +1,82 @@
+"""Tests for run_metrics."""
+
+import collections
+import types
+
+from binaries import run_metrics
+
+
+def _make_record(**fields):
+  defaults = dict(
+      round_num=3,
+      seconds=0.123456,
+      metrics={'aggregator': ()},
+      model_is_finite=True,
+      num_attackers=4,
+      attacker_weight=None,
+      detection_auroc=None,
+      evaluation=None,
+      evaluation_seconds=0.0,
+  )
+  return types.SimpleNamespace(**{**defaults, **fields})
+
+
+def test_row_of_an_aggregator_without_measurements():
+  row = run_metrics.make_row(_make_record())
+  assert tuple(row) == run_metrics.COLUMNS
+  assert row['round'] == 3
+  assert row['num_attackers'] == 4
+  assert row['model_is_finite']
+  assert row['seconds'] == 0.1235
+  for name in ('test_accuracy', 'attacker_weight', 'effective_clients'):
+    assert row[name] is None
+
+
+def test_row_of_an_aggregator_with_measurements():
+  measurements = collections.OrderedDict(
+      effective_clients=7.5, num_attenuated=2, weights=[0.5, 0.5]
+  )
+  row = run_metrics.make_row(
+      _make_record(
+          metrics={'aggregator': measurements},
+          evaluation={'accuracy': 0.5, 'loss': 1.5},
+          attacker_weight=0.25,
+          detection_auroc=0.75,
+      )
+  )
+  assert tuple(row) == run_metrics.COLUMNS
+  assert row['test_accuracy'] == 0.5
+  assert row['test_loss'] == 1.5
+  assert row['attacker_weight'] == 0.25
+  assert row['detection_auroc'] == 0.75
+  assert row['effective_clients'] == 7.5
+  assert row['num_attenuated'] == 2
+  assert row['holdout_loss_before'] is None
+
+
+def test_times_are_the_last_columns():
+  assert run_metrics.COLUMNS[-2:] == ('seconds', 'evaluation_seconds')
+  assert not [c for c in run_metrics.COLUMNS[:-2] if 'seconds' in c]
+
+
+def _make_rows(**columns):
+  names = ('test_accuracy', 'attacker_weight', 'detection_auroc', 'seconds')
+  num_rows = len(next(iter(columns.values())))
+  return [
+      {name: columns.get(name, [None] * num_rows)[i] for name in names}
+      for i in range(num_rows)
+  ]
+
+
+def test_summary():
+  rows = _make_rows(
+      test_accuracy=[None, 0.9, 0.8],
+      attacker_weight=[0.5, None, 0.25],
+      seconds=[9.0, 1.0, 2.0],
+  )
+  assert run_metrics.summarize(rows) == {
+      'test_accuracy': 0.8,
+      'attacker_weight': 0.375,
+      'detection_auroc': None,
+      'seconds_per_round': 2.0,
+  }
