@@ -122,10 +122,10 @@ def _exit_at_once(unused_signal, unused_frame) -> None:
   A KeyboardInterrupt would get lost in the callbacks that libraries have in the
   garbage collector, and Python would wait for the computation in progress.
   """
-  message = f'{_program_name()}: interrupted; what was written so far is kept.\n'
+  message = f'{_program_name()}: interrupted; what was written is kept.\n'
   if os.isatty(2):
     message = f'\n{message}'
-  # Not a print, which could be what was interrupted and cannot be entered again.
+  # Not a print: what was interrupted may be one, and it cannot be re-entered.
   os.write(2, message.encode())
   # Not in this thread, which may hold a lock that stopping needs.
   stopping = threading.Thread(target=worker_process.stop_all, daemon=True)

@@ -3,10 +3,10 @@
 Runs all combinations of --aggregators, --attacks, --byzantine_fractions and
 --seeds and writes the folder --output_dir as the runs finish:
 
-  results.csv     a row a run: the test accuracy after the last round, the mean
-                  over rounds of the attackers' share of the aggregation weights
-                  and of the AUROC of the weights as a detector of attackers, and
-                  the median seconds of a round
+  results.csv     a row a run: the test accuracy after the last round, the means
+                  over the rounds of the attackers' share of the aggregation
+                  weights and of the AUROC of the weights as a detector of
+                  attackers, and the median seconds of a round
   comparison.md   the table of accuracies that is also printed at the end
   comparison.png  accuracies, and weights on the attackers, by round
   settings.json   the settings that all runs share
@@ -157,17 +157,16 @@ def _run_unfinished(
   unfinished = [e for e in experiments if _key(e) not in results]
   if not unfinished:
     return 0
-
-  # Takes seconds to import, as it needs TensorFlow.
-  from binaries import runner  # pylint: disable=g-import-not-at-top
-
-  shared_runner = runner.Runner()
   num_failed = 0
   with progress_lib.Progress(
       len(unfinished),
       experiments[0].task_options['rounds'],
       quiet=flags.FLAGS.quiet,
   ) as progress:
+    # Takes seconds, as it needs TensorFlow.
+    from binaries import runner  # pylint: disable=g-import-not-at-top
+
+    shared_runner = runner.Runner()
     for number, experiment in enumerate(unfinished, start=1):
       progress.start_run(
           f'{number}/{len(unfinished)} {experiment.aggregator},'

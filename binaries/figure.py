@@ -1,4 +1,4 @@
-"""The figure of a comparison: test accuracy and weight on attackers by round."""
+"""The figure of a comparison: accuracies and attackers' weights by round."""
 
 import pathlib
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
@@ -79,7 +79,8 @@ def _draw(
       )
       _draw_panel(axes, comparison, metrics, styles, column, attack, fraction)
     if column == 'attacker_weight':
-      axes.set_ylim(bottom=0)
+      # Room for the markers of lines at zero.
+      axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
   canvas.legend(
       handles=[
           lines.Line2D([], [], label=aggregator, **styles[aggregator])
@@ -122,7 +123,9 @@ def _line_styles(aggregators: Sequence[str]) -> Dict[str, Dict[str, Any]]:
     name = aggregator.partition(':')[0]
     if aggregator == comparison_lib.ORACLE:
       # Above the others, which it coincides with at best.
-      style = dict(color='black', linestyle=(0, (4, 2)), linewidth=1.3, zorder=6)
+      style = dict(
+          color='black', linestyle=(0, (4, 2)), linewidth=1.3, zorder=6
+      )
     elif name.startswith('fedaot'):
       style = dict(
           color=_NO_HOLDOUT_COLOR if 'no_holdout' in name else _HOLDOUT_COLOR,
@@ -164,13 +167,17 @@ def _draw_panel(
   axes.set_ylabel(_LABELS[column])
   margin = max(0.02 * comparison.rounds, 0.1)
   axes.set_xlim(1 - margin, comparison.rounds + margin)
-  axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+  axes.xaxis.set_major_locator(
+      ticker.MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10])
+  )
   axes.grid(color='0.9')
   axes.set_axisbelow(True)
   for side in ('top', 'right'):
     axes.spines[side].set_visible(False)
   if column == 'attacker_weight':
-    axes.axhline(100 * fraction, color='0.4', linewidth=1, linestyle=(0, (2, 2)))
+    axes.axhline(
+        100 * fraction, color='0.4', linewidth=1, linestyle=(0, (2, 2))
+    )
     axes.annotate(
         'plain mean',
         (1, 100 * fraction),
@@ -218,7 +225,11 @@ def _read_curves(
 ) -> Tuple[np.ndarray, np.ndarray]:
   """The rounds [r] that have a value in all runs, and these in % [runs, r]."""
   curves = [
-      {int(row['round']): 100 * float(row[column]) for row in run if row[column]}
+      {
+          int(row['round']): 100 * float(row[column])
+          for row in run
+          if row[column]
+      }
       for run in runs
   ]
   if not curves:

@@ -39,11 +39,12 @@ class Progress:
     self._bar = None
     if not quiet and self._stream.isatty():
       self._bar = tqdm.tqdm(
+          desc='starting',
           total=self._rounds_left,
           dynamic_ncols=True,
           leave=False,
           file=self._stream,
-          bar_format='{percentage:3.0f}% |{bar:20}| {elapsed}<{remaining} {desc}',
+          bar_format='{percentage:3.0f}%|{bar:20}| {remaining} left {desc}',
       )
 
   def start_run(self, label: str) -> None:

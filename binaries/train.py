@@ -43,13 +43,12 @@ def main() -> int:
   if not _OVERWRITE.value:
     _check_replaceable(folder, experiment)
   output_folder.write_settings(folder, experiment.to_dict())
-
-  # Takes seconds to import, as it needs TensorFlow.
-  from binaries import runner  # pylint: disable=g-import-not-at-top
-
   with progress_lib.Progress(
       1, experiment.task_options['rounds'], quiet=flags.FLAGS.quiet
   ) as progress:
+    # Takes seconds, as it needs TensorFlow.
+    from binaries import runner  # pylint: disable=g-import-not-at-top
+
     progress.start_run(f'{experiment.aggregator}, {experiment.attack}')
     rows = single_run.run(runner.Runner(), experiment, folder, progress)
   print(

@@ -418,6 +418,18 @@ def test_agreement_statistics_equal_the_reference(seed):
   )
 
 
+def test_pair_cosines_tie_for_closest_neighbours():
+  rng = np.random.default_rng(6)
+  for num_clients in range(5, 25):
+    rows = rng.normal(size=[num_clients, 256])
+    units = equations._unit_rows(tf.constant(rows, tf.float32))
+    finite = tf.constant([0.0] + [1.0] * (num_clients - 1))
+    cosines = equations._pair_cosines(units, finite).numpy()
+    np.testing.assert_array_equal(cosines[1:, 1:], cosines[1:, 1:].T)
+    np.testing.assert_array_equal(cosines[:, 0], -1)
+    np.testing.assert_array_equal(np.diag(cosines), -1)
+
+
 @_MODES
 def test_statistics_are_permuted_with_the_clients(mode):
   rng = np.random.default_rng(10)

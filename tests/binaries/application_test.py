@@ -97,7 +97,7 @@ def test_interrupt_ends_the_process_even_if_it_is_ignored():
   """)
   assert result.returncode == 130
   assert result.stdout == 'before\n'
-  assert result.stderr == '-c: interrupted; what was written so far is kept.\n'
+  assert result.stderr == '-c: interrupted; what was written is kept.\n'
 
 
 def test_interrupt_that_is_ignored_from_the_start_stays_so():

@@ -107,9 +107,8 @@ def test_failed_run_does_not_stop_the_others(tmp_path):
       tmp_path, '--quiet', FAKE_FAILURE='krum:num_byzantine=2'
   )
   assert failed.returncode == 1
-  error_file = (
-      tmp_path / 'runs' / 'mnist5k-krum_num_byzantine=2-none-0.4-0' / 'error.txt'
-  )
+  run = 'mnist5k-krum_num_byzantine=2-none-0.4-0'
+  error_file = tmp_path / 'runs' / run / 'error.txt'
   lines = failed.stderr.splitlines()
   assert lines[0] == (
       '3/6 krum:num_byzantine=2, none, 40%, seed 0: failed: something is wrong'
@@ -133,7 +132,10 @@ def test_failed_run_does_not_stop_the_others(tmp_path):
 
 @pytest.mark.parametrize(
     'argument, difference',
-    [('--rounds=4', 'rounds=3, not 4'), ('--model=cnn', "model='mlp', not 'cnn'")],
+    [
+        ('--rounds=4', 'rounds=3, not 4'),
+        ('--model=cnn', "model='mlp', not 'cnn'"),
+    ],
 )
 def test_other_settings_are_refused(tmp_path, argument, difference):
   assert _compare(tmp_path).returncode == 0
@@ -158,22 +160,31 @@ def test_flag_file_of_the_demo_is_valid(tmp_path):
 @pytest.mark.slow
 def test_comparison_of_trained_models(tmp_path):
   arguments = (
-      '--aggregators=mean,fedaot,krum:num_byzantine=4',
-      '--attacks=none,label_flip',
+      '--attacks=label_flip',
       '--num_clients=8',
       '--cohort_size=5',
       '--rounds=2',
       f'--output_dir={tmp_path}',
   )
-  result = programs.run('binaries.compare', *arguments)
-  # Krum cannot withstand four attackers of five.
-  assert result.returncode == 1
-  assert result.stderr.count('failed: ') == 2
-  assert 'Traceback' not in result.stderr
+  result = programs.run(
+      'binaries.compare', '--aggregators=mean,fedaot', *arguments
+  )
+  assert result.returncode == 0, result.stderr
+  assert len(result.stderr.splitlines()) <= 6
   assert _finished(tmp_path) == [
-      ('mean', 'none', '0'),
-      ('mean', 'label_flip', '0'),
-      ('fedaot', 'none', '0'),
-      ('fedaot', 'label_flip', '0'),
+      ('mean', 'label_flip', '0'), ('fedaot', 'label_flip', '0'),
   ]
-  assert (tmp_path / 'comparison.png').exists()
+  before = (tmp_path / 'results.csv').read_text()
+  # Nobody is left to be honest.
+  result = programs.run(
+      'binaries.compare',
+      '--aggregators=mean',
+      '--byzantine_fractions=0.4,0.95',
+      *arguments,
+  )
+  assert result.returncode == 1
+  first, *_, last = result.stderr.splitlines()
+  assert 'mean, label_flip, 95%, seed 0: failed: ' in first
+  assert last.startswith('compare: 1 of 2 runs failed')
+  assert 'Traceback' not in result.stderr
+  assert (tmp_path / 'results.csv').read_text() == before

@@ -25,7 +25,7 @@ def test_given_options_go_before_the_defaults():
     'settings, error, message',
     [
         ({'task': 'nope'}, ValueError, 'nope'),
-        ({'aggregator': 'nope'}, ValueError, "unknown aggregator 'nope'; known"),
+        ({'aggregator': 'nope'}, ValueError, "aggregator 'nope'; known: mean"),
         ({'aggregator': 'krum:f=1'}, ValueError, "'f'"),
         ({'aggregator': None}, TypeError, 'aggregator'),
         ({'attack': 'nope'}, ValueError, "unknown attack 'nope'; known"),

@@ -47,6 +47,7 @@ class FakeRunner:
           round_num % experiment.evaluate_every == 0 or round_num == num_rounds
       )
       accuracy = random_numbers.random()
+      evaluation = {'accuracy': accuracy, 'loss': 1 - accuracy}
       yield types.SimpleNamespace(
           round_num=round_num,
           seconds=time.monotonic() % 1,
@@ -59,9 +60,7 @@ class FakeRunner:
               random_numbers.random() if aggregator == 'fedaot' else None
           ),
           detection_auroc=None,
-          evaluation=(
-              {'accuracy': accuracy, 'loss': 1 - accuracy} if evaluated else None
-          ),
+          evaluation=evaluation if evaluated else None,
           evaluation_seconds=0.0,
       )
 

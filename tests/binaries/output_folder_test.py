@@ -45,7 +45,7 @@ def test_settings_round_trip(tmp_path):
 @pytest.mark.parametrize('content', ['', '{', '[1]', '\xff'])
 def test_spoilt_settings_are_a_user_error(tmp_path, content):
   (tmp_path / 'settings.json').write_text(content, encoding='latin-1')
-  with pytest.raises(application.UserError, match='choose another --output_dir'):
+  with pytest.raises(application.UserError, match='choose another --out'):
     output_folder.read_settings(tmp_path)
 
 

@@ -11,10 +11,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 def start(module: str, *arguments: str, **environment: str) -> subprocess.Popen:
   """Starts `python -m module arguments`."""
+  # What the tests set for their own TensorFlow is not for the program's.
+  inherited = {
+      k: v for k, v in os.environ.items() if k != 'TF_CPP_MIN_LOG_LEVEL'
+  }
   return subprocess.Popen(
       [sys.executable, '-m', module, *map(str, arguments)],
       cwd=ROOT,
-      env={**os.environ, **environment},
+      env={**inherited, **environment},
       stdin=subprocess.DEVNULL,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,

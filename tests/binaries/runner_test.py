@@ -55,8 +55,12 @@ def test_data_attack_shares_the_process_and_update_attack_does_not(runner):
 
 
 def test_seed_makes_a_difference(runner):
-  first = _run(runner, _make_experiment(seed=1))
-  assert first != _run(runner, _make_experiment(seed=2))
+  task_options = {'rounds': 1}
+  first, second = (
+      _run(runner, _make_experiment(seed=seed, task_options=task_options))
+      for seed in (1, 2)
+  )
+  assert first != second
 
 
 def _processes(runner, *experiments):
@@ -114,11 +118,6 @@ def test_the_holdout_is_trained_on_like_a_client():
   assert holdout._batch_size == 50
   # About 3,900 examples over eight clients in batches of 50.
   assert 8 <= holdout._num_steps <= 14
-
-
-def test_aggregator_that_cannot_withstand_so_many_is_an_error(runner):
-  with pytest.raises(ValueError, match='num_byzantine'):
-    _run(runner, _make_experiment(aggregator='krum:num_byzantine=4'))
 
 
 def test_missing_data_is_an_error(runner, tmp_path):

@@ -20,7 +20,10 @@ def _train(output_dir, *arguments, **environment):
 
 def test_metrics_and_settings_are_written(tmp_path):
   result = _train(
-      tmp_path / 'a' / 'b', '--aggregator=fedaot', '--evaluate_every=3', '--seed=5'
+      tmp_path / 'a' / 'b',
+      '--aggregator=fedaot',
+      '--evaluate_every=3',
+      '--seed=5',
   )
   assert result.returncode == 0, result.stderr
   rows = csv_log.read_rows(tmp_path / 'a' / 'b' / 'metrics.csv')
@@ -115,7 +118,7 @@ def test_interrupt_keeps_the_rows(tmp_path):
   _, errors = process.communicate(timeout=60)
   assert time.monotonic() - interrupted < 10
   assert process.returncode == 130
-  assert errors == 'train: interrupted; what was written so far is kept.\n'
+  assert errors == 'train: interrupted; what was written is kept.\n'
   assert len(csv_log.read_rows(path)) == 1
 
 
