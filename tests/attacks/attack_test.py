@@ -42,10 +42,10 @@ def test_poisons_attackers_only_in_nested_structures_of_mixed_dtypes():
   output = process.next(process.initialize(), updates, [True, False, True])
   small_problem.assert_bit_identical(output.result[1], honest)
   for i in (0, 2):
-    small_problem.assert_bit_identical(
-        output.result[i],
-        tf.nest.map_structure(lambda t: (1 - 2 * t).astype(t.dtype), updates[i]),
+    poisoned = tf.nest.map_structure(
+        lambda t: (1 - 2 * t).astype(t.dtype), updates[i]
     )
+    small_problem.assert_bit_identical(output.result[i], poisoned)
   assert tff.structure.flatten(output.measurements) == []
 
 
@@ -141,13 +141,15 @@ def test_refuses_an_adversary_of_a_wrong_type(next_fn, message):
 
 
 def test_refuses_poison_of_another_type_than_the_update():
-  with pytest.raises(TypeError):
-    attack.OwnUpdatePoisoning(
-        lambda update: tf.nest.map_structure(
-            lambda t: tf.cast(t, tf.float32), update
-        )
-    ).create(_NESTED)
+
+  def to_float32(update):
+    return tf.nest.map_structure(lambda t: tf.cast(t, tf.float32), update)
+
+  with pytest.raises(TypeError, match='dtype'):
+    attack.OwnUpdatePoisoning(to_float32).create(_NESTED)
+
+  def double(update):
+    return tf.concat([update, update], axis=0)
+
   with pytest.raises(TypeError, match='must be of its updates type'):
-    attack.OwnUpdatePoisoning(lambda update: tf.concat([update, update], 0)).create(
-        tff.TensorType(np.float32, [2])
-    )
+    attack.OwnUpdatePoisoning(double).create(_VALUES.member)

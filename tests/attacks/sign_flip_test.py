@@ -10,7 +10,9 @@ from fedaot_tff.attacks import sign_flip
 from tests import small_problem
 
 
-@pytest.mark.parametrize('options, factor', [({}, -3.0), ({'scale': 0.5}, -0.5)])
+@pytest.mark.parametrize(
+    'options, factor', [({}, -3.0), ({'scale': 0.5}, -0.5)]
+)
 def test_attackers_send_minus_scale_times_their_update(options, factor):
   process = sign_flip.SignFlip(**options).create(
       tff.TensorType(np.float32, [3])
