@@ -60,7 +60,7 @@ def build_evaluation(
         (trainable, non_trainable), batch_x, training=False
     )
     correct = tf.logical_and(
-        tf.argmax(logits, axis=-1) == tf.cast(batch_y, tf.int64),
+        tf.equal(tf.argmax(logits, axis=-1), tf.cast(batch_y, tf.int64)),
         tf.logical_not(tf.reduce_any(tf.math.is_nan(logits), axis=-1)),
     )
     return tf.math.count_nonzero(correct), model.loss(logits, batch_y)
