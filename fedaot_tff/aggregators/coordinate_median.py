@@ -1,6 +1,7 @@
 """Coordinate-wise median of client updates."""
 
 import collections
+from typing import Any, Dict, Tuple
 
 import tensorflow as tf
 import tensorflow_federated as tff
@@ -60,13 +61,7 @@ def coordinate_median(updates: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
   return tf.cond(num_finite > 0, median, lambda: tf.zeros([num_columns]))
 
 
-def _rule(updates, is_finite):
-  return coordinate_median(updates, is_finite), collections.OrderedDict(
-      num_non_finite=tf.reduce_sum(tf.cast(~is_finite, tf.int32))
-  )
-
-
-class CoordinateMedianFactory(tff.aggregators.UnweightedAggregationFactory):
+class CoordinateMedianFactory(flat_updates.GatheringFactory):
   """Aggregation factory for the coordinate-wise median.
 
   Every coordinate of the result is the median of that coordinate over the
@@ -88,20 +83,13 @@ class CoordinateMedianFactory(tff.aggregators.UnweightedAggregationFactory):
   the number of updates left out.
   """
 
-  def create(self, value_type: tff.Type) -> tff.templates.AggregationProcess:
-    """Creates the process.
-
-    Args:
-      value_type: The unplaced type of an update: a tensor or a structure of
-        tensors of static shape and dtype float16, bfloat16, float32 or float64.
-
-    Returns:
-      A `tff.templates.AggregationProcess`.
-
-    Raises:
-      TypeError: If `value_type` is not as described.
-    """
-    return flat_updates.create_gathering_process(value_type, _rule)
+  def rule(
+      self, updates: tf.Tensor, is_finite: tf.Tensor
+  ) -> Tuple[tf.Tensor, Dict[str, Any]]:
+    """Takes the median; see `flat_updates.GatheringFactory.rule`."""
+    return coordinate_median(updates, is_finite), collections.OrderedDict(
+        num_non_finite=tf.reduce_sum(tf.cast(~is_finite, tf.int32))
+    )
 
 
 def coordinate_median_factory(

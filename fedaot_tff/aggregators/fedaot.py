@@ -1,16 +1,15 @@
 """FedAOT as TFF aggregation factories."""
 
-import collections
 import secrets
 from typing import Any, Optional
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import fedaot_config
 from fedaot_tff.aggregators import fedaot_round
 from fedaot_tff.aggregators import holdout as holdout_lib
+from fedaot_tff.aggregators import model_aware
 
 
 def fedaot_factory(
@@ -103,8 +102,10 @@ def fedaot_factory(
   )
 
 
-class _FactoryBase:
+class _FactoryBase(model_aware.ModelAwareFactory):
   """What the weighted and the unweighted factory share."""
+
+  needs_holdout = False
 
   def __init__(
       self,
@@ -115,21 +116,7 @@ class _FactoryBase:
       seed: Optional[int] = None,
   ):
     """Initializes the factory; see `fedaot_factory` for the arguments."""
-    if holdout is not None and not isinstance(holdout, holdout_lib.HoldOut):
-      raise TypeError(
-          'holdout must be a fedaot_tff.HoldOut or None; found'
-          f' {type(holdout).__name__}.'
-      )
-    if server_optimizer is not None:
-      if not isinstance(server_optimizer, tff.learning.optimizers.Optimizer):
-        raise TypeError(
-            'server_optimizer must be a tff.learning.optimizers.Optimizer;'
-            f' found {type(server_optimizer).__name__}.'
-        )
-      if holdout is None:
-        raise ValueError(
-            'server_optimizer is of use with a holdout only; leave it out.'
-        )
+    super().__init__(holdout, server_optimizer=server_optimizer)
     if config is not None and not isinstance(
         config, fedaot_config.FedAOTConfig
     ):
@@ -137,31 +124,13 @@ class _FactoryBase:
           'config must be a fedaot_tff.FedAOTConfig or None; found'
           f' {type(config).__name__}.'
       )
-    self._holdout = holdout
-    self._server_optimizer = (
-        server_optimizer
-        or tff.learning.optimizers.build_sgdm(learning_rate=1.0)
-    )
     self._config = config or fedaot_config.FedAOTConfig()
     self._seed = _check_seed(seed)
-
-  @property
-  def holdout(self) -> Optional[holdout_lib.HoldOut]:
-    """The hold-out, None in agreement mode."""
-    return self._holdout
 
   def create_round(
       self, value_type: tff.Type, weight_type: Optional[tff.Type]
   ) -> fedaot_round.FedAOTRound:
-    """The pieces of a round, for learning processes that hand the model over.
-
-    Args:
-      value_type: The type of a client update.
-      weight_type: The type of an example count, None if there is none.
-
-    Returns:
-      A `FedAOTRound`.
-    """
+    """See `model_aware.ModelAwareFactory`."""
     return fedaot_round.FedAOTRound(
         value_type,
         weight_type=weight_type,
@@ -170,91 +139,34 @@ class _FactoryBase:
         seed=self._seed,
     )
 
-  def _create(
+  def create_process(
       self, value_type: tff.Type, weight_type: Optional[tff.Type]
   ) -> tff.templates.AggregationProcess:
     """The process, weighted unless `weight_type` is None."""
+    if self.wants_model:
+      return super().create_process(value_type, weight_type)
     fedaot = self.create_round(value_type, weight_type)
-    if self._holdout is None:
-      init_fn, next_fn = _agreement_functions(fedaot)
-    else:
-      init_fn, next_fn = _mirror_functions(
-          fedaot, value_type, self._holdout, self._server_optimizer
+
+    def next_fn(state, value, weight):
+      weighed = fedaot.weigh(state, value, weight)
+      new_state, measurements = fedaot.learn(state, weighed)
+      return tff.templates.MeasuredProcessOutput(
+          new_state, weighed.result, measurements
       )
-    init = tff.federated_computation(
-        lambda: tff.federated_eval(init_fn, tff.SERVER)
+
+    return model_aware.create_process(
+        fedaot.initialize, next_fn, value_type, weight_type
     )
-    types = [
-        init.type_signature.result,
-        tff.FederatedType(value_type, tff.CLIENTS),
-    ]
-    if weight_type is None:
-
-      @tff.federated_computation(*types)
-      def unweighted_next(state, value):
-        return next_fn(state, value, None)
-
-      return tff.templates.AggregationProcess(init, unweighted_next)
-
-    @tff.federated_computation(
-        *types, tff.FederatedType(weight_type, tff.CLIENTS)
-    )
-    def weighted_next(state, value, weight):
-      return next_fn(state, value, weight)
-
-    return tff.templates.AggregationProcess(init, weighted_next)
 
 
-class FedAOTFactory(_FactoryBase, tff.aggregators.WeightedAggregationFactory):
+class FedAOTFactory(_FactoryBase, model_aware.WeightedModelAwareFactory):
   """FedAOT for weighted values; see `fedaot_factory`."""
-
-  def create(
-      self, value_type: tff.Type, weight_type: tff.Type
-  ) -> tff.templates.AggregationProcess:
-    """Creates the process for updates of `value_type`.
-
-    Args:
-      value_type: A structure of float tensors of known shapes.
-      weight_type: A scalar number, the clients' example counts.
-
-    Returns:
-      A weighted `tff.templates.AggregationProcess`.
-
-    Raises:
-      TypeError: If a type is of another kind.
-      ValueError: If `value_type` does not match the hold-out's model.
-    """
-    if (
-        not isinstance(weight_type, tff.TensorType)
-        or weight_type.shape != ()
-        or not np.issubdtype(weight_type.dtype, np.number)
-        or np.issubdtype(weight_type.dtype, np.complexfloating)
-    ):
-      raise TypeError(
-          f'weight_type must be a scalar real number; found {weight_type!r}.'
-      )
-    return self._create(value_type, weight_type)
 
 
 class UnweightedFedAOTFactory(
-    _FactoryBase, tff.aggregators.UnweightedAggregationFactory
+    _FactoryBase, model_aware.UnweightedModelAwareFactory
 ):
   """FedAOT for values without weights; see `fedaot_factory`."""
-
-  def create(self, value_type: tff.Type) -> tff.templates.AggregationProcess:
-    """Creates the process for updates of `value_type`.
-
-    Args:
-      value_type: A structure of float tensors of known shapes.
-
-    Returns:
-      An unweighted `tff.templates.AggregationProcess`.
-
-    Raises:
-      TypeError: If `value_type` is of another kind.
-      ValueError: If it does not match the hold-out's model.
-    """
-    return self._create(value_type, None)
 
 
 def _check_seed(seed: Any) -> int:
@@ -265,73 +177,3 @@ def _check_seed(seed: Any) -> int:
   if not 0 <= seed < 2**63:
     raise ValueError(f'seed must be in [0, 2^63); found {seed}.')
   return int(seed)
-
-
-def _agreement_functions(fedaot: fedaot_round.FedAOTRound):
-  """Initial state and `next` of agreement mode."""
-
-  def next_fn(state, value, weight):
-    weighed = fedaot.weigh(state, value, weight)
-    new_state, measurements = fedaot.learn(state, weighed)
-    return tff.templates.MeasuredProcessOutput(
-        new_state, weighed.result, measurements
-    )
-
-  return fedaot.initialize, next_fn
-
-
-def _mirror_functions(
-    fedaot: fedaot_round.FedAOTRound,
-    value_type: tff.Type,
-    holdout: holdout_lib.HoldOut,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-):
-  """Initial state and `next` of hold-out mode, with a mirror of the model."""
-
-  @tff.tensorflow.computation
-  def initialize():
-    state = fedaot.initialize()
-    specs = tff.types.type_to_tf_tensor_specs(value_type)
-    state['mirror'] = collections.OrderedDict(
-        weights=tf.nest.pack_sequence_as(specs, holdout.initial_weights()),
-        optimizer=server_optimizer.initialize(specs),
-    )
-    return state
-
-  @tff.tensorflow.computation(initialize.type_signature.result)
-  def split_state(state):
-    mirror = state.pop('mirror')
-    return state, mirror
-
-  mirror_type = split_state.type_signature.result[1]
-
-  @tff.tensorflow.computation(mirror_type, value_type)
-  @tf.function
-  def apply_aggregate(mirror, aggregate):
-    # The same operations in the same order as TFF's own model finalizer, so
-    # that mirror and model stay equal to the last bit. A tf.function, as some
-    # optimizers branch on tensors.
-    optimizer, weights = server_optimizer.next(
-        mirror['optimizer'], mirror['weights'], aggregate
-    )
-    return collections.OrderedDict(weights=weights, optimizer=optimizer)
-
-  @tff.tensorflow.computation(
-      fedaot.initialize.type_signature.result, mirror_type
-  )
-  def join_state(state, mirror):
-    state['mirror'] = mirror
-    return state
-
-  def next_fn(state, value, weight):
-    state, mirror = tff.federated_map(split_state, state)
-    weighed = fedaot.weigh(state, value, weight, model=mirror.weights)
-    mirror = tff.federated_map(apply_aggregate, (mirror, weighed.result))
-    new_state, measurements = fedaot.learn(state, weighed, mirror.weights)
-    return tff.templates.MeasuredProcessOutput(
-        tff.federated_map(join_state, (new_state, mirror)),
-        weighed.result,
-        measurements,
-    )
-
-  return initialize, next_fn

@@ -1,6 +1,6 @@
 """A round of FedAOT in TFF: where the equations run and what is kept.
 
-The pieces are composed twice, by `fedaot.FedAOTFactory` into a
+The pieces are composed twice, by `model_aware` into a
 `tff.templates.AggregationProcess` and by `fedaot_tff.learning` into a learning
 process that hands over the global model. Each reads an update at most three
 times: for its summary, for the weighted sum, and with a hold-out for the inner
@@ -21,7 +21,9 @@ from fedaot_tff.aggregators import fedaot_config
 from fedaot_tff.aggregators import fedaot_equations as equations
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import holdout as holdout_lib
+from fedaot_tff.aggregators import model_aware
 from fedaot_tff.aggregators import row_gather
+from fedaot_tff.aggregators import weighted_sum
 
 # Purposes of the secret seed, folded into it so that they share no bits.
 _SIGNS, _FINGERPRINT, _SPLIT = range(3)
@@ -48,7 +50,7 @@ class WeighedUpdates(NamedTuple):
   value: Any
 
 
-class FedAOTRound:
+class FedAOTRound(model_aware.ModelAwareRound):
   """The computations of a FedAOT round for one type of update."""
 
   def __init__(
@@ -91,7 +93,7 @@ class FedAOTRound:
     )
     self._build_initial_state(seed)
     self._build_summaries()
-    self._build_weighted_sum()
+    self._build_weights()
     self._build_learning()
 
   @property
@@ -142,13 +144,7 @@ class FedAOTRound:
         tff.federated_map(self._make_lookup, (table, decision))
     )
     coefficients = tff.federated_map(self._look_up, (summaries, lookup))
-    result = tff.federated_aggregate(
-        tff.federated_zip((value, coefficients)),
-        self._zero(),
-        self._accumulate,
-        self._merge,
-        self._report,
-    )
+    result = weighted_sum.federated_weighted_sum(value, coefficients)
     return WeighedUpdates(result, table, decision, root, summaries, value)
 
   def learn(self, state, weighed: WeighedUpdates, model_after=None):
@@ -304,7 +300,7 @@ class FedAOTRound:
     self._summary_type = self._summarize.type_signature.result
     self._table_type = _rows_type(self._summary_type)
 
-  def _build_weighted_sum(self) -> None:
+  def _build_weights(self) -> None:
     config, holdout = self._config, self._holdout
 
     def decide(state, table, statistics_fn):
@@ -379,45 +375,6 @@ class FedAOTRound:
 
     self._make_lookup = make_lookup
     self._look_up = look_up
-
-    @tff.tensorflow.computation
-    def zero():
-      return tff.types.structure_from_tensor_type_tree(
-          lambda t: tf.zeros(t.shape, _accumulation_dtype(t)), self._value_type
-      )
-
-    sum_type = zero.type_signature.result
-
-    @tff.tensorflow.computation(
-        sum_type, tff.to_type((self._value_type, np.float32))
-    )
-    def accumulate(accumulator, value_and_coefficient):
-      value, coefficient = value_and_coefficient
-
-      def add(total, tensor):
-        # 0 times NaN or infinity is 0 here: that is how an update of weight 0
-        # stays out of the sum.
-        return total + tf.math.multiply_no_nan(
-            tf.cast(tensor, total.dtype), tf.cast(coefficient, total.dtype)
-        )
-
-      return tf.nest.map_structure(add, accumulator, value)
-
-    @tff.tensorflow.computation(sum_type, sum_type)
-    def merge(a, b):
-      return tf.nest.map_structure(tf.add, a, b)
-
-    @tff.tensorflow.computation(sum_type)
-    def report(total):
-      dtypes = tff.types.structure_from_tensor_type_tree(
-          lambda t: tf.as_dtype(t.dtype), self._value_type
-      )
-      return tf.nest.map_structure(tf.cast, total, dtypes)
-
-    self._zero = zero
-    self._accumulate = accumulate
-    self._merge = merge
-    self._report = report
 
   def _build_learning(self) -> None:
     config, holdout = self._config, self._holdout
@@ -678,8 +635,3 @@ def _rows_type(row_type: tff.Type) -> tff.Type:
           for name, t in tff.structure.iter_elements(row_type)
       )
   )
-
-
-def _accumulation_dtype(tensor_type: tff.TensorType) -> tf.DType:
-  """Half precision adds up in single precision, the others in their own."""
-  return tf.float64 if tensor_type.dtype == np.float64 else tf.float32

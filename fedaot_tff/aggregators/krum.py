@@ -3,7 +3,7 @@
 import collections
 import math
 import numbers
-from typing import NamedTuple, Union
+from typing import Any, Dict, NamedTuple, Tuple, Union
 
 import tensorflow as tf
 import tensorflow_federated as tff
@@ -32,16 +32,15 @@ class KrumResult(NamedTuple):
   cohort_too_small: tf.Tensor
 
 
-def squared_distances(updates: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
-  """Computes the squared Euclidean distance of every pair of updates.
+def inner_products(updates: tf.Tensor) -> tf.Tensor:
+  """Computes the inner product of every pair of updates.
 
   Args:
     updates: A `[N, d]` float32 tensor with static d, one update a row.
-    is_finite: A `[N]` bool tensor; the other rows may hold anything.
 
   Returns:
-    A `[N, N]` float64 tensor with a zero diagonal; infinite where one of two
-    different updates is not finite.
+    A `[N, N]` float64 tensor. An entry involves two updates only, so that NaN
+    does not spread to other pairs.
   """
   num_rows, num_columns = tf.shape(updates)[0], updates.shape[1]
 
@@ -53,20 +52,33 @@ def squared_distances(updates: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
     columns = tf.cast(columns, tf.float64)
     return products + tf.matmul(columns, columns, transpose_b=True)
 
-  products = tf.foldl(
+  return tf.foldl(
       add_block,
       tf.range(0, num_columns, _BLOCK_COLUMNS),
       initializer=tf.zeros([num_rows, num_rows], tf.float64),
       parallel_iterations=1,
   )
+
+
+def squared_distances(updates: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
+  """Computes the squared Euclidean distance of every pair of updates.
+
+  Args:
+    updates: A `[N, d]` float32 tensor with static d, one update a row.
+    is_finite: A `[N]` bool tensor; the other rows may hold anything.
+
+  Returns:
+    A `[N, N]` float64 tensor with a zero diagonal; infinite where one of two
+    different updates is not finite.
+  """
+  products = inner_products(updates)
   squared_norms = tf.linalg.diag_part(products)
   distances = tf.maximum(
       squared_norms[:, tf.newaxis] + squared_norms - 2.0 * products, 0.0
   )
-  # A product involves two rows only, so that NaN has not spread to other pairs.
   both_finite = is_finite[:, tf.newaxis] & is_finite
   distances = tf.where(both_finite, distances, math.inf)
-  return tf.linalg.set_diag(distances, tf.zeros([num_rows], tf.float64))
+  return tf.linalg.set_diag(distances, tf.zeros_like(squared_norms))
 
 
 def krum_scores(
@@ -141,7 +153,7 @@ def krum(
   return KrumResult(update, weights, num_neighbors < 1)
 
 
-class KrumFactory(tff.aggregators.UnweightedAggregationFactory):
+class KrumFactory(flat_updates.GatheringFactory):
   """Aggregation factory for Krum and multi-Krum.
 
   With n updates x_i of which f may be Byzantine, the score of an update is
@@ -151,7 +163,8 @@ class KrumFactory(tff.aggregators.UnweightedAggregationFactory):
   N(i) the n - f - 2 updates nearest to x_i, itself not counted. Krum returns
   the update of the smallest score, multi-Krum the mean of the m updates of the
   smallest scores (Blanchard, El Mhamdi, Guerraoui and Stainer, "Machine
-  Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017).
+  Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS
+  2017).
   Of equal scores the update gathered first wins.
 
   Breakdown point: the guarantee of the paper holds for 2 f + 2 < n; multi-Krum
@@ -200,25 +213,7 @@ class KrumFactory(tff.aggregators.UnweightedAggregationFactory):
         int.
       ValueError: If an argument is out of its range.
     """
-    if isinstance(num_byzantine, bool) or not isinstance(
-        num_byzantine, numbers.Real
-    ):
-      raise TypeError(
-          'Expected `num_byzantine` to be an int (clients) or a float '
-          f'(fraction of the cohort), found {num_byzantine!r}.'
-      )
-    if isinstance(num_byzantine, numbers.Integral):
-      if num_byzantine < 0:
-        raise ValueError(
-            'Expected an int `num_byzantine`, a number of clients, to be 0 or '
-            f'more, found {num_byzantine!r}.'
-        )
-    elif not 0.0 <= num_byzantine < 1.0:
-      raise ValueError(
-          'Expected a float `num_byzantine`, the fraction of the cohort, to be '
-          f'at least 0 and below 1, found {num_byzantine!r}; use an int for a '
-          'number of clients.'
-      )
+    self._num_byzantine = check_num_byzantine(num_byzantine)
     if isinstance(num_selected, bool) or not isinstance(
         num_selected, numbers.Integral
     ):
@@ -234,44 +229,66 @@ class KrumFactory(tff.aggregators.UnweightedAggregationFactory):
           f'Expected `neighbors` to be one of {list(_NEIGHBOR_OFFSETS)}, '
           f'found {neighbors!r}.'
       )
-    is_number = isinstance(num_byzantine, numbers.Integral)
-    self._num_byzantine = (int if is_number else float)(num_byzantine)
     self._num_selected = int(num_selected)
     self._neighbors = neighbors
 
-  def create(self, value_type: tff.Type) -> tff.templates.AggregationProcess:
-    """Creates the process.
+  def rule(
+      self, updates: tf.Tensor, is_finite: tf.Tensor
+  ) -> Tuple[tf.Tensor, Dict[str, Any]]:
+    """Applies `krum`; see `flat_updates.GatheringFactory.rule`."""
+    num_byzantine = resolve_num_byzantine(
+        self._num_byzantine, tf.shape(updates)[0]
+    )
+    result = krum(
+        updates,
+        is_finite,
+        num_byzantine,
+        num_selected=self._num_selected,
+        neighbors=self._neighbors,
+    )
+    return result.update, collections.OrderedDict(
+        weights=result.weights,
+        num_byzantine=num_byzantine,
+        num_non_finite=tf.reduce_sum(tf.cast(~is_finite, tf.int32)),
+        cohort_too_small=result.cohort_too_small,
+    )
 
-    Args:
-      value_type: The unplaced type of an update: a tensor or a structure of
-        tensors of static shape and dtype float16, bfloat16, float32 or float64.
 
-    Returns:
-      A `tff.templates.AggregationProcess`.
+def check_num_byzantine(num_byzantine: Union[int, float]) -> Union[int, float]:
+  """Checks a number or a fraction of Byzantine clients.
 
-    Raises:
-      TypeError: If `value_type` is not as described.
-    """
+  Args:
+    num_byzantine: An int >= 0, a number of clients, or a float in [0, 1), a
+      fraction of the cohort; numbers of NumPy will do.
 
-    def rule(updates, is_finite):
-      num_byzantine = resolve_num_byzantine(
-          self._num_byzantine, tf.shape(updates)[0]
+  Returns:
+    `num_byzantine` as an int or a float of Python.
+
+  Raises:
+    TypeError: If it is not a number.
+    ValueError: If it is out of range.
+  """
+  if isinstance(num_byzantine, bool) or not isinstance(
+      num_byzantine, numbers.Real
+  ):
+    raise TypeError(
+        'Expected `num_byzantine` to be an int (clients) or a float '
+        f'(fraction of the cohort), found {num_byzantine!r}.'
+    )
+  if isinstance(num_byzantine, numbers.Integral):
+    if num_byzantine < 0:
+      raise ValueError(
+          'Expected an int `num_byzantine`, a number of clients, to be 0 or '
+          f'more, found {num_byzantine!r}.'
       )
-      result = krum(
-          updates,
-          is_finite,
-          num_byzantine,
-          num_selected=self._num_selected,
-          neighbors=self._neighbors,
-      )
-      return result.update, collections.OrderedDict(
-          weights=result.weights,
-          num_byzantine=num_byzantine,
-          num_non_finite=tf.reduce_sum(tf.cast(~is_finite, tf.int32)),
-          cohort_too_small=result.cohort_too_small,
-      )
-
-    return flat_updates.create_gathering_process(value_type, rule)
+  elif not 0.0 <= num_byzantine < 1.0:
+    raise ValueError(
+        'Expected a float `num_byzantine`, the fraction of the cohort, to be '
+        f'at least 0 and below 1, found {num_byzantine!r}; use an int for a '
+        'number of clients.'
+    )
+  is_number = isinstance(num_byzantine, numbers.Integral)
+  return (int if is_number else float)(num_byzantine)
 
 
 def resolve_num_byzantine(

@@ -2,9 +2,9 @@
 
   distributor -> client work -> adversary -> aggregator -> finalizer
 
-Unlike `tff.learning.templates.compose_learning_process`, an aggregator made of
-a `FedAOTRound` is handed the global model before and after the update, so that
-it needs no mirror of it.
+Unlike `tff.learning.templates.compose_learning_process`, an aggregator that is
+a `ModelAwareRound` is handed the global model before and after the update, so
+that it needs no mirror of it.
 """
 
 import collections
@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedaot_tff.aggregators import fedaot_round
+from fedaot_tff.aggregators import model_aware
 from fedaot_tff.attacks import attack
 
 
@@ -43,7 +43,7 @@ def compose_learning_process(
     model_weights_distributor: tff.learning.templates.DistributionProcess,
     client_work: tff.learning.templates.ClientWorkProcess,
     model_update_aggregator: Union[
-        tff.templates.AggregationProcess, fedaot_round.FedAOTRound
+        tff.templates.AggregationProcess, model_aware.ModelAwareRound
     ],
     model_finalizer: tff.learning.templates.FinalizerProcess,
     *,
@@ -58,7 +58,7 @@ def compose_learning_process(
     model_weights_distributor: Brings the model to the clients.
     client_work: Makes a client's update from the model and its data.
     model_update_aggregator: A weighted `tff.templates.AggregationProcess`, or a
-      `FedAOTRound`, which is handed the global model.
+      `ModelAwareRound`, which is handed the global model.
     model_finalizer: Applies the aggregate to the model.
     adversary: Poisons the attackers' updates; needs `attacker_flags`.
     attacker_flags: Whether a client's data is an `OrderedDict(is_byzantine=bool
@@ -82,7 +82,7 @@ def compose_learning_process(
         ' know who the attackers are.'
     )
   hands_model_over = isinstance(
-      model_update_aggregator, fedaot_round.FedAOTRound
+      model_update_aggregator, model_aware.ModelAwareRound
   )
   dataset_type = client_work.next.type_signature.parameter[2]
   update_type = client_work.next.type_signature.result.result.member

@@ -9,6 +9,7 @@ import tensorflow_federated as tff
 from fedaot_tff.aggregators import fedaot
 from fedaot_tff.aggregators import fedaot_config
 from fedaot_tff.aggregators import holdout as holdout_lib
+from fedaot_tff.aggregators import model_aware
 from fedaot_tff.attacks import attack
 from fedaot_tff.learning import composition
 
@@ -110,8 +111,8 @@ def build_attacked_fed_avg(
     model_fn: See `build_fedaot_fed_avg`.
     client_optimizer_fn: See `build_fedaot_fed_avg`.
     server_optimizer_fn: See `build_fedaot_fed_avg`.
-    model_aggregator: A weighted or unweighted factory. A FedAOT factory with a
-      hold-out is handed the global model.
+    model_aggregator: A weighted or unweighted factory. One that works with a
+      hold-out, a `ModelAwareFactory`, is handed the global model.
     update_poisoning: What attackers do to their updates; None for nothing.
     discard_attackers: Whether the attackers' updates get zero weight by the
       ground truth: the oracle.
@@ -254,13 +255,10 @@ def _initial_model_weights(model_fn: ModelFn) -> tff.Computation:
 def _create_aggregator(
     factory: tff.aggregators.AggregationFactory, value_type: tff.Type
 ):
-  """A weighted process, or a `FedAOTRound` that wants to see the model."""
+  """A weighted process, or a `ModelAwareRound`."""
   weight_type = tff.TensorType(np.float32)
-  if isinstance(
-      factory, (fedaot.FedAOTFactory, fedaot.UnweightedFedAOTFactory)
-  ):
-    if factory.holdout is not None:
-      return factory.create_round(value_type, weight_type)
+  if isinstance(factory, model_aware.ModelAwareFactory) and factory.wants_model:
+    return factory.create_round(value_type, weight_type)
   if isinstance(factory, tff.aggregators.UnweightedAggregationFactory):
     factory = tff.aggregators.as_weighted_aggregator(factory)
   if not isinstance(factory, tff.aggregators.WeightedAggregationFactory):

@@ -1,9 +1,9 @@
 """Keeps the aggregator's mirror of the global model in step with the model.
 
-Hold-out mode of `fedaot_tff.fedaot_factory` in a stock learning process follows
-the global model in the aggregator's state. The mirror starts at the hold-out
-model's initial weights and applies the aggregates with its own server
-optimizer, so both must be the process's own.
+An aggregator with a hold-out in a stock learning process follows the global
+model in its state (`model_aware.create_mirror_process`). The mirror starts at
+the hold-out model's initial weights and applies the aggregates with its own
+server optimizer, so both must be the process's own.
 """
 
 import collections
@@ -12,6 +12,8 @@ from typing import Any, Callable
 
 import numpy as np
 import tensorflow as tf
+
+from fedaot_tff.aggregators import model_aware
 
 
 def synchronize_model(state: Any) -> Any:
@@ -71,7 +73,7 @@ def check_model(state: Any) -> None:
     if distance != 0.0:
       raise ValueError(
           "The aggregator's mirror of the model differs from the global model"
-          f' by up to {distance:.3g}: give fedaot_factory the server_optimizer'
+          f' by up to {distance:.3g}: give its factory the server_optimizer'
           ' of the learning process, and call fedaot_tff.synchronize_model on'
           ' the state after initialize() and set_model_weights().'
       )
@@ -107,8 +109,9 @@ def _check_shapes(mirror: Any, weights: Any) -> None:
 def _map_mirrors(fn: Callable[[Any], Any], state: Any) -> Any:
   """Applies `fn` to each mirror in an aggregator's possibly nested state."""
   if isinstance(state, Mapping):
-    if 'mirror' in state and 'weighting' in state:
-      return collections.OrderedDict(state, mirror=fn(state['mirror']))
+    if model_aware.is_mirrored(state):
+      mirror = fn(state[model_aware.MIRROR])
+      return collections.OrderedDict(state, **{model_aware.MIRROR: mirror})
     return collections.OrderedDict(
         (name, _map_mirrors(fn, value)) for name, value in state.items()
     )

@@ -160,3 +160,100 @@ def test_gathering_process_rejects_integers():
     flat_updates.create_gathering_process(
         tff.TensorType(np.int32), lambda updates, is_finite: (updates[0], {})
     )
+
+
+def test_means_of_rows():
+  updates = tf.constant([[1.0, 2.0], [np.nan, np.inf], [3.0, 6.0], [9.0, 0.0]])
+  counts = tf.constant(
+      [[1.0, 0, 1, 0], [0, 0, 0, 0], [3, 0, 0, 1], [0, 0, 0, 1]]
+  )
+  np.testing.assert_allclose(
+      flat_updates.means_of_rows(
+          updates, tf.constant([True, False, True, True]), counts
+      ),
+      [[2.0, 4.0], [0.0, 0.0], [3.0, 1.5], [9.0, 0.0]],
+  )
+
+
+def test_weights_before_means():
+  counts = tf.constant([[1.0, 0, 1, 0], [0, 0, 0, 0], [3, 0, 0, 1]])
+  np.testing.assert_allclose(
+      flat_updates.weights_before_means(tf.constant([0.5, 0.1, 0.4]), counts),
+      [0.55, 0.0, 0.25, 0.1],
+  )
+
+
+@pytest.mark.parametrize(
+    'norms, is_finite, expected',
+    [
+        ([3.0, 1.0, 2.0], [True, True, True], 2.0),
+        ([3.0, 1.0, 2.0, 7.0], [True, True, True, True], 2.5),
+        ([np.nan, 1.0, np.inf, 7.0], [False, True, False, True], 4.0),
+        ([np.nan, 5.0], [False, True], 5.0),
+        ([np.nan], [False], 0.0),
+        ([], [], 0.0),
+    ],
+)
+def test_median_norm(norms, is_finite, expected):
+  median = flat_updates.median_norm(
+      tf.constant(norms, tf.float32), tf.constant(is_finite, tf.bool)
+  )
+  assert median.dtype == tf.float32 and median == expected
+
+
+def test_clipped_mean():
+  updates = tf.constant(
+      [[3.0, 4.0], [np.nan, 0.0], [0.6, 0.8], [9.0, 9.0], [0.0, 0.0]]
+  )
+  is_finite = tf.constant([True, False, True, True, True])
+  norms = tf.norm(updates, axis=1)
+  mean, weights = flat_updates.clipped_mean(
+      updates,
+      is_finite,
+      norms,
+      tf.constant(2.0),
+      tf.constant([True, False, True, False, True]),
+  )
+  np.testing.assert_allclose(mean, [1.8 / 3, 2.4 / 3], rtol=1e-6)
+  np.testing.assert_allclose(weights, [1 / 3, 0, 1 / 3, 0, 1 / 3])
+  mean, weights = flat_updates.clipped_mean(
+      updates, is_finite, norms, tf.constant(0.0), tf.fill([5], False)
+  )
+  np.testing.assert_array_equal(mean, [0.0, 0.0])
+  np.testing.assert_array_equal(weights, [0.0] * 5)
+
+
+def test_check_seed():
+  assert flat_updates.check_seed(2**63 - 1) == 2**63 - 1
+  assert type(flat_updates.check_seed(np.int32(5))) is int
+  drawn = {flat_updates.check_seed(None) for _ in range(3)}
+  assert len(drawn) == 3 and all(0 <= seed < 2**63 for seed in drawn)
+  for seed, error in (
+      (-1, ValueError),
+      (2**63, ValueError),
+      (True, TypeError),
+      (1.0, TypeError),
+  ):
+    with pytest.raises(error, match=str(seed)):
+      flat_updates.check_seed(seed)
+
+
+def test_rule_that_counts_rounds():
+  class RoundFactory(flat_updates.GatheringFactory):
+    counts_rounds = True
+
+    def rule(self, updates, is_finite, round_number):
+      return updates[0] + tf.cast(round_number, tf.float32), (
+          collections.OrderedDict(num_clients=tf.size(is_finite))
+      )
+
+  process = RoundFactory().create(tff.TensorType(np.float32, [2]))
+  assert process.state_type == tff.FederatedType(np.int64, tff.SERVER)
+  state = process.initialize()
+  for round_number in range(2):
+    output = process.next(state, [np.array([5.0, 7.0], np.float32)])
+    state = output.state
+    np.testing.assert_array_equal(
+        output.result, [5.0 + round_number, 7.0 + round_number]
+    )
+    assert output.measurements['num_clients'] == 1

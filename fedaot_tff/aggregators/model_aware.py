@@ -1,0 +1,362 @@
+"""Aggregators that must know the global model, and the process that mirrors it.
+
+An aggregation process sees updates only. A rule that trains on the server's
+hold-out or measures its loss needs the model, too; it is a `ModelAwareRound`.
+A learning process that composes it hands the model over
+(`fedaot_tff.learning.composition`). Elsewhere, in TFF's own builders say,
+`create_mirror_process` follows the model in the aggregator's state.
+"""
+
+import abc
+import collections
+from collections.abc import Mapping
+from typing import Any, Callable, Optional, Tuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from fedaot_tff.aggregators import holdout as holdout_lib
+
+# The entry of an aggregator's state that holds the mirror, and the mirror's.
+MIRROR = 'mirror'
+_MIRROR_ENTRIES = ('weights', 'optimizer')
+
+
+class ModelAwareRound(abc.ABC):
+  """The computations of a round for one type of update.
+
+  `weigh` and `learn` are called inside of a federated computation, the model's
+  update by the aggregate between them.
+  """
+
+  @property
+  @abc.abstractmethod
+  def initialize(self) -> tff.Computation:
+    """Unplaced computation of the initial state, an OrderedDict."""
+
+  @abc.abstractmethod
+  def weigh(
+      self,
+      state: tff.Value,
+      value: tff.Value,
+      weight: Optional[tff.Value] = None,
+      model: Optional[tff.Value] = None,
+  ) -> Any:
+    """The first half: makes the aggregate.
+
+    Args:
+      state: The state, at the server.
+      value: The client updates, at the clients.
+      weight: The clients' weights, at the clients; None if there are none.
+      model: The trainable weights of the global model that the clients started
+        from, at the server, in the structure of an update.
+
+    Returns:
+      An object with an attribute `result`, the aggregate at the server.
+    """
+
+  @abc.abstractmethod
+  def learn(
+      self,
+      state: tff.Value,
+      weighed: Any,
+      model_after: Optional[tff.Value] = None,
+  ) -> Tuple[tff.Value, tff.Value]:
+    """The second half: the new state.
+
+    Args:
+      state: The state that `weigh` was given.
+      weighed: What `weigh` returned.
+      model_after: The trainable weights of the global model after the aggregate
+        was applied, at the server, in the structure of an update.
+
+    Returns:
+      A pair of the new state and the measurements, at the server.
+    """
+
+
+class ModelAwareFactory(abc.ABC):
+  """Base class of the factories whose rounds are `ModelAwareRound`s.
+
+  A factory is a `WeightedModelAwareFactory` or an
+  `UnweightedModelAwareFactory` as well.
+
+  Attributes:
+    needs_holdout: Whether there must be a hold-out; True unless a subclass says
+      otherwise.
+  """
+
+  needs_holdout = True
+
+  def __init__(
+      self,
+      holdout: Optional[holdout_lib.HoldOut] = None,
+      *,
+      server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+  ):
+    """Initializes the factory.
+
+    Args:
+      holdout: The clean examples at the server.
+      server_optimizer: The optimizer that the learning process applies the
+        aggregate with; of use with a `holdout` only. None (default) is TFF's
+        default, SGD with learning rate 1.
+
+    Raises:
+      TypeError: If an argument is of another kind.
+      ValueError: If `server_optimizer` is given without a `holdout`.
+    """
+    if not isinstance(holdout, holdout_lib.HoldOut) and (
+        self.needs_holdout or holdout is not None
+    ):
+      raise TypeError(
+          'holdout must be a fedaot_tff.HoldOut'
+          f'{"" if self.needs_holdout else " or None"}; found'
+          f' {type(holdout).__name__}.'
+      )
+    if server_optimizer is not None:
+      if not isinstance(server_optimizer, tff.learning.optimizers.Optimizer):
+        raise TypeError(
+            'server_optimizer must be a tff.learning.optimizers.Optimizer;'
+            f' found {type(server_optimizer).__name__}.'
+        )
+      if holdout is None:
+        raise ValueError(
+            'server_optimizer is of use with a holdout only; leave it out.'
+        )
+    self._holdout = holdout
+    self._server_optimizer = (
+        server_optimizer
+        or tff.learning.optimizers.build_sgdm(learning_rate=1.0)
+    )
+
+  @property
+  def holdout(self) -> Optional[holdout_lib.HoldOut]:
+    """The clean examples at the server, None if there are none."""
+    return self._holdout
+
+  @property
+  def wants_model(self) -> bool:
+    """Whether a learning process must hand the model to the rounds."""
+    return self._holdout is not None
+
+  @abc.abstractmethod
+  def create_round(
+      self, value_type: tff.Type, weight_type: Optional[tff.Type]
+  ) -> ModelAwareRound:
+    """The pieces of a round, for learning processes that hand the model over.
+
+    Args:
+      value_type: The type of a client update.
+      weight_type: The type of a client's weight, None if there is none.
+
+    Returns:
+      A `ModelAwareRound`.
+    """
+
+  def create_process(
+      self, value_type: tff.Type, weight_type: Optional[tff.Type]
+  ) -> tff.templates.AggregationProcess:
+    """A process that mirrors the model; see `create_mirror_process`."""
+    return create_mirror_process(
+        self.create_round(value_type, weight_type),
+        value_type,
+        weight_type,
+        self._holdout.initial_weights,
+        self._server_optimizer,
+    )
+
+
+class WeightedModelAwareFactory(
+    ModelAwareFactory, tff.aggregators.WeightedAggregationFactory
+):
+  """Base class of the factories for weighted values."""
+
+  def create(
+      self, value_type: tff.Type, weight_type: tff.Type
+  ) -> tff.templates.AggregationProcess:
+    """Creates the process for updates of `value_type`.
+
+    Args:
+      value_type: A structure of float tensors of known shapes.
+      weight_type: A scalar number, the clients' example counts.
+
+    Returns:
+      A weighted `tff.templates.AggregationProcess`.
+
+    Raises:
+      TypeError: If a type is of another kind.
+      ValueError: If `value_type` does not match the hold-out's model.
+    """
+    if (
+        not isinstance(weight_type, tff.TensorType)
+        or weight_type.shape != ()
+        or not np.issubdtype(weight_type.dtype, np.number)
+        or np.issubdtype(weight_type.dtype, np.complexfloating)
+    ):
+      raise TypeError(
+          f'weight_type must be a scalar real number; found {weight_type!r}.'
+      )
+    return self.create_process(value_type, weight_type)
+
+
+class UnweightedModelAwareFactory(
+    ModelAwareFactory, tff.aggregators.UnweightedAggregationFactory
+):
+  """Base class of the factories for values without weights."""
+
+  def create(self, value_type: tff.Type) -> tff.templates.AggregationProcess:
+    """Creates the process for updates of `value_type`.
+
+    Args:
+      value_type: A structure of float tensors of known shapes.
+
+    Returns:
+      An unweighted `tff.templates.AggregationProcess`.
+
+    Raises:
+      TypeError: If `value_type` is of another kind.
+      ValueError: If it does not match the hold-out's model.
+    """
+    return self.create_process(value_type, None)
+
+
+def is_mirrored(state: Any) -> bool:
+  """Whether an aggregator's state, but for nested ones, has a mirror."""
+  if not isinstance(state, Mapping):
+    return False
+  mirror = state.get(MIRROR)
+  return isinstance(mirror, Mapping) and set(mirror) == set(_MIRROR_ENTRIES)
+
+
+def create_mirror_process(
+    model_aware_round: ModelAwareRound,
+    value_type: tff.Type,
+    weight_type: Optional[tff.Type],
+    initial_weights: Callable[[], Any],
+    server_optimizer: tff.learning.optimizers.Optimizer,
+) -> tff.templates.AggregationProcess:
+  """Creates a process that follows the global model in its state.
+
+  The mirror starts at the initial weights and applies each aggregate just as
+  the learning process does, so that mirror and model stay equal to the last
+  bit. See `fedaot_tff.synchronize_model` for models that start elsewhere.
+
+  Args:
+    model_aware_round: The round.
+    value_type: The type of a client update.
+    weight_type: The type of a client's weight; None for an unweighted process.
+    initial_weights: Returns the model's initial trainable weights, as tensors
+      in the order of `tf.nest.flatten`.
+    server_optimizer: The optimizer of the learning process.
+
+  Returns:
+    A `tff.templates.AggregationProcess`. Its state is the round's with a
+    further entry `mirror`, an OrderedDict of `weights` and `optimizer`.
+  """
+
+  @tff.tensorflow.computation
+  def initialize():
+    state = model_aware_round.initialize()
+    specs = tff.types.type_to_tf_tensor_specs(value_type)
+    state[MIRROR] = collections.OrderedDict(
+        weights=tf.nest.pack_sequence_as(
+            specs, tf.nest.flatten(initial_weights())
+        ),
+        optimizer=server_optimizer.initialize(specs),
+    )
+    return state
+
+  @tff.tensorflow.computation(initialize.type_signature.result)
+  def split_state(state):
+    mirror = state.pop(MIRROR)
+    return state, mirror
+
+  mirror_type = split_state.type_signature.result[1]
+
+  @tff.tensorflow.computation(mirror_type, value_type)
+  @tf.function
+  def apply_aggregate(mirror, aggregate):
+    # The same operations in the same order as TFF's own model finalizer, which
+    # leaves model and optimizer as they are if an aggregate is not finite. A
+    # tf.function, as some optimizers branch on tensors.
+    optimizer, weights = server_optimizer.next(
+        mirror['optimizer'], mirror['weights'], aggregate
+    )
+    stepped = collections.OrderedDict(weights=weights, optimizer=optimizer)
+    is_finite = tf.reduce_all([
+        tf.reduce_all(tf.math.is_finite(tensor))
+        for tensor in tf.nest.flatten(aggregate)
+    ])
+    tensors = zip(tf.nest.flatten(stepped), tf.nest.flatten(mirror))
+    return tf.nest.pack_sequence_as(
+        stepped, [tf.where(is_finite, new, old) for new, old in tensors]
+    )
+
+  @tff.tensorflow.computation(
+      model_aware_round.initialize.type_signature.result, mirror_type
+  )
+  def join_state(state, mirror):
+    state[MIRROR] = mirror
+    return state
+
+  def next_fn(state, value, weight):
+    state, mirror = tff.federated_map(split_state, state)
+    weighed = model_aware_round.weigh(
+        state, value, weight, model=mirror.weights
+    )
+    mirror = tff.federated_map(apply_aggregate, (mirror, weighed.result))
+    new_state, measurements = model_aware_round.learn(
+        state, weighed, mirror.weights
+    )
+    return tff.templates.MeasuredProcessOutput(
+        tff.federated_map(join_state, (new_state, mirror)),
+        weighed.result,
+        measurements,
+    )
+
+  return create_process(initialize, next_fn, value_type, weight_type)
+
+
+def create_process(
+    initialize: tff.Computation,
+    next_fn: Callable[[Any, Any, Any], Any],
+    value_type: tff.Type,
+    weight_type: Optional[tff.Type],
+) -> tff.templates.AggregationProcess:
+  """Creates a process, weighted unless `weight_type` is None.
+
+  Args:
+    initialize: Unplaced computation of the initial state.
+    next_fn: Takes state, value and weight, the last None if unweighted, and
+      returns a `tff.templates.MeasuredProcessOutput`; called inside of a
+      federated computation.
+    value_type: The type of a client update.
+    weight_type: The type of a client's weight, None if there is none.
+
+  Returns:
+    A `tff.templates.AggregationProcess`.
+  """
+  init = tff.federated_computation(
+      lambda: tff.federated_eval(initialize, tff.SERVER)
+  )
+  types = [
+      init.type_signature.result,
+      tff.FederatedType(value_type, tff.CLIENTS),
+  ]
+  if weight_type is None:
+
+    @tff.federated_computation(*types)
+    def unweighted_next(state, value):
+      return next_fn(state, value, None)
+
+    return tff.templates.AggregationProcess(init, unweighted_next)
+
+  @tff.federated_computation(
+      *types, tff.FederatedType(weight_type, tff.CLIENTS)
+  )
+  def weighted_next(state, value, weight):
+    return next_fn(state, value, weight)
+
+  return tff.templates.AggregationProcess(init, weighted_next)
