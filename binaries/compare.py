@@ -37,6 +37,7 @@ from binaries import progress as progress_lib
 from binaries import run_metrics
 from binaries import single_run
 from fedaot_tff import named_spec
+from fedaot_tff.aggregators import registry as aggregator_registry
 
 _RESULTS_FILE = 'results.csv'
 _TABLES_FILE = 'comparison.md'
@@ -59,7 +60,8 @@ flags.adopt_module_key_flags(experiment_flags)
 _AGGREGATORS = flags.DEFINE_string(
     'aggregators',
     'mean,tff_robust,coordinate_median,krum,fedaot,fedaot_no_holdout,oracle',
-    f'Comma-separated. {experiment_lib.SETTINGS["aggregator"].help}',
+    'Comma-separated; all stands for all without options and wrappers.'
+    f' {experiment_lib.SETTINGS["aggregator"].help}',
 )
 _ATTACKS = flags.DEFINE_string(
     'attacks',
@@ -81,7 +83,7 @@ _SEEDS = flags.DEFINE_list(
 def main() -> int:
   """Runs the program; returns its exit code."""
   aggregators = _check_axis(
-      'aggregators', named_spec.split_list(_AGGREGATORS.value)
+      'aggregators', aggregator_registry.split_list(_AGGREGATORS.value)
   )
   attacks = _check_axis('attacks', named_spec.split_list(_ATTACKS.value))
   fractions = _parse_axis(

@@ -20,7 +20,9 @@ SETTINGS = types.MappingProxyType({
     'aggregator': tasks.Option(
         str,
         'How the server aggregates, NAME or NAME:OPTION=VALUE,...; one of '
-        f'{", ".join(aggregators.aggregator_names())}.',
+        f'{", ".join(aggregators.aggregator_names())}. Wrapped as in'
+        ' WRAPPER+NAME or WRAPPER:OPTION=VALUE+NAME; one of'
+        f' {", ".join(aggregators.wrapper_names())}.',
     ),
     'attack': tasks.Option(
         str,

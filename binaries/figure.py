@@ -68,7 +68,7 @@ def _draw(
       layout='constrained',
   )
   canvas.suptitle(comparison.title)
-  styles = _line_styles(comparison.aggregators)
+  styles = line_styles(comparison.aggregators)
   for i, (column, fraction, attacks) in enumerate(rows):
     axes = None
     for j, attack in enumerate(attacks):
@@ -115,7 +115,7 @@ def _plan_rows(
   return rows
 
 
-def _line_styles(aggregators: Sequence[str]) -> Dict[str, Dict[str, Any]]:
+def line_styles(aggregators: Sequence[str]) -> Dict[str, Dict[str, Any]]:
   """How the line of each aggregator looks."""
   styles = {}
   num_others = 0

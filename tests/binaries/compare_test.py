@@ -6,6 +6,7 @@ from matplotlib import image
 import pytest
 
 from binaries import csv_log
+from fedaot_tff.aggregators import registry
 from tests.binaries import programs
 
 _RESULTS_COLUMNS = [
@@ -60,6 +61,17 @@ def test_all_results_are_written(tmp_path):
   assert '\n| krum:num_byzantine=2 | ' in markdown
   assert '\nkrum:num_byzantine=2  ' in result.stdout
   assert f'See {tmp_path}/comparison.png' in result.stdout
+
+
+def test_all_stands_for_every_aggregator(tmp_path):
+  result = _compare(
+      tmp_path, '--aggregators=all,nnm+mean', '--attacks=none', '--rounds=1'
+  )
+  assert result.returncode == 0, result.stderr
+  assert [name for name, _, _ in _finished(tmp_path)] == [
+      *registry.aggregator_names(), 'nnm+mean',
+  ]
+  assert (tmp_path / 'runs' / 'mnist5k-nnm_mean-none-0.4-0').is_dir()
 
 
 def test_second_call_runs_nothing_and_tells_the_same(tmp_path):

@@ -79,8 +79,8 @@ def test_seeds_give_mean_and_sample_standard_deviation():
       )
   )
   assert comparison_lib.format_text(table) == """\
-Test accuracy in % after the last round (digits, 1 round, 2 seeds, 25% attackers); \
-mean ± standard deviation over the seeds
+Test accuracy in % after the last round (digits, 1 round, 2 seeds, 25% \
+attackers); mean ± standard deviation over the seeds
 
 aggregator        none    sign_flip      average
 ----------  ----------  -----------  -----------

@@ -3,8 +3,14 @@
 import subprocess
 import sys
 
+from absl.testing import flagsaver
 import pytest
 
+from binaries import application
+from binaries import compare
+from binaries import experiment
+from binaries import experiment_flags
+from binaries import train
 from tests.binaries import programs
 
 _PROGRAMS = ('train', 'compare')
@@ -53,7 +59,8 @@ def test_help_lists_the_flags_of_the_program(program, flags):
   for flag in (*common, *flags):
     assert f'\n  --{flag}: ' in result.stdout
   assert '\n  --[no]quiet: ' in result.stdout
-  assert 'python -m binaries.' in result.stdout
+  assert f'python -m binaries.{program} ' in result.stdout
+  assert 'Default: 30 (mnist5k)' in ' '.join(result.stdout.split())
 
 
 @pytest.mark.parametrize('program', _PROGRAMS)
@@ -66,6 +73,20 @@ def test_error_is_one_line(program):
   )
 
 
+def _read_error(program, argument, capsys) -> str:
+  """What a program says to a flag."""
+  with flagsaver.flagsaver():
+    try:
+      application._parse_flags([program.__name__, argument])
+      program.main()
+    except application.UserError as error:
+      return str(error)
+    except SystemExit:
+      return capsys.readouterr().err
+  raise AssertionError(f'{argument} is accepted.')
+
+
+@pytest.mark.parametrize('program', [train, compare])
 @pytest.mark.parametrize(
     'argument, message',
     [
@@ -80,6 +101,15 @@ def test_error_is_one_line(program):
         ('--evaluate_every=0', 'evaluate_every'),
         ('--round=3', 'Did you mean: rounds'),
         ('--output_dir=/proc/self/x', 'cannot write to the output folder'),
+    ],
+)
+def test_error_of_a_common_flag(program, argument, message, capsys):
+  assert message in _read_error(program, argument, capsys)
+
+
+@pytest.mark.parametrize(
+    'argument, message',
+    [
         ('--aggregator=nope', "unknown aggregator 'nope'; known: mean, "),
         ('--aggregator=krum:f=3', "'f'"),
         ('--attack=nope', "unknown attack 'nope'; known: none, "),
@@ -87,11 +117,8 @@ def test_error_is_one_line(program):
         ('--seed=-1', 'option `seed` must be at least 0, found -1.'),
     ],
 )
-def test_train_error_is_one_line(argument, message):
-  result = programs.run_fake('train', argument)
-  assert result.returncode == 1
-  (line,) = result.stderr.splitlines()
-  assert message in line
+def test_error_of_a_flag_of_train(argument, message, capsys):
+  assert message in _read_error(train, argument, capsys)
 
 
 @pytest.mark.parametrize(
@@ -101,15 +128,24 @@ def test_train_error_is_one_line(argument, message):
         ('--attacks=none,nope', "unknown attack 'nope'; known: none, "),
         ('--attacks=', 'flag --attacks is empty'),
         ('--aggregators=mean,krum,mean', "flag --aggregators has 'mean' twice"),
-        ('--byzantine_fractions=0.2,x', "could not convert string to float"),
+        ('--byzantine_fractions=0.2,x', 'could not convert string to float'),
         ('--byzantine_fractions=0.2,1', 'must be less than 1, found 1.0'),
-        ('--seeds=0,1.5', "flag --seeds=0,1.5: invalid literal for int()"),
+        ('--seeds=0,1.5', 'flag --seeds=0,1.5: invalid literal for int()'),
         ('--seeds=0,0', 'flag --seeds has 0 twice'),
         ('--seeds=', 'flag --seeds is empty'),
     ],
 )
-def test_compare_error_is_one_line(argument, message):
-  result = programs.run_fake('compare', argument)
-  assert result.returncode == 1
-  (line,) = result.stderr.splitlines()
-  assert message in line
+def test_error_of_a_flag_of_compare(argument, message, capsys):
+  assert message in _read_error(compare, argument, capsys)
+
+
+def test_flags_make_an_experiment():
+  with flagsaver.flagsaver():
+    application._parse_flags(['train', '--rounds=3', '--server_optimizer=yogi'])
+    made = experiment_flags.make_experiment(seed=4, attack='sign_flip')
+  assert made == experiment.Experiment(
+      task_options={'rounds': 3},
+      server_optimizer='yogi',
+      seed=4,
+      attack='sign_flip',
+  )

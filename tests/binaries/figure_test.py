@@ -144,7 +144,7 @@ def test_emphasis():
 def test_lines_of_many_aggregators_can_be_told_apart():
   names = ['fedaot', 'fedaot_no_holdout', 'fedaot_frozen', 'oracle']
   names += ['fedaot_no_holdout_frozen', *(f'baseline{i}' for i in range(14))]
-  styles = figure._line_styles(names)
+  styles = figure.line_styles(names)
   looks = {
       (s['color'], s.get('linestyle', 'solid'), s.get('marker'))
       for s in styles.values()

@@ -54,15 +54,6 @@ def test_data_attack_shares_the_process_and_update_attack_does_not(runner):
   assert _run(runner, _make_experiment()) == clean
 
 
-def test_seed_makes_a_difference(runner):
-  task_options = {'rounds': 1}
-  first, second = (
-      _run(runner, _make_experiment(seed=seed, task_options=task_options))
-      for seed in (1, 2)
-  )
-  assert first != second
-
-
 def _processes(runner, *experiments):
   """The learning processes that experiments are run with."""
   processes = []
@@ -104,7 +95,7 @@ def test_processes_are_shared_where_they_are_equal(settings, shared):
 
 def test_the_holdout_is_trained_on_like_a_client():
   experiment = _make_experiment(
-      aggregator='fedaot', task_options={'client_learning_rate': 0.25}
+      aggregator='fedaot', task_options={'client_epochs': 3}
   )
   with mock.patch.object(
       fed_avg, 'build_attacked_fed_avg', return_value=None
@@ -116,8 +107,8 @@ def test_the_holdout_is_trained_on_like_a_client():
   assert holdout.num_examples == tasks.TASKS['mnist5k'].defaults['holdout_size']
   assert holdout._client_optimizer is client_optimizer
   assert holdout._batch_size == 50
-  # About 3,900 examples over eight clients in batches of 50.
-  assert 8 <= holdout._num_steps <= 14
+  # 3,900 examples on eight clients, three times, in batches of 50.
+  assert 24 <= holdout._num_steps <= 42
 
 
 def test_missing_data_is_an_error(runner, tmp_path):
