@@ -115,7 +115,7 @@ def build_attacked_fed_avg(
       hold-out, a `ModelAwareFactory`, is handed the global model.
     update_poisoning: What attackers do to their updates; None for nothing.
     discard_attackers: Whether the attackers' updates get zero weight by the
-      ground truth: the oracle.
+      ground truth: the oracle. Needs an aggregator that heeds weights.
     client_weighting: What clients report as their weight. UNIFORM (default),
       as example counts are under the attackers' control.
     metrics_aggregator: See `build_fedaot_fed_avg`.
@@ -126,7 +126,8 @@ def build_attacked_fed_avg(
 
   Raises:
     TypeError: If an argument is of another kind.
-    ValueError: If the hold-out's model is not the one that is trained.
+    ValueError: If the hold-out's model is not the one that is trained, or
+      `discard_attackers` is set for an aggregator that does not heed weights.
   """
   if update_poisoning is not None and not isinstance(
       update_poisoning, attack.UpdatePoisoning
@@ -134,6 +135,19 @@ def build_attacked_fed_avg(
     raise TypeError(
         'update_poisoning must be an UpdatePoisoning or None; found'
         f' {type(update_poisoning).__name__}.'
+    )
+  if discard_attackers and isinstance(
+      model_aggregator,
+      (
+          tff.aggregators.UnweightedAggregationFactory,
+          model_aware.ModelAwareFactory,
+      ),
+  ):
+    raise ValueError(
+        'discard_attackers needs a model_aggregator that heeds weights, such as'
+        ' tff.aggregators.MeanFactory(); in'
+        f' {type(model_aggregator).__name__} attackers would count as zero'
+        ' updates.'
     )
   return _build_fed_avg(
       model_fn,

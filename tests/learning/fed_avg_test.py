@@ -377,6 +377,20 @@ def test_discard_attackers_is_the_mean_of_honest_clients(honest_updates):
   )
 
 
+@pytest.mark.parametrize(
+    'aggregator',
+    [
+        tff.aggregators.UnweightedMeanFactory(),
+        fedaot.FedAOTFactory(seed=_SEED),
+    ],
+    ids=['unweighted', 'fedaot'],
+)
+def test_discard_attackers_needs_an_aggregator_that_heeds_weights(aggregator):
+  with pytest.raises(ValueError, match='heeds weights') as error:
+    _attacked(aggregator, discard_attackers=True)
+  assert '\n' not in str(error.value)
+
+
 def test_fedaot_with_a_holdout_is_handed_the_model_and_resists():
   process = _attacked(
       fedaot.fedaot_factory(_holdout(), weighted=False, seed=_SEED),
