@@ -15,22 +15,43 @@ _tff_import.check_tff_installed()
 
 # Public name -> the module that defines it.
 _MODULE_OF = {
+    'adaptive_clipping_factory': 'fedaot_tff.aggregators.adaptive_clipping',
     'AGREEMENT_STATISTICS': 'fedaot_tff.aggregators.fedaot_equations',
-    'HOLDOUT_STATISTICS': 'fedaot_tff.aggregators.fedaot_equations',
-    'CoordinateMedianFactory': 'fedaot_tff.aggregators.coordinate_median',
-    'FedAOTConfig': 'fedaot_tff.aggregators.fedaot_config',
-    'FedAOTFactory': 'fedaot_tff.aggregators.fedaot',
-    'HoldOut': 'fedaot_tff.aggregators.holdout',
-    'KrumFactory': 'fedaot_tff.aggregators.krum',
-    'UnweightedFedAOTFactory': 'fedaot_tff.aggregators.fedaot',
+    'bucketing_factory': 'fedaot_tff.aggregators.bucketing',
     'build_attacked_fed_avg': 'fedaot_tff.learning.fed_avg',
     'build_fedaot_fed_avg': 'fedaot_tff.learning.fed_avg',
+    'bulyan_factory': 'fedaot_tff.aggregators.bulyan',
+    'centered_clipping_factory': 'fedaot_tff.aggregators.centered_clipping',
     'check_model': 'fedaot_tff.learning.model_mirror',
+    'coordinate_median_factory': 'fedaot_tff.aggregators.coordinate_median',
+    'divide_and_conquer_factory': 'fedaot_tff.aggregators.divide_and_conquer',
     'fedaot_factory': 'fedaot_tff.aggregators.fedaot',
-    'set_native_execution_context': (
-        'fedaot_tff.simulation.execution_context'
+    'FedAOTConfig': 'fedaot_tff.aggregators.fedaot_config',
+    'FedAOTFactory': 'fedaot_tff.aggregators.fedaot',
+    'flame_factory': 'fedaot_tff.aggregators.flame',
+    'fltrust_factory': 'fedaot_tff.aggregators.fltrust',
+    'foolsgold_factory': 'fedaot_tff.aggregators.foolsgold',
+    'geometric_median_factory': 'fedaot_tff.aggregators.geometric_median',
+    'HoldOut': 'fedaot_tff.aggregators.holdout',
+    'holdout_finetuned_mean_factory': (
+        'fedaot_tff.aggregators.holdout_finetuned_mean'
     ),
+    'HOLDOUT_STATISTICS': 'fedaot_tff.aggregators.fedaot_equations',
+    'krum_factory': 'fedaot_tff.aggregators.krum',
+    'median_norm_bounding_factory': (
+        'fedaot_tff.aggregators.median_norm_bounding'
+    ),
+    'minimum_diameter_averaging_factory': (
+        'fedaot_tff.aggregators.minimum_diameter_averaging'
+    ),
+    'nearest_neighbor_mixing_factory': (
+        'fedaot_tff.aggregators.nearest_neighbor_mixing'
+    ),
+    'set_native_execution_context': 'fedaot_tff.simulation.execution_context',
+    'sign_guard_factory': 'fedaot_tff.aggregators.sign_guard',
     'synchronize_model': 'fedaot_tff.learning.model_mirror',
+    'trimmed_mean_factory': 'fedaot_tff.aggregators.trimmed_mean',
+    'UnweightedFedAOTFactory': 'fedaot_tff.aggregators.fedaot',
 }
 
 __all__ = ('__version__', *sorted(_MODULE_OF))

@@ -3,7 +3,7 @@
 import collections
 import math
 import numbers
-from typing import Any, Dict, NamedTuple, Tuple, Union
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 
 import tensorflow as tf
 import tensorflow_federated as tff
@@ -111,7 +111,7 @@ def krum(
     is_finite: tf.Tensor,
     num_byzantine: tf.Tensor,
     *,
-    num_selected: int = 1,
+    num_selected: Optional[int] = 1,
     neighbors: str = 'published',
 ) -> KrumResult:
   """Averages the updates that lie closest to their nearest neighbors.
@@ -123,7 +123,7 @@ def krum(
     is_finite: A `[N]` bool tensor; the other rows are never selected and are
       nobody's neighbors, whatever they hold.
     num_byzantine: A scalar int32, f.
-    num_selected: m, how many updates to average.
+    num_selected: m, how many updates to average; None for n - f.
     neighbors: 'published' or 'byzfl'.
 
   Returns:
@@ -138,6 +138,8 @@ def krum(
       tf.maximum(num_neighbors, 1),
   )
   # Of equal scores the earlier row comes first; infinite ones come last.
+  if num_selected is None:
+    num_selected = tf.maximum(num_finite - num_byzantine, 1)
   num_selected = tf.minimum(num_selected, num_finite)
   selected = tf.argsort(scores, stable=True)[:num_selected]
   weight = tf.math.divide_no_nan(1.0, tf.cast(num_selected, tf.float32))
@@ -195,7 +197,7 @@ class KrumFactory(flat_updates.GatheringFactory):
       self,
       num_byzantine: Union[int, float],
       *,
-      num_selected: int = 1,
+      num_selected: Optional[int] = 1,
       neighbors: str = 'published',
   ):
     """Initializes `KrumFactory`.
@@ -204,32 +206,36 @@ class KrumFactory(flat_updates.GatheringFactory):
       num_byzantine: f, how many Byzantine clients to withstand: an int >= 0, or
         a float in [0, 1), the fraction of each round's cohort, rounded down.
       num_selected: m, how many updates to average; 1 is Krum, more multi-Krum.
+        None averages n - f, the most that the guarantee allows.
       neighbors: 'published' sums the distances to the n - f - 2 nearest
         neighbors as in the paper, 'byzfl' those to n - f - 1 as in the ByzFL
         library, for comparisons with it.
 
     Raises:
       TypeError: If `num_byzantine` is not a number or `num_selected` not an
-        int.
+        int or None.
       ValueError: If an argument is out of its range.
     """
     self._num_byzantine = check_num_byzantine(num_byzantine)
-    if isinstance(num_selected, bool) or not isinstance(
-        num_selected, numbers.Integral
-    ):
-      raise TypeError(
-          f'Expected `num_selected` to be an int, found {num_selected!r}.'
-      )
-    if num_selected < 1:
-      raise ValueError(
-          f'Expected `num_selected` to be 1 or more, found {num_selected!r}.'
-      )
+    if num_selected is not None:
+      if isinstance(num_selected, bool) or not isinstance(
+          num_selected, numbers.Integral
+      ):
+        raise TypeError(
+            'Expected `num_selected` to be an int or None, found'
+            f' {num_selected!r}.'
+        )
+      if num_selected < 1:
+        raise ValueError(
+            f'Expected `num_selected` to be 1 or more, found {num_selected!r}.'
+        )
+      num_selected = int(num_selected)
     if neighbors not in _NEIGHBOR_OFFSETS:
       raise ValueError(
           f'Expected `neighbors` to be one of {list(_NEIGHBOR_OFFSETS)}, '
           f'found {neighbors!r}.'
       )
-    self._num_selected = int(num_selected)
+    self._num_selected = num_selected
     self._neighbors = neighbors
 
   def rule(
@@ -313,7 +319,7 @@ def resolve_num_byzantine(
 def krum_factory(
     num_byzantine: Union[int, float],
     *,
-    num_selected: int = 1,
+    num_selected: Optional[int] = 1,
     neighbors: str = 'published',
     weighted: bool = False,
 ) -> tff.aggregators.AggregationFactory:

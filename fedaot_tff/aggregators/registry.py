@@ -128,7 +128,18 @@ def _frozen(create):
   )
 
 
+def _multi_krum(context, *inner, **options):
+  """Krum that averages n - f updates unless told otherwise."""
+  options.setdefault('num_selected', None)
+  return _rule('krum', takes_num_byzantine=True)(context, *inner, **options)
+
+
 _NUM_BYZANTINE = {'num_byzantine': named_spec.parse_count_or_fraction}
+_KRUM_OPTIONS = {
+    **_NUM_BYZANTINE,
+    'num_selected': named_spec.parse_positive_int,
+    'neighbors': named_spec.choice_parser('published', 'byzfl'),
+}
 
 # The constants of FedAOT that are single numbers.
 _CONSTANTS = {
@@ -153,14 +164,8 @@ _ENTRIES = {
     'trimmed_mean': _Entry(
         _rule('trimmed_mean', takes_num_byzantine=True), _NUM_BYZANTINE
     ),
-    'krum': _Entry(
-        _rule('krum', takes_num_byzantine=True),
-        {
-            **_NUM_BYZANTINE,
-            'num_selected': named_spec.parse_positive_int,
-            'neighbors': named_spec.choice_parser('published', 'byzfl'),
-        },
-    ),
+    'krum': _Entry(_rule('krum', takes_num_byzantine=True), _KRUM_OPTIONS),
+    'multi_krum': _Entry(_multi_krum, _KRUM_OPTIONS),
     'bulyan': _Entry(_rule('bulyan', takes_num_byzantine=True), _NUM_BYZANTINE),
     'geometric_median': _Entry(
         _rule('geometric_median'),

@@ -124,6 +124,17 @@ def test_by_hand():
   np.testing.assert_allclose(result.update, [4 / 3], rtol=1e-6)
   np.testing.assert_allclose(result.weights, [1 / 3, 1 / 3, 1 / 3, 0, 0])
 
+  # n - f = 4: all but the update of the largest score.
+  result = _krum(updates, 1, num_selected=None)
+  np.testing.assert_allclose(result.update, [3.5], rtol=1e-6)
+  np.testing.assert_allclose(result.weights, [0.25, 0.25, 0.25, 0, 0.25])
+  # A NaN lowers n, and at least one update is selected.
+  is_finite = [True, True, True, False, True]
+  result = _krum(updates, 1, is_finite, num_selected=None)
+  np.testing.assert_allclose(result.weights, [1 / 3, 1 / 3, 1 / 3, 0, 0])
+  result = _krum(updates, 9, num_selected=None)
+  assert np.count_nonzero(result.weights) == 1
+
 
 def test_number_of_neighbors_by_hand():
   # The pair at 0 and 0.1 wins with one neighbor, the middle 10 of the rest

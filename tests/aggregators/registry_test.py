@@ -26,6 +26,7 @@ _NAMES = (
     'coordinate_median',
     'trimmed_mean',
     'krum',
+    'multi_krum',
     'bulyan',
     'geometric_median',
     'centered_clipping',
@@ -133,6 +134,10 @@ def test_krum_takes_the_number_of_attackers_from_context_or_option():
         'krum:num_byzantine=0.3,num_selected=4,neighbors=byzfl'
     ).create(context)
     factory.assert_called_with(0.3, num_selected=4, neighbors='byzfl')
+    registry.get_aggregator('multi_krum').create(context)
+    factory.assert_called_with(0.4, num_selected=None)
+    registry.get_aggregator('multi_krum:num_selected=3').create(context)
+    factory.assert_called_with(0.4, num_selected=3)
 
 
 @pytest.mark.parametrize(
