@@ -47,7 +47,9 @@ def _make(
     checkout: pathlib.Path, *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess:
   # An outer make hands its command line down in these.
-  outer = ('MAKEFLAGS', 'MAKEOVERRIDES', 'MAKELEVEL', 'MFLAGS', 'PYTHON', 'VENV')
+  outer = (
+      'MAKEFLAGS', 'MAKEOVERRIDES', 'MAKELEVEL', 'MFLAGS', 'PYTHON', 'VENV'
+  )
   inherited = {k: v for k, v in os.environ.items() if k not in outer}
   return subprocess.run(
       ['make', 'PYTHON=./fake_python', *arguments],

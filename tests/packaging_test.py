@@ -101,7 +101,7 @@ def test_missing_tff_is_an_import_error_that_tells_what_to_do(module):
 
 def test_not_installed_tff_is_an_import_error():
   with mock.patch.object(importlib.util, 'find_spec', return_value=None):
-    with pytest.raises(ImportError, match='not installed; install it with: pip'):
+    with pytest.raises(ImportError, match='not installed; install it with:'):
       _tff_import.check_tff_installed()
 
 
@@ -177,7 +177,8 @@ def test_setup_requires_what_tff_requires():
       utils.canonicalize_name(requirement.name): requirement
       for requirement in _parse(_setup_arguments()['install_requires'])
   }
-  for requirement in _parse(importlib.metadata.requires('tensorflow-federated')):
+  requirements = importlib.metadata.requires('tensorflow-federated')
+  for requirement in _parse(requirements):
     name = utils.canonicalize_name(requirement.name)
     assert name in ours
     if name not in ('jax', 'jaxlib'):

@@ -212,7 +212,7 @@ class HoldOut:
   def loss_and_gradient(
       self, weights: Any, examples: tf.Tensor, *, training: bool = False
   ) -> Tuple[tf.Tensor, Any]:
-    """The loss and its gradient in `weights`; a weight unused has gradient 0."""
+    """Loss and its gradient in `weights`; an unused weight has gradient 0."""
     with tf.GradientTape() as tape:
       tape.watch(weights)
       loss = self.loss(weights, examples, training=training)
@@ -265,7 +265,7 @@ def _to_arrays(
   spec = _split_element(model.input_spec)
   batch_size = None
   if isinstance(dataset, tf.data.Dataset):
-    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+    if int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
       raise ValueError(
           'The hold-out repeats without end; give a tf.data.Dataset without'
           ' repeat().'

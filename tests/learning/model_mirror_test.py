@@ -128,7 +128,6 @@ def process():
   return _process(optimizer, optimizer)
 
 
-@pytest.mark.slow
 def test_mirror_equals_the_model_bit_for_bit_with_every_optimizer():
   exported = [name for name in dir(_optimizers) if name.startswith('build_')]
   assert {name[len('build_') :] for name in exported} <= set(_SERVER_OPTIMIZERS)

@@ -85,23 +85,14 @@ def _names(measurements):
     'build, weighted, wrap',
     [
         pytest.param(_unweighted, False, _zeroing, id='unweighted_zeroing'),
-        pytest.param(
-            _weighted,
-            True,
-            _clipping,
-            id='fed_avg_clipping',
-            marks=pytest.mark.slow,
-        ),
+        pytest.param(_weighted, True, _clipping, id='fed_avg_clipping'),
         pytest.param(
             _fed_prox,
             True,
             tff.learning.add_debug_measurements,
             id='prox_debug',
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
-            _mime_lite, True, None, id='mime_lite', marks=pytest.mark.slow
-        ),
+        pytest.param(_mime_lite, True, None, id='mime_lite'),
     ],
 )
 def test_runs_in_a_stock_builder(build, weighted, wrap, mode):
