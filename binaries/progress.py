@@ -35,7 +35,8 @@ class Progress:
     self._rounds_left_in_run = 0
     self._rounds_done = 0
     self._label = ''
-    self._start = self._last_line = time.monotonic()
+    self._first_round_end = None
+    self._last_line = time.monotonic()
     self._bar = None
     if not quiet and self._stream.isatty():
       self._bar = tqdm.tqdm(
@@ -59,6 +60,8 @@ class Progress:
     self._rounds_done += 1
     self._rounds_left -= 1
     self._rounds_left_in_run -= 1
+    if self._first_round_end is None:
+      self._first_round_end = time.monotonic()
     if self._bar is not None:
       self._bar.set_description_str(f'{self._label}: {text}', refresh=False)
       self._bar.update()
@@ -100,9 +103,10 @@ class Progress:
       print(f'{line}{self._time_left()}', file=self._stream, flush=True)
 
   def _time_left(self) -> str:
-    if not self._rounds_done or not self._rounds_left:
+    # The first round is no measure: imports and compilation come before it.
+    num_measured = self._rounds_done - 1
+    if num_measured < 1 or not self._rounds_left:
       return ''
-    seconds = (
-        (time.monotonic() - self._start) / self._rounds_done * self._rounds_left
-    )
+    elapsed = time.monotonic() - self._first_round_end
+    seconds = elapsed / num_measured * self._rounds_left
     return f' ({tqdm.tqdm.format_interval(seconds)} left)'
