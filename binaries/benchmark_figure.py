@@ -54,7 +54,10 @@ def save_figure(
     canvas = figure_lib.Figure(
         figsize=(
             len(rows[0]) * _PANEL_INCHES[0] + _LEGEND_INCHES,
-            len(rows) * _PANEL_INCHES[1],
+            max(
+                len(rows) * _PANEL_INCHES[1],
+                (len(aggregators) + 2) * figure.LEGEND_ENTRY_INCHES,
+            ),
         ),
         layout='constrained',
     )

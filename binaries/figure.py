@@ -24,6 +24,8 @@ _DASHES = ('solid', (0, (5, 1.5)), (0, (1.5, 1.2)))
 _MAX_PANELS_IN_ROW = 4
 _PANEL_INCHES = (3.5, 2.7)
 _LEGEND_INCHES = 2.3
+# Height of an entry of the legend.
+LEGEND_ENTRY_INCHES = 0.25
 _DOTS_PER_INCH = 150
 _MARKERS_ON_LINE = 7
 _LABELS = {
@@ -63,7 +65,10 @@ def _draw(
   canvas = figure.Figure(
       figsize=(
           num_columns * _PANEL_INCHES[0] + _LEGEND_INCHES,
-          len(rows) * _PANEL_INCHES[1] + 0.4,
+          max(
+              len(rows) * _PANEL_INCHES[1] + 0.4,
+              (len(comparison.aggregators) + 2) * LEGEND_ENTRY_INCHES,
+          ),
       ),
       layout='constrained',
   )

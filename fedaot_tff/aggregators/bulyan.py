@@ -185,7 +185,7 @@ class BulyanFactory(flat_updates.GatheringFactory):
       median of the selected updates.
 
   Cost with N clients and d coordinates: time O(N^2 d + theta N^2 log(N)) at the
-  server; memory `4 * N * d` bytes for the table of updates, about three times
+  server; memory `4 * N * d` bytes for the table of updates, about four times
   that while it is gathered, and `60 * N^2` bytes for distances. Updates are
   taken in float32, distances in float64.
 

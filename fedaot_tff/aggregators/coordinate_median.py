@@ -76,7 +76,7 @@ class CoordinateMedianFactory(flat_updates.GatheringFactory):
   more are left out; if none remains, the result is zero.
 
   Cost with N clients and d coordinates: time O(N d) on average at the server;
-  memory `4 * N * d` bytes for the table of updates, and about three times that
+  memory `4 * N * d` bytes for the table of updates, and about four times that
   while it is gathered. The median is taken in float32.
 
   The process has an empty state, and the measurement `num_non_finite` (int32),

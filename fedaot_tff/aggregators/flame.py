@@ -134,7 +134,7 @@ class FlameFactory(flat_updates.GatheringFactory):
 
   Cost with N clients and d coordinates: time O(N^2 d + N^3) at the server;
   memory `4 * N * d` bytes for the table of updates, twice that while averaging
-  and about three times while it is gathered, and about `40 * N^2` bytes for
+  and about four times while it is gathered, and about `40 * N^2` bytes for
   distances. Updates are taken in float32, cosines in float64.
 
   The state is the number of rounds so far, int64; the noise of a round depends

@@ -226,8 +226,10 @@ def create_gathering_process(
   """Creates an unweighted process from a rule on flat updates.
 
   Each client's update is flattened and gathered once, so that the server holds
-  a table of `4 * N * d` bytes, and about three times that while it is filled
-  (see `row_gather.federated_gather`).
+  a table of `4 * N * d` bytes, and about four times that while it is filled
+  (see `row_gather.federated_gather`). TFF's native executor frees the values of
+  a call late: over several rounds with N = 100 and d = 1e6 the worker's peak
+  was 17 times `4 * N * d` bytes, where that of a plain mean was 3.4 times.
 
   Args:
     value_type: The unplaced type of one client's update: a structure of float

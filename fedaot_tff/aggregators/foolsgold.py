@@ -136,7 +136,7 @@ class FoolsGoldFactory(flat_updates.GatheringFactory):
 
   Cost with N clients and d coordinates: time O(N^2 d) at the server; memory
   `4 * N * d` bytes for the table of updates, twice that while averaging and
-  about three times while it is gathered, and about `40 * N^2` bytes for
+  about four times while it is gathered, and about `40 * N^2` bytes for
   cosines. Updates are taken in float32, cosines in float64.
 
   The process has an empty state, and the measurements

@@ -225,7 +225,7 @@ class GeometricMedianFactory(flat_updates.GatheringFactory):
   Cost with N clients and d coordinates: time O(N^2 d) at the server for inner
   products, and O(N^2) for each iteration, as the iterates are known by their
   weights: each update is gathered, and read, once for all iterations. Memory
-  `4 * N * d` bytes for the table of updates, about three times that while it is
+  `4 * N * d` bytes for the table of updates, about four times that while it is
   gathered, and `40 * N^2` bytes for inner products and distances. Updates are
   taken in float32, inner products in float64.
 

@@ -181,7 +181,7 @@ class KrumFactory(flat_updates.GatheringFactory):
     * If fewer than m updates are finite, all of them are averaged.
 
   Cost with N clients and d coordinates: time O(N^2 d) at the server; memory
-  `4 * N * d` bytes for the table of updates, about three times that while it is
+  `4 * N * d` bytes for the table of updates, about four times that while it is
   gathered, and `40 * N^2` bytes for distances. Updates are taken in float32,
   distances in float64.
 

@@ -287,7 +287,7 @@ class MinimumDiameterAveragingFactory(flat_updates.GatheringFactory):
   Cost with N clients and d coordinates: time O(N^2 d) at the server, and for
   the search O(N^2) for each of at most 8192 candidates, f + 1 times for each of
   at most 2 log2(N) bisections; memory `4 * N * d` bytes for the table of
-  updates, about three times that while it is gathered, `40 * N^2` bytes for
+  updates, about four times that while it is gathered, `40 * N^2` bytes for
   distances, and up to 330 KB a client for the search. Updates are taken in
   float32, distances in float64.
 

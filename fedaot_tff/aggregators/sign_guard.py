@@ -228,7 +228,7 @@ class SignGuardFactory(flat_updates.GatheringFactory):
 
   Cost with N clients and d coordinates: time O(N d + N^2 T) at the server for T
   shifts, at most 300; memory `4 * N * d` bytes for the table of updates, twice
-  that while averaging and about three times while it is gathered, and about
+  that while averaging and about four times while it is gathered, and about
   `60 * N^2` bytes for clustering.
 
   The state is the number of rounds so far, int64; the coordinates of a round

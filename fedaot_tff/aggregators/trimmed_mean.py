@@ -130,7 +130,7 @@ class TrimmedMeanFactory(flat_updates.GatheringFactory):
       is the coordinate-wise median. The measurement `cohort_too_small` tells.
 
   Cost with N clients and d coordinates: time O(N d) on average at the server;
-  memory `4 * N * d` bytes for the table of updates, and about three times that
+  memory `4 * N * d` bytes for the table of updates, and about four times that
   while it is gathered. The mean is taken in float32.
 
   The process has an empty state, and the measurements
