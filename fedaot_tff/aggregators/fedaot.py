@@ -29,9 +29,9 @@ def fedaot_factory(
   that are not finite; no threshold is tuned to an attack.
 
   With a `holdout` the meta step lowers the loss of the updated model on clean
-  examples at the server, and any number of attackers is withstood as long as
-  some clients are honest. Without one it raises the agreement between rounds,
-  and the majority of the clients must be honest.
+  examples at the server, and a majority of attackers can be withstood. Without
+  one it raises the agreement between rounds, and the majority of the clients
+  must be honest.
 
   In hold-out mode the aggregator must know the global model. Its state mirrors
   it: the model starts at the hold-out model's initial weights, and each
