@@ -3,10 +3,12 @@
 Runs all combinations of --aggregators, --attacks, --byzantine_fractions and
 --seeds and writes the folder --output_dir as the runs finish:
 
-  results.csv     a row a run: the test accuracy after the last round, the means
-                  over the rounds of the attackers' share of the aggregation
-                  weights and of the AUROC of the weights as a detector of
-                  attackers, and the median seconds of a round
+  results.csv     a row a run: the test accuracy and the success rate of the
+                  attack after the last round, the means over the rounds of the
+                  attackers' share of the aggregation weights and of the AUROC
+                  of the weights as a detector of attackers, and the medians of
+                  the aggregate's deviation from the mean of the honest updates
+                  (relative to the norm of that mean) and of the seconds
   comparison.md   the table of accuracies that is also printed at the end
   comparison.png  accuracies, and weights on the attackers, by round
   settings.json   the settings that all runs share
@@ -36,8 +38,8 @@ from binaries import output_folder
 from binaries import progress as progress_lib
 from binaries import run_metrics
 from binaries import single_run
-from fedaot_tff import named_spec
 from fedaot_tff.aggregators import registry as aggregator_registry
+from fedaot_tff.attacks import registry as attack_registry
 
 _RESULTS_FILE = 'results.csv'
 _TABLES_FILE = 'comparison.md'
@@ -53,6 +55,7 @@ _RESULTS_COLUMNS = (
     'attack_success_rate',
     'attacker_weight',
     'detection_auroc',
+    'relative_deviation',
     'seconds_per_round',
 )
 
@@ -66,7 +69,8 @@ _AGGREGATORS = flags.DEFINE_string(
 _ATTACKS = flags.DEFINE_string(
     'attacks',
     'none,label_flip,sign_flip',
-    f'Comma-separated. {experiment_lib.SETTINGS["attack"].help}',
+    'Comma-separated; all stands for all without options.'
+    f' {experiment_lib.SETTINGS["attack"].help}',
 )
 _BYZANTINE_FRACTIONS = flags.DEFINE_list(
     'byzantine_fractions',
@@ -85,7 +89,7 @@ def main() -> int:
   aggregators = _check_axis(
       'aggregators', aggregator_registry.split_list(_AGGREGATORS.value)
   )
-  attacks = _check_axis('attacks', named_spec.split_list(_ATTACKS.value))
+  attacks = _check_axis('attacks', attack_registry.split_list(_ATTACKS.value))
   fractions = _parse_axis(
       'byzantine_fractions', float, _BYZANTINE_FRACTIONS.value
   )
@@ -235,7 +239,6 @@ def _make_result(
       'byzantine_fraction': experiment.byzantine_fraction,
       'seed': experiment.seed,
       'rounds': len(rows),
-      'attack_success_rate': None,
       **run_metrics.summarize(rows),
   }
 

@@ -3,14 +3,25 @@
 import dataclasses
 import math
 import statistics
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 # The name of a run in a comparison: aggregator, attack, fraction, seed.
 RunKey = Tuple[str, str, float, int]
 
 # How a table shows what there is no value for.
-_MISSING = '-'
-_AVERAGE = 'average'
+MISSING = '-'
+AVERAGE = 'average'
+# More attacks than this are the rows of a table instead of its columns.
+_MAX_COLUMNS = 8
 ORACLE = 'oracle'
 
 
@@ -39,7 +50,7 @@ class Comparison:
   @property
   def title(self) -> str:
     """Task, rounds and seeds."""
-    title = f'{self.task}, {_count(self.rounds, "round")}'
+    title = f'{self.task}, {count(self.rounds, "round")}'
     if len(self.seeds) > 1:
       title += f', {len(self.seeds)} seeds'
     return title
@@ -63,14 +74,14 @@ class Table(NamedTuple):
     title: What it shows.
     header: The names of the columns; the first is that of the row names.
     rows: For each row its name and its cells.
-    best: For each column the row that holds its best value, None if there is
-      none.
+    best: Row and column, from 0 and without the row names, of the best cell for
+      each attack and for the average, where there is one.
   """
 
   title: str
   header: List[str]
   rows: List[List[str]]
-  best: List[Optional[int]]
+  best: Set[Tuple[int, int]]
 
 
 def make_tables(comparison: Comparison) -> List[Table]:
@@ -80,8 +91,9 @@ def make_tables(comparison: Comparison) -> List[Table]:
     comparison: The results.
 
   Returns:
-    For each fraction of attackers a table of the final accuracies and, if an
-    aggregator measures its weights, one of the attackers' share of them.
+    For each fraction of attackers a table of the final accuracies; if an attack
+    has an aim of its own, one of how often it is reached; and if an aggregator
+    measures its weights, one of the attackers' share of them.
     Values are in percent: the mean over seeds and, for two seeds or more, the
     sample standard deviation.
   """
@@ -94,7 +106,7 @@ def make_tables(comparison: Comparison) -> List[Table]:
         _make_table(
             comparison,
             f'Test accuracy in % after the last round ({comparison.title},'
-            f' {_percent(fraction)}% attackers){over_seeds}',
+            f' {percent(fraction)}% attackers){over_seeds}',
             'test_accuracy',
             fraction,
             comparison.aggregators,
@@ -102,6 +114,30 @@ def make_tables(comparison: Comparison) -> List[Table]:
             best=max,
         )
     )
+    with_success_rate = [
+        attack
+        for attack in comparison.attacks
+        if any(
+            comparison.values(
+                'attack_success_rate', aggregator, attack, fraction
+            )
+            for aggregator in comparison.aggregators
+        )
+    ]
+    if with_success_rate:
+      tables.append(
+          _make_table(
+              comparison,
+              'Success rate of the attack in % after the last round'
+              f' ({comparison.title}, {percent(fraction)}%'
+              f' attackers){over_seeds}',
+              'attack_success_rate',
+              fraction,
+              comparison.aggregators,
+              with_success_rate,
+              best=min,
+          )
+      )
     weighing = [
         aggregator
         for aggregator in comparison.aggregators
@@ -116,7 +152,7 @@ def make_tables(comparison: Comparison) -> List[Table]:
           _make_table(
               comparison,
               'Weight on attackers in %, mean over the rounds (a plain mean'
-              f' gives {_percent(fraction)}){over_seeds}',
+              f' gives {percent(fraction)}){over_seeds}',
               'attacker_weight',
               fraction,
               weighing,
@@ -150,7 +186,7 @@ def format_markdown(table: Table) -> str:
     return f'| {" | ".join(cells)} |'
 
   def emphasize(row, column, cell):
-    return f'**{cell}**' if table.best[column] == row else cell
+    return f'**{cell}**' if (row, column) in table.best else cell
 
   header = [table.header[0], *table.header[1:]]
   rows = [
@@ -162,6 +198,21 @@ def format_markdown(table: Table) -> str:
   return f'{table.title}\n\n' + '\n'.join(map(format_line, lines)) + '\n'
 
 
+def average_over_attacks(
+    by_attack: Sequence[Mapping[int, float]]
+) -> Dict[int, float]:
+  """The means over attacks, by seed, of the seeds that have every attack.
+
+  Args:
+    by_attack: For each attack, of which there must be one, values by seed.
+  """
+  seeds = set(by_attack[0]).intersection(*by_attack[1:])
+  return {
+      seed: statistics.fmean(values[seed] for values in by_attack)
+      for seed in sorted(seeds)
+  }
+
+
 def _make_table(
     comparison: Comparison,
     title: str,
@@ -171,7 +222,10 @@ def _make_table(
     attacks: Sequence[str],
     best,
 ) -> Table:
-  """A row for each aggregator, a column for each attack and for their mean."""
+  """A row for each aggregator, a column for each attack and for their mean.
+
+  With many attacks it is turned, so that it still fits a page.
+  """
   rows, means = [], []
   for aggregator in aggregators:
     by_attack = [
@@ -179,33 +233,28 @@ def _make_table(
         for attack in attacks
     ]
     if len(attacks) > 1:
-      seeds = set(by_attack[0]).intersection(*by_attack[1:])
-      by_attack.append(
-          {
-              seed: statistics.fmean(values[seed] for values in by_attack)
-              for seed in seeds
-          }
-      )
+      by_attack.append(average_over_attacks(by_attack))
     rows.append([aggregator] + [_format_cell(v.values()) for v in by_attack])
     means.append(
         [statistics.fmean(v.values()) if v else math.nan for v in by_attack]
     )
-  header = ['aggregator', *attacks] + ([_AVERAGE] if len(attacks) > 1 else [])
-  return Table(
-      title,
-      header,
-      rows,
-      [
-          _find_best(best, aggregators, [row[j] for row in means])
-          for j in range(len(header) - 1)
-      ],
-  )
+  header = ['aggregator', *attacks] + ([AVERAGE] if len(attacks) > 1 else [])
+  found = [
+      _find_best(best, aggregators, [row[j] for row in means])
+      for j in range(len(header) - 1)
+  ]
+  positions = {(i, j) for j, i in enumerate(found) if i is not None}
+  if len(attacks) > _MAX_COLUMNS:
+    header, *rows = (list(column) for column in zip(header, *rows))
+    header[0] = 'attack'
+    positions = {(j, i) for i, j in positions}
+  return Table(title, header, rows, positions)
 
 
 def _format_cell(values) -> str:
   values = list(values)
   if not values:
-    return _MISSING
+    return MISSING
   cell = f'{100 * statistics.fmean(values):.1f}'
   if len(values) > 1:
     cell += f' ± {100 * statistics.stdev(values):.1f}'
@@ -224,9 +273,11 @@ def _find_best(
   return best(competing, key=lambda i: values[i], default=None)
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+  """As in '1 round' and '2 rounds'."""
   return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+  """A fraction in percent, without the sign."""
   return f'{100 * fraction:g}'

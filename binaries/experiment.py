@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import types
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 
 from fedaot_tff.aggregators import registry as aggregators
 from fedaot_tff.attacks import registry as attacks
@@ -42,6 +42,13 @@ SETTINGS = types.MappingProxyType({
         ' varies, as clients are drawn uniformly.',
         choices=('exact', 'random'),
     ),
+    'forged_examples': tasks.Option(
+        float,
+        'The number of examples that attackers claim to have. With it, honest'
+        ' clients report how many they have, and aggregators that heed counts'
+        ' weigh by them; by default all clients count the same.',
+        above=0,
+    ),
     'server_optimizer': tasks.Option(
         str,
         'What the server applies the aggregate with.',
@@ -77,6 +84,8 @@ class Experiment:
     attack: A name in the registry of attacks, with options.
     byzantine_fraction: The fraction of attackers, in [0, 1).
     byzantine_sampling: See `CohortSampler`.
+    forged_examples: The number of examples that attackers report; None if all
+      clients count the same.
     server_optimizer: 'sgd', 'adam' or 'yogi'.
     server_learning_rate: The server's learning rate.
     evaluate_every: The number of rounds from evaluation to evaluation.
@@ -89,6 +98,7 @@ class Experiment:
   attack: str = 'none'
   byzantine_fraction: float = 0.4
   byzantine_sampling: str = 'exact'
+  forged_examples: Optional[float] = None
   server_optimizer: str = 'sgd'
   server_learning_rate: float = 1.0
   evaluate_every: int = 1
@@ -102,7 +112,10 @@ class Experiment:
       ValueError: If a setting is not allowed.
     """
     for name, option in SETTINGS.items():
-      option.check(name, getattr(self, name))
+      value = getattr(self, name)
+      if value is None and getattr(Experiment, name) is None:
+        continue
+      option.check(name, value)
     if self.byzantine_fraction >= 1:
       raise ValueError(
           'option `byzantine_fraction` must be less than 1, found'

@@ -1,6 +1,7 @@
 """The figure of a comparison: accuracies and attackers' weights by round."""
 
 import pathlib
+import textwrap
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import matplotlib
@@ -24,6 +25,8 @@ _DASHES = ('solid', (0, (5, 1.5)), (0, (1.5, 1.2)))
 _MAX_PANELS_IN_ROW = 4
 _PANEL_INCHES = (3.5, 2.7)
 _LEGEND_INCHES = 2.3
+# What fits above a panel.
+_MAX_TITLE_LENGTH = 38
 # Height of an entry of the legend.
 LEGEND_ENTRY_INCHES = 0.25
 _DOTS_PER_INCH = 150
@@ -62,18 +65,10 @@ def _draw(
   """Draws the figure."""
   rows = _plan_rows(comparison, metrics)
   num_columns = max(len(attacks) for _, _, attacks in rows)
-  canvas = figure.Figure(
-      figsize=(
-          num_columns * _PANEL_INCHES[0] + _LEGEND_INCHES,
-          max(
-              len(rows) * _PANEL_INCHES[1] + 0.4,
-              (len(comparison.aggregators) + 2) * LEGEND_ENTRY_INCHES,
-          ),
-      ),
-      layout='constrained',
-  )
-  canvas.suptitle(comparison.title)
   styles = line_styles(comparison.aggregators)
+  canvas = make_canvas(
+      comparison.title, styles, num_rows=len(rows), num_columns=num_columns
+  )
   for i, (column, fraction, attacks) in enumerate(rows):
     axes = None
     for j, attack in enumerate(attacks):
@@ -82,14 +77,43 @@ def _draw(
       axes = canvas.add_subplot(
           len(rows), num_columns, i * num_columns + j + 1, sharey=axes
       )
-      _draw_panel(axes, comparison, metrics, styles, column, attack, fraction)
+      draw_panel(axes, comparison, metrics, styles, column, attack, fraction)
     if column == 'attacker_weight':
       # Room for the markers of lines at zero.
       axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
+  return canvas
+
+
+def make_canvas(
+    title: str,
+    styles: Mapping[str, Dict[str, Any]],
+    *,
+    num_rows: int,
+    num_columns: int,
+) -> figure.Figure:
+  """A figure with room for panels, and a legend of aggregators beside them.
+
+  Args:
+    title: The title.
+    styles: The styles of the lines by aggregator, as `line_styles` makes them.
+    num_rows: The number of rows of panels.
+    num_columns: The number of panels in a row.
+  """
+  canvas = figure.Figure(
+      figsize=(
+          num_columns * _PANEL_INCHES[0] + _LEGEND_INCHES,
+          max(
+              num_rows * _PANEL_INCHES[1] + 0.4,
+              (len(styles) + 2) * LEGEND_ENTRY_INCHES,
+          ),
+      ),
+      layout='constrained',
+  )
+  canvas.suptitle(title)
   canvas.legend(
       handles=[
-          lines.Line2D([], [], label=aggregator, **styles[aggregator])
-          for aggregator in comparison.aggregators
+          lines.Line2D([], [], label=aggregator, **style)
+          for aggregator, style in styles.items()
       ],
       loc='outside right upper',
       title='Aggregator',
@@ -111,7 +135,7 @@ def _plan_rows(
       attacks = comparison.attacks[start : start + _MAX_PANELS_IN_ROW]
       rows.append(('test_accuracy', fraction, attacks))
       if any(
-          row['attacker_weight']
+          row.get('attacker_weight')
           for key, run in metrics.items()
           if key[1] in attacks and key[1] != 'none' and key[2] == fraction
           for row in run
@@ -154,7 +178,7 @@ def line_styles(aggregators: Sequence[str]) -> Dict[str, Dict[str, Any]]:
   return styles
 
 
-def _draw_panel(
+def draw_panel(
     axes: Any,
     comparison: comparison_lib.Comparison,
     metrics: Mapping[comparison_lib.RunKey, RunMetrics],
@@ -163,11 +187,18 @@ def _draw_panel(
     attack: str,
     fraction: float,
 ) -> None:
-  """Draws a line an aggregator."""
-  title = 'no attackers'
-  if attack != 'none':
-    title = f'{attack}, {100 * fraction:g}% attackers'
-  axes.set_title(title, fontsize='medium')
+  """Draws a line an aggregator.
+
+  Args:
+    axes: The panel.
+    comparison: What was compared.
+    metrics: The metrics of the runs that have finished.
+    styles: The styles of the lines by aggregator.
+    column: What to draw by round: 'test_accuracy' or 'attacker_weight'.
+    attack: The attack.
+    fraction: The fraction of attackers.
+  """
+  axes.set_title(panel_title(attack, fraction), fontsize='medium')
   axes.set_xlabel('Round')
   axes.set_ylabel(_LABELS[column])
   margin = max(0.02 * comparison.rounds, 0.1)
@@ -175,10 +206,7 @@ def _draw_panel(
   axes.xaxis.set_major_locator(
       ticker.MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10])
   )
-  axes.grid(color='0.9')
-  axes.set_axisbelow(True)
-  for side in ('top', 'right'):
-    axes.spines[side].set_visible(False)
+  style_axes(axes)
   if column == 'attacker_weight':
     axes.axhline(
         100 * fraction, color='0.4', linewidth=1, linestyle=(0, (2, 2))
@@ -202,7 +230,7 @@ def _draw_panel(
         )
         if key in metrics
     ]
-    rounds, values = _read_curves(runs, column)
+    rounds, values = read_curves(runs, column)
     if not rounds.size:
       continue
     step = max(1, rounds.size // _MARKERS_ON_LINE)
@@ -225,7 +253,24 @@ def _draw_panel(
       )
 
 
-def _read_curves(
+def panel_title(attack: str, fraction: float) -> str:
+  """The title of a panel that shows an attack."""
+  if attack == 'none':
+    return 'no attackers'
+  return textwrap.fill(
+      f'{attack}, {100 * fraction:g}% attackers', _MAX_TITLE_LENGTH
+  )
+
+
+def style_axes(axes: Any) -> None:
+  """Gives a panel a light grid behind the lines, and no frame."""
+  axes.grid(color='0.9')
+  axes.set_axisbelow(True)
+  for side in ('top', 'right'):
+    axes.spines[side].set_visible(False)
+
+
+def read_curves(
     runs: Sequence[RunMetrics], column: str
 ) -> Tuple[np.ndarray, np.ndarray]:
   """The rounds [r] that have a value in all runs, and these in % [runs, r]."""
@@ -233,7 +278,7 @@ def _read_curves(
       {
           int(row['round']): 100 * float(row[column])
           for row in run
-          if row[column]
+          if row.get(column)
       }
       for run in runs
   ]

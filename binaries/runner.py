@@ -18,6 +18,8 @@ from fedaot_tff.simulation import training
 from tasks import registry as task_registry
 from tasks import task as task_lib
 
+_Evaluation = Callable[[Any], Dict[str, float]]
+
 _SERVER_OPTIMIZERS = {
     'sgd': tff.learning.optimizers.build_sgdm,
     'adam': tff.learning.optimizers.build_adam,
@@ -38,7 +40,8 @@ class Runner:
     execution_context.set_native_execution_context()
     self._task_key = None
     self._task: Optional[task_lib.Task] = None
-    self._evaluate: Optional[Callable[[Any], Any]] = None
+    self._evaluate: Optional[_Evaluation] = None
+    self._evaluate_success: Dict[str, Optional[_Evaluation]] = {}
     self._processes: Dict[Any, tff.learning.templates.LearningProcess] = {}
 
   def run(
@@ -78,7 +81,7 @@ class Runner:
         cohorts=cohorts,
         datasets=datasets,
         num_rounds=task.rounds,
-        evaluate=self._evaluate,
+        evaluate=self._evaluation(experiment, attack),
         evaluate_every=experiment.evaluate_every,
     )
 
@@ -90,9 +93,43 @@ class Runner:
       self._evaluate = evaluation.build_evaluation(
           self._task.model, self._task.test
       )
+      self._evaluate_success.clear()
       self._processes.clear()
       self._task_key = key
     return self._task
+
+  def _evaluation(
+      self, experiment: experiment_lib.Experiment, attack: attacks.Attack
+  ) -> _Evaluation:
+    """Test accuracy and loss, and the success rate of the attack if it has one."""
+    poisoning = attack.data_poisoning
+    if experiment.attack not in self._evaluate_success:
+      examples = None
+      if poisoning is not None:
+        examples = poisoning.success_examples(
+            self._task.test['x'],
+            self._task.test['y'],
+            num_classes=self._task.num_classes,
+        )
+      self._evaluate_success[experiment.attack] = (
+          None
+          if examples is None
+          else evaluation.build_evaluation(
+              self._task.model, dict(x=examples[0], y=examples[1])
+          )
+      )
+    evaluate_success = self._evaluate_success[experiment.attack]
+    if evaluate_success is None:
+      return self._evaluate
+
+    def evaluate(model_weights):
+      metrics = self._evaluate(model_weights)
+      metrics['attack_success_rate'] = evaluate_success(model_weights)[
+          'accuracy'
+      ]
+      return metrics
+
+    return evaluate
 
   def _learning_process(
       self,
@@ -106,6 +143,7 @@ class Runner:
         experiment.aggregator,
         None if update_poisoning is None else experiment.attack,
         experiment.byzantine_fraction,
+        experiment.forged_examples,
         experiment.server_optimizer,
         experiment.server_learning_rate,
     )
@@ -142,6 +180,11 @@ class Runner:
             )
         ),
         update_poisoning=update_poisoning,
+        forged_examples=experiment.forged_examples,
         discard_attackers=aggregator.discard_attackers,
+        seed=experiment.seed,
+        client_weighting=tff.learning.ClientWeighting.UNIFORM
+        if experiment.forged_examples is None
+        else tff.learning.ClientWeighting.NUM_EXAMPLES,
     )
     return self._processes[key]

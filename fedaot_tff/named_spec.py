@@ -126,6 +126,30 @@ def parse_positive_number(text: str) -> float:
   return number
 
 
+def parse_nonnegative_number(text: str) -> float:
+  """Parses a finite number of at least 0; a `Parser`."""
+  number = parse_number(text)
+  if number < 0:
+    raise ValueError(f'must not be negative; found {text!r}')
+  return number
+
+
+def parse_share(text: str) -> float:
+  """Parses a number in (0, 1]; a `Parser`."""
+  number = parse_positive_number(text)
+  if number > 1:
+    raise ValueError(f'must be at most 1; found {text!r}')
+  return number
+
+
+def parse_fraction(text: str) -> float:
+  """Parses a number in [0, 1); a `Parser`."""
+  number = parse_nonnegative_number(text)
+  if number >= 1:
+    raise ValueError(f'must be below 1; found {text!r}')
+  return number
+
+
 def parse_count_or_fraction(text: str) -> Union[int, float]:
   """Parses an integer of at least 0, or a fraction in [0, 1); a `Parser`.
 

@@ -1,11 +1,24 @@
-"""What an attack is: poisoned data, poisoned updates, or both."""
+"""What an attack is: poisoned data, poisoned updates, or both.
+
+What the attackers send depends on what they know. `OwnUpdatePoisoning` knows
+an attacker's own update, `CollusivePoisoning` all honest updates of the round
+and the global model, and an `UpdatePoisoning` of its own can try the defence
+itself, a `Defence`. The mathematics of an attack is a method on flat vectors.
+"""
 
 import abc
-from typing import Any, Callable
+import collections
+from typing import Any, Callable, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
+
+from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import row_gather
+
+# The index of a client that is no attacker.
+HONEST = -1
 
 
 class DataPoisoning(abc.ABC):
@@ -17,7 +30,12 @@ class DataPoisoning(abc.ABC):
 
   @abc.abstractmethod
   def poison(
-      self, dataset: tf.data.Dataset, num_classes: int, seed: int
+      self,
+      dataset: tf.data.Dataset,
+      *,
+      num_classes: int,
+      attacker_index: int,
+      seed: int,
   ) -> tf.data.Dataset:
     """The data that an attacker trains on.
 
@@ -25,20 +43,80 @@ class DataPoisoning(abc.ABC):
       dataset: Unbatched clean examples, `OrderedDict(x=..., y=...)` with an
         integer scalar `y` in [0, num_classes).
       num_classes: The number of classes C.
+      attacker_index: The number of the attacker among all attackers, from 0.
       seed: The attacker's own seed.
 
     Returns:
       A dataset of the same element type.
     """
 
+  def success_examples(
+      self, x: np.ndarray, y: np.ndarray, *, num_classes: int
+  ) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+    """What tells whether the attack succeeds, apart from the accuracy.
+
+    The attack success rate is the fraction of these examples that the model
+    classifies as the attacker wants.
+
+    Args:
+      x: Float [n, ...], the features of the clean test examples.
+      y: Integer [n], their true labels.
+      num_classes: The number of classes C.
+
+    Returns:
+      Features [m, ...] as the attacker would present them, and the classes [m]
+      that the attacker wants; None (default) if the attack only lowers the
+      accuracy.
+    """
+    del x, y, num_classes
+    return None
+
+
+class Defence(NamedTuple):
+  """The defence at hand, for attackers that know it.
+
+  Attributes:
+    state_type: The type of its state.
+    aggregate: Called inside a federated computation as `aggregate(state@SERVER,
+      updates@CLIENTS, attacker_index@CLIENTS, model@SERVER)`; returns the
+      aggregate at SERVER that the defence would make of these updates, with
+      equal example counts.
+  """
+
+  state_type: tff.Type
+  aggregate: Callable[[tff.Value, tff.Value, tff.Value, tff.Value], tff.Value]
+
+
+# The type of the state of a defence that nobody looks at.
+NO_DEFENCE_STATE = tff.StructWithPythonType([], tuple)
+
+
+class Context(NamedTuple):
+  """What an attack on the updates is made for.
+
+  Attributes:
+    seed: Fixes what the attackers draw at random; nonnegative, below 2^63.
+    defence: The defence at hand; None if it is not known.
+  """
+
+  seed: int = 0
+  defence: Optional[Defence] = None
+
+  @property
+  def defence_state_type(self) -> tff.Type:
+    """The type of the defence's state."""
+    return NO_DEFENCE_STATE if self.defence is None else self.defence.state_type
+
 
 class AdversaryProcess(tff.templates.MeasuredProcess):
   """A stateful process that turns the attackers' updates into poisoned ones.
 
   `initialize` has the type `( -> S@SERVER)`, `next` the type `(<S@SERVER,
-  V@CLIENTS, bool@CLIENTS> -> <state=S@SERVER, result=V@CLIENTS,
-  measurements=M@SERVER>)`, where the bool tells the attackers. The updates of
-  honest clients pass it bit for bit.
+  V@CLIENTS, int32@CLIENTS, V@SERVER, D@SERVER> -> <state=S@SERVER,
+  result=V@CLIENTS, measurements=M@SERVER>)`. Its arguments are the state, the
+  updates, the attackers' indices (`HONEST`, -1, tells honest clients), the
+  trainable weights of the global model and the state of the defence. The
+  updates of honest clients pass it bit for bit.
   """
 
   def __init__(
@@ -55,68 +133,454 @@ class AdversaryProcess(tff.templates.MeasuredProcess):
     """
     super().__init__(initialize_fn, next_fn, next_is_multi_arg=True)
     parameter = next_fn.type_signature.parameter
-    if len(parameter) != 3:
+    if len(parameter) != 5:
       raise TypeError(
-          'The next_fn of an adversary must take state, updates and attacker'
-          f' flags; found {parameter}.'
+          'The next_fn of an adversary must take state, updates, attacker'
+          ' indices, model and state of the defence; found'
+          f' {parameter.compact_representation()}.'
       )
-    flags = tff.FederatedType(np.bool_, tff.CLIENTS)
-    if not parameter[2].is_assignable_from(flags):
+    index_type = tff.FederatedType(np.int32, tff.CLIENTS)
+    if not parameter[2].is_assignable_from(index_type):
       raise TypeError(
           'The third argument of the next_fn of an adversary must be'
-          f' {flags}; found {parameter[2]}.'
+          f' {index_type}; found {parameter[2].compact_representation()}.'
       )
     result = next_fn.type_signature.result.result
     if not parameter[1].is_assignable_from(result):
       raise TypeError(
           'The result of the next_fn of an adversary must be of its updates'
-          f' type {parameter[1]}; found {result}.'
+          f' type {parameter[1].compact_representation()}; found'
+          f' {result.compact_representation()}.'
       )
+
+  @property
+  def knows_defence(self) -> bool:
+    """Whether it was made with a defence in its context."""
+    defence_state = self.next.type_signature.parameter[4].member
+    return not defence_state.is_assignable_from(NO_DEFENCE_STATE)
 
 
 class UpdatePoisoning(abc.ABC):
   """An attack through the updates that the attackers send."""
 
   @abc.abstractmethod
-  def create(self, value_type: tff.Type) -> AdversaryProcess:
-    """Creates the process for updates of `value_type`."""
+  def create(
+      self, value_type: tff.Type, context: Context = Context()
+  ) -> AdversaryProcess:
+    """Creates the process for updates of `value_type`.
+
+    Args:
+      value_type: The unplaced type of an update: a structure of float tensors
+        with static shapes, d floats in all.
+      context: What it is made for.
+
+    Returns:
+      An `AdversaryProcess`.
+    """
+
+
+class Attacker(NamedTuple):
+  """An attacker in a round, as the mathematics of an attack sees it.
+
+  Attributes:
+    index: Scalar int32, its number among all attackers, from 0.
+    seed: int32 [2], a seed of its own in this round for stateless draws.
+    round_num: Scalar int32, the round, from 1.
+    num_attackers: Scalar int32, the attackers in the cohort.
+    num_clients: Scalar int32, the size of the cohort.
+  """
+
+  index: tf.Tensor
+  seed: tf.Tensor
+  round_num: tf.Tensor
+  num_attackers: tf.Tensor
+  num_clients: tf.Tensor
 
 
 class OwnUpdatePoisoning(UpdatePoisoning):
-  """Poisons an attacker's update knowing nothing but this update."""
+  """An attack of which each attacker knows nothing but its own update."""
 
-  def __init__(self, poison_fn: Callable[[Any], Any]):
-    """Initializes `OwnUpdatePoisoning`.
+  @abc.abstractmethod
+  def poison(self, update: tf.Tensor, attacker: Attacker) -> tf.Tensor:
+    """What an attacker sends.
 
     Args:
-      poison_fn: A TensorFlow function from an update, a structure of tensors,
-        to one of the same type.
-    """
-    self._poison_fn = poison_fn
+      update: Float32 [d], the update that its training gave.
+      attacker: The attacker.
 
-  def create(self, value_type: tff.Type) -> AdversaryProcess:
-    """Creates the process, which has no state and no measurements."""
+    Returns:
+      Float32 [d].
+    """
+
+  def create(
+      self, value_type: tff.Type, context: Context = Context()
+  ) -> AdversaryProcess:
+    """Creates the process; its state is the number of rounds so far."""
+
+    @tff.tensorflow.computation
+    def initial_state():
+      return tf.constant(0, tf.int32)
+
+    @tff.tensorflow.computation(np.int32, np.int32, np.int32)
+    def start_round(state, num_attackers, num_clients):
+      return _Round(state + 1, num_attackers, num_clients)
+
+    @tff.tensorflow.computation(
+        value_type, np.int32, start_round.type_signature.result
+    )
+    def poison(update, index, this_round):
+      attacker = _attacker(context.seed, index, this_round)
+      return replace_if_attacker(
+          update, index, lambda flat: self.poison(flat, attacker)
+      )
 
     @tff.federated_computation
     def init_fn():
-      return tff.federated_value((), tff.SERVER)
-
-    @tff.tensorflow.computation(value_type, np.bool_)
-    def poison(update, is_byzantine):
-      return tf.cond(
-          is_byzantine, lambda: self._poison_fn(update), lambda: update
-      )
+      return tff.federated_eval(initial_state, tff.SERVER)
 
     @tff.federated_computation(
-        init_fn.type_signature.result,
-        tff.FederatedType(value_type, tff.CLIENTS),
-        tff.FederatedType(np.bool_, tff.CLIENTS),
+        init_fn.type_signature.result, *next_parameters(value_type, context)
     )
-    def next_fn(state, update, is_byzantine):
+    def next_fn(state, update, index, model, defence_state):
+      del model, defence_state
+      this_round = tff.federated_map(
+          start_round, (state, *_count_clients(index))
+      )
+      poisoned = tff.federated_map(
+          poison, (update, index, tff.federated_broadcast(this_round))
+      )
       return tff.templates.MeasuredProcessOutput(
-          state,
-          tff.federated_map(poison, (update, is_byzantine)),
-          tff.federated_value((), tff.SERVER),
+          this_round.round_num, poisoned, tff.federated_value((), tff.SERVER)
       )
 
     return AdversaryProcess(init_fn, next_fn)
+
+
+class HonestMoments(NamedTuple):
+  """Moments of the honest updates of a round, coordinate by coordinate.
+
+  Attributes:
+    mean: Float32 [d]; zero if there are no honest clients.
+    stddev: Float32 [d], the population standard deviation.
+  """
+
+  mean: tf.Tensor
+  stddev: tf.Tensor
+
+
+class Knowledge(NamedTuple):
+  """What colluding attackers know in a round.
+
+  Attributes:
+    honest: The honest updates: `HonestMoments`, or float32 [h, d] for attacks
+      that set `sees_table`. Updates with non-finite entries are left out.
+    num_honest: Scalar int32, the number h of honest updates.
+    num_attackers: Scalar int32, the number of attackers in the cohort.
+    round_num: Scalar int32, the round, from 1.
+    seed: int32 [2], a seed of the round for stateless draws.
+    model: Float32 [d], the trainable weights of the global model.
+    defence_state: The state of the defence, empty if it is not known.
+  """
+
+  honest: Union[HonestMoments, tf.Tensor]
+  num_honest: tf.Tensor
+  num_attackers: tf.Tensor
+  round_num: tf.Tensor
+  seed: tf.Tensor
+  model: tf.Tensor
+  defence_state: Any = ()
+
+
+class CollusivePoisoning(UpdatePoisoning):
+  """An attack of which all attackers know the honest updates of the round.
+
+  The attackers agree on one vector. Mean and standard deviation of the honest
+  updates cost two sums; an attack that must see them one by one sets
+  `sees_table` and costs a gather.
+
+  Attributes:
+    sees_table: Whether `Knowledge.honest` is the table of the honest updates.
+  """
+
+  sees_table = False
+
+  def initial_state(self, num_coordinates: int) -> Any:
+    """What the attackers remember before the first round; nothing by default.
+
+    Args:
+      num_coordinates: The number d of floats of an update.
+
+    Returns:
+      A structure of tensors.
+    """
+    del num_coordinates
+    return ()
+
+  @abc.abstractmethod
+  def agree(
+      self, knowledge: Knowledge, state: Any
+  ) -> Tuple[tf.Tensor, Any]:
+    """What the attackers agree on in a round.
+
+    Args:
+      knowledge: What they know.
+      state: What they remember.
+
+    Returns:
+      A vector, float32 [d], and the new state.
+    """
+
+  def send(self, vector: tf.Tensor, attacker: Attacker) -> tf.Tensor:
+    """What one of them makes of the vector; by default it is sent as it is.
+
+    Args:
+      vector: Float32 [d].
+      attacker: The attacker.
+
+    Returns:
+      Float32 [d].
+    """
+    del attacker
+    return vector
+
+  def create(
+      self, value_type: tff.Type, context: Context = Context()
+  ) -> AdversaryProcess:
+    """Creates the process; its state is the round and what is remembered."""
+    num_coordinates = flat_updates.num_coordinates(value_type)
+
+    @tff.tensorflow.computation
+    def initial_state():
+      return tf.constant(0, tf.int32), self.initial_state(num_coordinates)
+
+    @tff.federated_computation
+    def init_fn():
+      return tff.federated_eval(initial_state, tff.SERVER)
+
+    @tff.federated_computation(
+        init_fn.type_signature.result, *next_parameters(value_type, context)
+    )
+    def next_fn(state, update, index, model, defence_state):
+      if self.sees_table:
+        observed = gather_clients(update, index)
+        read = honest_table
+      else:
+        observed = sum_moments(update, index)
+        read = read_moments
+
+      @tff.tensorflow.computation(
+          state.type_signature.member,
+          observed.type_signature.member,
+          model.type_signature.member,
+          context.defence_state_type,
+          np.int32,
+          np.int32,
+      )
+      def agree(
+          state, observed, model, defence_state, num_attackers, num_clients
+      ):
+        last_round, memory = state
+        honest, num_honest = read(observed)
+        this_round = _Round(last_round + 1, num_attackers, num_clients)
+        vector, new_memory = self.agree(
+            Knowledge(
+                honest=honest,
+                num_honest=num_honest,
+                num_attackers=num_attackers,
+                round_num=this_round.round_num,
+                seed=_round_seed(context.seed, this_round.round_num),
+                model=flat_updates.flatten(model),
+                defence_state=defence_state,
+            ),
+            memory,
+        )
+        vector = tf.ensure_shape(vector, [num_coordinates])
+        return (
+            (this_round.round_num, new_memory),
+            collections.OrderedDict(vector=vector, this_round=this_round),
+        )
+
+      new_state, agreed = tff.federated_map(
+          agree,
+          (state, observed, model, defence_state, *_count_clients(index)),
+      )
+
+      @tff.tensorflow.computation(
+          value_type, np.int32, agreed.type_signature.member
+      )
+      def send(update, index, agreed):
+        attacker = _attacker(context.seed, index, agreed['this_round'])
+        return replace_if_attacker(
+            update, index, lambda _: self.send(agreed['vector'], attacker)
+        )
+
+      poisoned = tff.federated_map(
+          send, (update, index, tff.federated_broadcast(agreed))
+      )
+      return tff.templates.MeasuredProcessOutput(
+          new_state, poisoned, tff.federated_value((), tff.SERVER)
+      )
+
+    return AdversaryProcess(init_fn, next_fn)
+
+
+def next_parameters(
+    value_type: tff.Type, context: Context
+) -> Tuple[tff.Type, ...]:
+  """The types of the arguments of an adversary's `next` after the state."""
+  return (
+      tff.FederatedType(value_type, tff.CLIENTS),
+      tff.FederatedType(np.int32, tff.CLIENTS),
+      tff.FederatedType(value_type, tff.SERVER),
+      tff.FederatedType(context.defence_state_type, tff.SERVER),
+  )
+
+
+def replace_if_attacker(
+    update: Any, index: tf.Tensor, poison_fn: Callable[[tf.Tensor], tf.Tensor]
+) -> Any:
+  """An honest client's update as it is, an attacker's poisoned.
+
+  Args:
+    update: A structure of float tensors, d floats in all.
+    index: Scalar int32, the attacker's index or `HONEST`.
+    poison_fn: From the flat update, float32 [d], to another. It is traced in a
+      branch that honest clients do not take.
+
+  Returns:
+    A structure like `update`.
+  """
+
+  def poisoned():
+    return flat_updates.unflatten(
+        poison_fn(flat_updates.flatten(update)), update
+    )
+
+  return tf.cond(index >= 0, poisoned, lambda: update)
+
+
+def sum_moments(update: tff.Value, index: tff.Value) -> tff.Value:
+  """Sums what mean and standard deviation of the honest updates are made of.
+
+  Args:
+    update: The updates, placed at CLIENTS.
+    index: Scalar int32, the attackers' indices, placed at CLIENTS.
+
+  Returns:
+    What `read_moments` takes, placed at SERVER.
+  """
+
+  @tff.tensorflow.computation(
+      update.type_signature.member, index.type_signature.member
+  )
+  def to_terms(update, index):
+    flat = flat_updates.flatten(update)
+    counts = tf.logical_and(index < 0, flat_updates.is_finite_update(flat))
+    # In float64 the difference of two close sums keeps the digits of a float32.
+    flat = tf.where(counts, tf.cast(flat, tf.float64), 0.0)
+    return collections.OrderedDict(
+        total=flat, squares=flat * flat, count=tf.cast(counts, tf.int32)
+    )
+
+  return tff.federated_sum(tff.federated_map(to_terms, (update, index)))
+
+
+def read_moments(sums: Any) -> Tuple[HonestMoments, tf.Tensor]:
+  """Mean, standard deviation and number of the honest updates.
+
+  Args:
+    sums: What `sum_moments` returns.
+
+  Returns:
+    The `HonestMoments` and a scalar int32.
+  """
+  count = tf.cast(sums['count'], tf.float64)
+  mean = tf.math.divide_no_nan(sums['total'], count)
+  variance = tf.math.divide_no_nan(sums['squares'], count) - mean * mean
+  stddev = tf.sqrt(tf.maximum(variance, 0.0))
+  return (
+      HonestMoments(tf.cast(mean, tf.float32), tf.cast(stddev, tf.float32)),
+      sums['count'],
+  )
+
+
+def gather_clients(update: tff.Value, index: tff.Value) -> tff.Value:
+  """Gathers the flat updates of all clients.
+
+  Args:
+    update: The updates, placed at CLIENTS.
+    index: Scalar int32, the attackers' indices, placed at CLIENTS.
+
+  Returns:
+    An `OrderedDict` of `update`, float32 [N, d], zero where it is not finite,
+    and `counts`, bool [N], true for finite updates of honest clients; placed at
+    SERVER.
+  """
+
+  @tff.tensorflow.computation(
+      update.type_signature.member, index.type_signature.member
+  )
+  def to_row(update, index):
+    flat = flat_updates.flatten(update)
+    is_finite = flat_updates.is_finite_update(flat)
+    return collections.OrderedDict(
+        update=tf.where(is_finite, flat, 0.0),
+        counts=tf.logical_and(index < 0, is_finite),
+    )
+
+  return row_gather.federated_gather(
+      tff.federated_map(to_row, (update, index))
+  )
+
+
+def honest_table(table: Any) -> Tuple[tf.Tensor, tf.Tensor]:
+  """The honest updates and their number.
+
+  Args:
+    table: What `gather_clients` returns.
+
+  Returns:
+    Float32 [h, d] and a scalar int32, h.
+  """
+  honest = tf.boolean_mask(table['update'], table['counts'])
+  return honest, tf.shape(honest)[0]
+
+
+class _Round(NamedTuple):
+  """What all attackers know of a round."""
+
+  round_num: tf.Tensor
+  num_attackers: tf.Tensor
+  num_clients: tf.Tensor
+
+
+def _count_clients(index: tff.Value) -> Tuple[tff.Value, tff.Value]:
+  """The numbers of attackers and of clients in the cohort, at SERVER."""
+
+  @tff.tensorflow.computation(np.int32)
+  def to_counts(index):
+    return tf.cast(index >= 0, tf.int32), tf.constant(1, tf.int32)
+
+  counts = tff.federated_sum(tff.federated_map(to_counts, index))
+  return counts[0], counts[1]
+
+
+def _round_seed(seed: int, round_num: tf.Tensor) -> tf.Tensor:
+  """A seed [2] of the round."""
+  halves = tf.constant([seed % 2**31, seed >> 31], tf.int64)
+  return tf.random.experimental.stateless_fold_in(
+      tf.bitcast(tf.cast(halves, tf.uint32), tf.int32), round_num
+  )
+
+
+def _attacker(seed: int, index: tf.Tensor, this_round: _Round) -> Attacker:
+  """The attacker with its seed of the round."""
+  return Attacker(
+      index=index,
+      seed=tf.random.experimental.stateless_fold_in(
+          _round_seed(seed, this_round.round_num), index
+      ),
+      round_num=this_round.round_num,
+      num_attackers=this_round.num_attackers,
+      num_clients=this_round.num_clients,
+  )

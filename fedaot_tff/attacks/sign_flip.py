@@ -1,11 +1,9 @@
 """Sign flipping: the attackers send their update reversed and enlarged."""
 
-import math
-from typing import Any
-
 import tensorflow as tf
 
 from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import checks
 
 
 class SignFlip(attack.OwnUpdatePoisoning):
@@ -26,14 +24,9 @@ class SignFlip(attack.OwnUpdatePoisoning):
       TypeError: If `scale` is not a number.
       ValueError: If it is not positive and finite.
     """
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-      raise TypeError(f'scale must be a number; found {scale!r}.')
-    if not (scale > 0 and math.isfinite(scale)):
-      raise ValueError(f'scale must be positive and finite; found {scale!r}.')
+    self._scale = checks.check_positive('scale', scale)
 
-    def poison(update: Any) -> Any:
-      return tf.nest.map_structure(
-          lambda t: t * tf.cast(-scale, t.dtype), update
-      )
-
-    super().__init__(poison)
+  def poison(self, update: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
+    """See `OwnUpdatePoisoning.poison`."""
+    del attacker
+    return -self._scale * update

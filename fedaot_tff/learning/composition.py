@@ -8,12 +8,13 @@ that it needs no mirror of it.
 """
 
 import collections
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import model_aware
 from fedaot_tff.attacks import attack
 
@@ -47,8 +48,9 @@ def compose_learning_process(
     ],
     model_finalizer: tff.learning.templates.FinalizerProcess,
     *,
+    attacker_indices: bool = False,
     adversary: Optional[attack.AdversaryProcess] = None,
-    attacker_flags: bool = False,
+    forged_examples: Optional[float] = None,
     discard_attackers: bool = False,
 ) -> tff.learning.templates.LearningProcess:
   """Composes processes into a learning process.
@@ -60,36 +62,44 @@ def compose_learning_process(
     model_update_aggregator: A weighted `tff.templates.AggregationProcess`, or a
       `ModelAwareRound`, which is handed the global model.
     model_finalizer: Applies the aggregate to the model.
-    adversary: Poisons the attackers' updates; needs `attacker_flags`.
-    attacker_flags: Whether a client's data is an `OrderedDict(is_byzantine=bool
-      scalar, dataset=...)` instead of the dataset alone.
+    attacker_indices: Whether a client's data is an `OrderedDict(
+      attacker_index=int32 scalar, dataset=...)` instead of the dataset alone.
+      The index is -1 for honest clients.
+    adversary: Poisons the attackers' updates; needs `attacker_indices`. Made
+      with the `defence_of` this aggregator or with none in its context.
+    forged_examples: What attackers report as their weight, whatever they have;
+      None for the truth. Needs `attacker_indices`.
     discard_attackers: Whether the attackers' updates get zero weight by the
       simulation's ground truth: the oracle, an upper bound for the defences.
-      Needs `attacker_flags` and an aggregator that heeds weights.
+      Needs `attacker_indices` and an aggregator that heeds weights.
 
   Returns:
     A `tff.learning.templates.LearningProcess` with a `LearningState`. Its
     metrics are an OrderedDict of those of `distributor`, `client_work`,
-    `adversary`, `aggregator` and `finalizer`.
+    `adversary`, `aggregator` and `finalizer`. With `attacker_indices` there is
+    also `honest_mean`, an OrderedDict of `norm`, the Euclidean norm of the mean
+    of the honest clients' finite updates by their true weights, and `distance`,
+    that of the aggregate from it.
 
   Raises:
-    ValueError: If `adversary` or `discard_attackers` is given without
-      `attacker_flags`.
+    ValueError: If `adversary`, `forged_examples` or `discard_attackers` is
+      given without `attacker_indices`.
   """
-  if (adversary is not None or discard_attackers) and not attacker_flags:
+  if not attacker_indices and (
+      adversary is not None or forged_examples is not None or discard_attackers
+  ):
     raise ValueError(
-        'adversary and discard_attackers need attacker_flags=True, as they must'
-        ' know who the attackers are.'
+        'adversary, forged_examples and discard_attackers need'
+        ' attacker_indices=True, as they must know who the attackers are.'
     )
   hands_model_over = isinstance(
       model_update_aggregator, model_aware.ModelAwareRound
   )
   dataset_type = client_work.next.type_signature.parameter[2]
-  update_type = client_work.next.type_signature.result.result.member
-  if attacker_flags:
+  if attacker_indices:
     client_data_type = tff.FederatedType(
         collections.OrderedDict(
-            is_byzantine=np.bool_, dataset=dataset_type.member
+            attacker_index=np.int32, dataset=dataset_type.member
         ),
         tff.CLIENTS,
     )
@@ -117,15 +127,6 @@ def compose_learning_process(
         )
     )
 
-  @tff.tensorflow.computation(
-      update_type.update, update_type.update_weight, np.bool_
-  )
-  def discard(update, weight, is_byzantine):
-    # Both: a zero weight alone would let a NaN through.
-    zeros = tf.nest.map_structure(tf.zeros_like, update)
-    kept = tf.cond(is_byzantine, lambda: zeros, lambda: update)
-    return kept, tf.where(is_byzantine, tf.zeros_like(weight), weight)
-
   @tff.federated_computation(init_fn.type_signature.result, client_data_type)
   def next_fn(state, client_data):
     distributed = model_weights_distributor.next(
@@ -134,21 +135,31 @@ def compose_learning_process(
     worked = client_work.next(
         state.client_work,
         distributed.result,
-        client_data.dataset if attacker_flags else client_data,
+        client_data.dataset if attacker_indices else client_data,
     )
     update, weight = worked.result.update, worked.result.update_weight
     adversary_state = state.adversary
     adversary_measurements = tff.federated_value((), tff.SERVER)
+    if forged_examples is not None:
+      weight = _forge_weights(
+          weight, client_data.attacker_index, forged_examples
+      )
     if adversary is not None:
       poisoned = adversary.next(
-          state.adversary, update, client_data.is_byzantine
+          state.adversary,
+          update,
+          client_data.attacker_index,
+          state.global_model_weights.trainable,
+          state.aggregator
+          if adversary.knows_defence
+          else tff.federated_value((), tff.SERVER),
       )
       adversary_state = poisoned.state
       update = poisoned.result
       adversary_measurements = poisoned.measurements
     if discard_attackers:
-      update, weight = tff.federated_map(
-          discard, (update, weight, client_data.is_byzantine)
+      update, weight = _discard_attackers(
+          update, weight, client_data.attacker_index
       )
     if hands_model_over:
       weighed = model_update_aggregator.weigh(
@@ -173,6 +184,17 @@ def compose_learning_process(
     else:
       aggregator_state = aggregated.state
       aggregator_measurements = aggregated.measurements
+    measurements = collections.OrderedDict(
+        distributor=distributed.measurements,
+        client_work=worked.measurements,
+        adversary=adversary_measurements,
+        aggregator=aggregator_measurements,
+        finalizer=finalized.measurements,
+    )
+    if attacker_indices:
+      measurements['honest_mean'] = _compare_with_honest_mean(
+          aggregate, worked.result, client_data.attacker_index
+      )
     return tff.learning.templates.LearningProcessOutput(
         tff.federated_zip(
             LearningState(
@@ -184,15 +206,7 @@ def compose_learning_process(
                 finalized.state,
             )
         ),
-        tff.federated_zip(
-            collections.OrderedDict(
-                distributor=distributed.measurements,
-                client_work=worked.measurements,
-                adversary=adversary_measurements,
-                aggregator=aggregator_measurements,
-                finalizer=finalized.measurements,
-            )
-        ),
+        tff.federated_zip(measurements),
     )
 
   state_type = init_fn.type_signature.result.member
@@ -231,3 +245,107 @@ def compose_learning_process(
       get_hparams_fn=get_hparams,
       set_hparams_fn=set_hparams,
   )
+
+
+def defence_of(
+    aggregator: Union[
+        tff.templates.AggregationProcess, model_aware.ModelAwareRound
+    ],
+    *,
+    update_weight_type: tff.Type,
+    discard_attackers: bool = False,
+) -> attack.Defence:
+  """What an attacker that knows the defence can try its updates on.
+
+  Args:
+    aggregator: As `compose_learning_process` takes it.
+    update_weight_type: The unplaced type of the clients' weights.
+    discard_attackers: As `compose_learning_process` takes it.
+
+  Returns:
+    The `attack.Defence`. The state that a trial gives is dropped.
+  """
+  hands_model_over = isinstance(aggregator, model_aware.ModelAwareRound)
+  state_type = aggregator.initialize.type_signature.result
+  if not hands_model_over:
+    state_type = state_type.member
+
+  @tff.tensorflow.computation(np.int32)
+  def equal_weight(index):
+    del index
+    return tf.ones([], update_weight_type.dtype)
+
+  def aggregate(state, update, index, model):
+    weight = tff.federated_map(equal_weight, index)
+    if discard_attackers:
+      update, weight = _discard_attackers(update, weight, index)
+    if hands_model_over:
+      return aggregator.weigh(state, update, weight, model=model).result
+    return aggregator.next(state, update, weight).result
+
+  return attack.Defence(state_type, aggregate)
+
+
+def _forge_weights(
+    weight: tff.Value, index: tff.Value, forged: float
+) -> tff.Value:
+  """Lets the attackers report another weight."""
+
+  @tff.tensorflow.computation(
+      weight.type_signature.member, index.type_signature.member
+  )
+  def forge(weight, index):
+    return tf.where(index >= 0, tf.cast(forged, weight.dtype), weight)
+
+  return tff.federated_map(forge, (weight, index))
+
+
+def _discard_attackers(
+    update: tff.Value, weight: tff.Value, index: tff.Value
+) -> Tuple[tff.Value, tff.Value]:
+  """Gives the attackers zero updates of zero weight."""
+
+  @tff.tensorflow.computation(
+      update.type_signature.member,
+      weight.type_signature.member,
+      index.type_signature.member,
+  )
+  def discard(update, weight, index):
+    # Both: a zero weight alone would let a NaN through.
+    zeros = tf.nest.map_structure(tf.zeros_like, update)
+    kept = tf.cond(index >= 0, lambda: zeros, lambda: update)
+    return kept, tf.where(index >= 0, tf.zeros_like(weight), weight)
+
+  kept = tff.federated_map(discard, (update, weight, index))
+  return kept[0], kept[1]
+
+
+def _compare_with_honest_mean(
+    aggregate: tff.Value, client_result: tff.Value, index: tff.Value
+) -> tff.Value:
+  """The measurement `honest_mean`."""
+
+  @tff.tensorflow.computation(
+      client_result.type_signature.member, index.type_signature.member
+  )
+  def to_terms(client_result, index):
+    flat = flat_updates.flatten(client_result.update)
+    counts = tf.logical_and(index < 0, flat_updates.is_finite_update(flat))
+    weight = tf.where(
+        counts, tf.cast(client_result.update_weight, tf.float32), 0.0
+    )
+    return tf.where(counts, weight * flat, 0.0), weight
+
+  sums = tff.federated_sum(tff.federated_map(to_terms, (client_result, index)))
+
+  @tff.tensorflow.computation(
+      aggregate.type_signature.member, sums.type_signature.member
+  )
+  def compare(aggregate, sums):
+    mean = tf.math.divide_no_nan(sums[0], sums[1])
+    return collections.OrderedDict(
+        norm=tf.norm(mean),
+        distance=tf.norm(flat_updates.flatten(aggregate) - mean),
+    )
+
+  return tff.federated_map(compare, (aggregate, sums))

@@ -8,15 +8,19 @@ import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import fedaot
 from fedaot_tff.aggregators import fedaot_config
+from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import model_aware
 from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import checks
 from fedaot_tff.learning import composition
 
 ModelFn = Union[
     Callable[[], tff.learning.models.VariableModel],
     tff.learning.models.FunctionalModel,
 ]
+# The clients' weights, as TFF's client work reports them.
+_WEIGHT_TYPE = tff.TensorType(np.float32)
 
 
 def build_fedaot_fed_avg(
@@ -92,7 +96,9 @@ def build_attacked_fed_avg(
     *,
     model_aggregator: tff.aggregators.AggregationFactory,
     update_poisoning: Optional[attack.UpdatePoisoning] = None,
+    forged_examples: Optional[float] = None,
     discard_attackers: bool = False,
+    seed: int = 0,
     client_weighting: tff.learning.ClientWeighting = (
         tff.learning.ClientWeighting.UNIFORM
     ),
@@ -103,8 +109,9 @@ def build_attacked_fed_avg(
 ) -> tff.learning.templates.LearningProcess:
   """Builds federated averaging in which some clients are attackers.
 
-  A client's data is an `OrderedDict(is_byzantine=bool, dataset=...)`. Attacks
-  on the data are made in the dataset; attacks on the update happen between the
+  A client's data is an `OrderedDict(attacker_index=int32, dataset=...)`, where
+  the index is -1 for an honest client and else the number of the attacker, from
+  0. Attacks on the data are made in the dataset; attacks on the update happen between the
   client's work and the aggregator. Every aggregator sees the same updates.
 
   Args:
@@ -114,8 +121,11 @@ def build_attacked_fed_avg(
     model_aggregator: A weighted or unweighted factory. One that works with a
       hold-out, a `ModelAwareFactory`, is handed the global model.
     update_poisoning: What attackers do to their updates; None for nothing.
+    forged_examples: The weight that attackers report, positive; None for the
+      truth. Of effect only if `client_weighting` and the aggregator heed it.
     discard_attackers: Whether the attackers' updates get zero weight by the
       ground truth: the oracle. Needs an aggregator that heeds weights.
+    seed: Fixes what attackers draw at random; nonnegative, below 2^63.
     client_weighting: What clients report as their weight. UNIFORM (default),
       as example counts are under the attackers' control.
     metrics_aggregator: See `build_fedaot_fed_avg`.
@@ -136,6 +146,8 @@ def build_attacked_fed_avg(
         'update_poisoning must be an UpdatePoisoning or None; found'
         f' {type(update_poisoning).__name__}.'
     )
+  if forged_examples is not None:
+    forged_examples = checks.check_positive('forged_examples', forged_examples)
   if discard_attackers and isinstance(
       model_aggregator,
       (
@@ -157,9 +169,11 @@ def build_attacked_fed_avg(
       client_weighting=client_weighting,
       metrics_aggregator=metrics_aggregator,
       loop_implementation=loop_implementation,
-      attacker_flags=True,
+      attacker_indices=True,
       update_poisoning=update_poisoning,
+      forged_examples=forged_examples,
       discard_attackers=discard_attackers,
+      seed=flat_updates.check_seed(seed),
   )
 
 
@@ -175,9 +189,11 @@ def _build_fed_avg(
     model_distributor: Optional[
         tff.learning.templates.DistributionProcess
     ] = None,
-    attacker_flags: bool = False,
+    attacker_indices: bool = False,
     update_poisoning: Optional[attack.UpdatePoisoning] = None,
+    forged_examples: Optional[float] = None,
     discard_attackers: bool = False,
+    seed: int = 0,
 ) -> tff.learning.templates.LearningProcess:
   """Federated averaging as both public builders make it."""
   if server_optimizer_fn is None:
@@ -218,17 +234,29 @@ def _build_fed_avg(
   finalizer = tff.learning.templates.build_apply_optimizer_finalizer(
       server_optimizer_fn, weights_type
   )
+  aggregator = _create_aggregator(model_aggregator, weights_type.trainable)
   adversary = None
   if update_poisoning is not None:
-    adversary = update_poisoning.create(weights_type.trainable)
+    adversary = update_poisoning.create(
+        weights_type.trainable,
+        attack.Context(
+            seed=seed,
+            defence=composition.defence_of(
+                aggregator,
+                update_weight_type=_WEIGHT_TYPE,
+                discard_attackers=discard_attackers,
+            ),
+        ),
+    )
   return composition.compose_learning_process(
       initial_weights,
       model_distributor,
       client_work,
-      _create_aggregator(model_aggregator, weights_type.trainable),
+      aggregator,
       finalizer,
+      attacker_indices=attacker_indices,
       adversary=adversary,
-      attacker_flags=attacker_flags,
+      forged_examples=forged_examples,
       discard_attackers=discard_attackers,
   )
 
@@ -270,9 +298,8 @@ def _create_aggregator(
     factory: tff.aggregators.AggregationFactory, value_type: tff.Type
 ):
   """A weighted process, or a `ModelAwareRound`."""
-  weight_type = tff.TensorType(np.float32)
   if isinstance(factory, model_aware.ModelAwareFactory) and factory.wants_model:
-    return factory.create_round(value_type, weight_type)
+    return factory.create_round(value_type, _WEIGHT_TYPE)
   if isinstance(factory, tff.aggregators.UnweightedAggregationFactory):
     factory = tff.aggregators.as_weighted_aggregator(factory)
   if not isinstance(factory, tff.aggregators.WeightedAggregationFactory):
@@ -280,4 +307,4 @@ def _create_aggregator(
         'model_aggregator must be a tff.aggregators.AggregationFactory; found'
         f' {type(factory).__name__}.'
     )
-  return factory.create(value_type, weight_type)
+  return factory.create(value_type, _WEIGHT_TYPE)

@@ -91,7 +91,7 @@ class ClientDatasets:
       round_num: The round, from 1.
 
     Returns:
-      For each client an `OrderedDict(is_byzantine=np.bool_,
+      For each client an `OrderedDict(attacker_index=np.int32,
       dataset=tf.data.Dataset)`, as `build_attacked_fed_avg` takes them. A
       dataset that is iterated in this process once more is in another order;
       a computation always sees the first.
@@ -101,10 +101,10 @@ class ClientDatasets:
     """
     return [
         collections.OrderedDict(
-            is_byzantine=np.bool_(is_byzantine),
-            dataset=self._training_data(client_id, is_byzantine, round_num),
+            attacker_index=np.int32(attacker_index),
+            dataset=self._training_data(client_id, attacker_index, round_num),
         )
-        for client_id, is_byzantine in zip(*cohort)
+        for client_id, attacker_index in zip(*cohort)
     ]
 
   def mean_num_batches(self) -> int:
@@ -116,19 +116,19 @@ class ClientDatasets:
     rng = seeding.generator(self._seed, seeding.Purpose.CLIENT_SIZES)
     client_ids = rng.permutation(sorted(self._positions))
     sizes = np.array([
-        self._examples(client_id, False).cardinality().numpy()
+        self._examples(client_id, attack.HONEST).cardinality().numpy()
         for client_id in map(str, client_ids[:_MAX_COUNTED_CLIENTS])
     ])
     batches = np.ceil(self._client_epochs * sizes / self._batch_size)
     return round(float(np.mean(batches)))
 
   def _training_data(
-      self, client_id: str, is_byzantine: bool, round_num: int
+      self, client_id: str, attacker_index: int, round_num: int
   ) -> tf.data.Dataset:
     """Shuffled, repeated and batched examples."""
     if client_id not in self._positions:
       raise ValueError(f'client_data has no client {client_id!r}.')
-    examples = self._examples(client_id, is_byzantine)
+    examples = self._examples(client_id, attacker_index)
     seeds = seeding.generator(
         self._seed,
         seeding.Purpose.EXAMPLE_ORDER,
@@ -151,14 +151,14 @@ class ClientDatasets:
         variant, examples.element_spec
     ).batch(self._batch_size)
 
-  def _examples(self, client_id: str, is_byzantine: bool) -> tf.data.Dataset:
+  def _examples(self, client_id: str, attacker_index: int) -> tf.data.Dataset:
     """A client's unbatched examples, in memory."""
-    poisoned = is_byzantine and self._data_poisoning is not None
+    poisoned = attacker_index >= 0 and self._data_poisoning is not None
     key = (client_id, poisoned)
     if key not in self._cache:
       dataset = self._client_data.create_tf_dataset_for_client(client_id)
       if poisoned:
-        dataset = self._poison(client_id, dataset)
+        dataset = self._poison(client_id, attacker_index, dataset)
       arrays = _to_arrays(client_id, dataset)
       self._cache[key] = (
           _without_optimization(tf.data.Dataset.from_tensor_slices(arrays)),
@@ -172,14 +172,17 @@ class ClientDatasets:
     return self._cache[key][0]
 
   def _poison(
-      self, client_id: str, dataset: tf.data.Dataset
+      self, client_id: str, attacker_index: int, dataset: tf.data.Dataset
   ) -> tf.data.Dataset:
     """The attacker's data, or an error if the attack changes its type."""
     rng = seeding.generator(
         self._seed, seeding.Purpose.POISONING, self._positions[client_id]
     )
     poisoned = self._data_poisoning.poison(
-        dataset, self._num_classes, int(rng.integers(2**31))
+        dataset,
+        num_classes=self._num_classes,
+        attacker_index=attacker_index,
+        seed=int(rng.integers(2**31)),
     )
     if poisoned.element_spec != dataset.element_spec:
       raise ValueError(

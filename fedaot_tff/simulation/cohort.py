@@ -15,11 +15,17 @@ class Cohort(NamedTuple):
 
   Attributes:
     client_ids: Their ids, in the order in which they are given to the process.
-    is_byzantine: Whether each of them is an attacker.
+    attacker_index: For each of them its number among all attackers, from 0 in
+      the order of their ids, or -1 for an honest client.
   """
 
   client_ids: Tuple[str, ...]
-  is_byzantine: Tuple[bool, ...]
+  attacker_index: Tuple[int, ...]
+
+  @property
+  def is_byzantine(self) -> Tuple[bool, ...]:
+    """Whether each of them is an attacker."""
+    return tuple(index >= 0 for index in self.attacker_index)
 
 
 class CohortSampler:
@@ -108,9 +114,14 @@ class CohortSampler:
               rng.permutation(self._honest)[: self._cohort_size - cut],
           ])
       )
+    attacker_index = np.where(
+        np.isin(chosen, self._attackers),
+        np.searchsorted(self._attackers, chosen),
+        -1,
+    )
     return Cohort(
         tuple(self._client_ids[i] for i in chosen),
-        tuple(np.isin(chosen, self._attackers).tolist()),
+        tuple(attacker_index.tolist()),
     )
 
 

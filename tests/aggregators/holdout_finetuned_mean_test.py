@@ -148,7 +148,7 @@ def test_learning_process_trains_on_the_holdout_after_averaging():
       model_aggregator=tff.aggregators.MeanFactory(),
   )
   clients = [
-      collections.OrderedDict(is_byzantine=False, dataset=dataset)
+      collections.OrderedDict(attacker_index=np.int32(-1), dataset=dataset)
       for dataset in small_problem.client_datasets()
   ]
   models = []

@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_federated as tff
 
 from fedaot_tff.attacks import attack
 from fedaot_tff.attacks import registry
@@ -54,9 +53,35 @@ def test_makes_poisonings(name):
   assert bool(does_something) == (name != 'none')
 
 
-@pytest.mark.parametrize('name', ['none', 'label_flip', 'sign_flip'])
-def test_has_no_success_rate(name):
-  assert not registry.get_attack(name).has_success_rate
+def test_success_rates():
+  with_success_rate = {
+      name
+      for name in registry.attack_names()
+      if registry.get_attack(name).has_success_rate
+  }
+  assert with_success_rate == {
+      'label_swap',
+      'backdoor',
+      'distributed_backdoor',
+      'model_replacement',
+      'noise_backdoor',
+      'swap_scaling',
+  }
+  x, y = np.zeros([4, 6, 6, 1], np.float32), np.arange(4)
+  for name in registry.attack_names():
+    poisoning = registry.get_attack(name).data_poisoning
+    if poisoning is not None:
+      found = poisoning.success_examples(x, y, num_classes=4)
+      assert (found is not None) == (name in with_success_rate), name
+
+
+def test_all_stands_for_all_attacks():
+  assert registry.split_list('all') == registry.attack_names()
+  assert registry.split_list('none, alie:z=1.5 ,backdoor:size=2,target=1') == (
+      'none',
+      'alie:z=1.5',
+      'backdoor:size=2,target=1',
+  )
 
 
 def test_label_flip_poisons_data_only():
@@ -65,25 +90,68 @@ def test_label_flip_poisons_data_only():
   clean = tf.data.Dataset.from_tensor_slices(
       collections.OrderedDict(x=np.zeros([3, 1]), y=np.array([0, 1, 4]))
   )
-  poisoned = found.data_poisoning.poison(clean, 5, 0)
+  poisoned = found.data_poisoning.poison(
+      clean, num_classes=5, attacker_index=0, seed=0
+  )
   assert [int(e['y']) for e in poisoned] == [4, 3, 0]
 
 
+def _attacker():
+  return attack.Attacker(
+      index=tf.constant(1),
+      seed=tf.constant([1, 2]),
+      round_num=tf.constant(1),
+      num_attackers=tf.constant(2),
+      num_clients=tf.constant(10),
+  )
+
+
 @pytest.mark.parametrize(
-    'text, scale', [('sign_flip', 3.0), ('sign_flip:scale=0.5', 0.5)]
+    'text, expected',
+    [
+        ('sign_flip', [-3.0, -6.0]),
+        ('sign_flip:scale=0.5', [-0.5, -1.0]),
+        ('scaling', [10.0, 20.0]),
+        ('scaling:factor=2', [2.0, 4.0]),
+        ('swap_scaling:factor=7,first=1,second=3', [7.0, 14.0]),
+        ('model_replacement', [5.0, 10.0]),
+        ('model_replacement:boost=3,target=2', [3.0, 6.0]),
+        ('noise_backdoor:boost=4,noise_scale=2', [4.0, 8.0]),
+        ('zero', [0.0, 0.0]),
+    ],
 )
-def test_sign_flip_poisons_updates_only(text, scale):
-  found = registry.get_attack(text)
-  assert found.data_poisoning is None
-  process = found.update_poisoning.create(tff.TensorType(np.float32, [2]))
-  output = process.next(
-      process.initialize(),
-      [np.array([1, 2], np.float32), np.array([3, 4], np.float32)],
-      [True, False],
+def test_options_reach_the_updates(text, expected):
+  sent = registry.get_attack(text).update_poisoning.poison(
+      tf.constant([1.0, 2.0]), _attacker()
   )
-  np.testing.assert_allclose(
-      output.result, [[-scale, -2 * scale], [3, 4]], rtol=1e-6
-  )
+  np.testing.assert_allclose(sent, expected, rtol=1e-6)
+
+
+def _options():
+  """An allowed value for every option of every attack."""
+  values = {
+      'mode': 'agreement',
+      'direction': 'sign',
+      'attacks': 'alie/ipm',
+      'attack': 'min_max',
+      'first': '0',
+      'second': '1',
+      'fraction': '0.5',
+      'memory': '0.5',
+  }
+  for name in registry.attack_names():
+    options = registry.get_attack(name).known_options
+    if options:
+      if name == 'mimic':
+        values = {**values, 'target': 'first'}
+      yield name, ','.join(f'{key}={values.get(key, 2)}' for key in options)
+
+
+@pytest.mark.parametrize('name, options', list(_options()))
+def test_every_option_is_one_of_the_attack(name, options):
+  found = registry.get_attack(f'{name}:{options}')
+  assert found.data_poisoning or found.update_poisoning
+  assert len(found.options) == options.count('=')
 
 
 @pytest.mark.parametrize(
@@ -91,12 +159,22 @@ def test_sign_flip_poisons_updates_only(text, scale):
     [
         (
             'flip',
-            "unknown attack 'flip'; known: none, label_flip, sign_flip",
+            "unknown attack 'flip'; known: none, label_flip,",
         ),
         ('none:scale=1', "attack 'none' has no option 'scale'; known: none"),
         (
             'sign_flip:scale=-1',
             "option 'scale' of attack 'sign_flip' must be positive; found '-1'",
+        ),
+        (
+            'switching:attacks=alie/label_flip',
+            "option 'attacks' of attack 'switching' must be an attack on"
+            ' updates alone, one of gaussian_noise, sign_flip,',
+        ),
+        (
+            'intermittent:attack=backdoor',
+            "option 'attack' of attack 'intermittent' must be an attack on"
+            ' updates alone',
         ),
     ],
 )

@@ -20,7 +20,12 @@ def _make_comparison(results, **axes):
 def _results(values, column='test_accuracy'):
   """Results by (aggregator, attack, fraction, seed) from one column."""
   return {
-      key: {'test_accuracy': '', 'attacker_weight': '', column: repr(value)}
+      key: {
+          'test_accuracy': '',
+          'attack_success_rate': '',
+          'attacker_weight': '',
+          column: repr(value),
+      }
       for key, value in values.items()
   }
 
@@ -101,13 +106,13 @@ def test_missing_runs_are_shown_as_missing():
       ['mean', '60.0 ± 14.1', '30.0', '50.0'],
       ['fedaot', '-', '-', '-'],
   ]
-  assert table.best == [0, 0, 0]
+  assert table.best == {(0, 0), (0, 1), (0, 2)}
 
 
 def test_nothing_finished():
   (table,) = comparison_lib.make_tables(_make_comparison({}))
   assert {cell for row in table.rows for cell in row[1:]} == {'-'}
-  assert table.best == [None, None, None]
+  assert table.best == set()
 
 
 def test_one_attack_has_no_average():
@@ -116,6 +121,49 @@ def test_one_attack_has_no_average():
   )
   assert table.header == ['aggregator', 'sign_flip']
   assert table.rows[1] == ['fedaot', '89.5']
+
+
+def test_many_attacks_are_the_rows():
+  attacks = tuple('abcdefghi')
+  results = _results({
+      ('fedaot' if attack == 'c' else 'mean', attack, 0.4, 0): 0.5
+      for attack in attacks
+  })
+  (table,) = comparison_lib.make_tables(
+      _make_comparison(
+          results, aggregators=('mean', 'fedaot'), attacks=attacks
+      )
+  )
+  assert table.header == ['attack', 'mean', 'fedaot']
+  assert [row[0] for row in table.rows] == [*attacks, 'average']
+  assert table.rows[1:3] == [['b', '50.0', '-'], ['c', '-', '50.0']]
+  assert table.best == {(i, int(i == 2)) for i in range(9)}
+
+
+def test_success_rates_of_the_attacks_that_have_one():
+  results = _results(
+      {
+          ('mean', 'backdoor', 0.4, 0): 0.995,
+          ('fedaot', 'backdoor', 0.4, 0): 0.02,
+      },
+      column='attack_success_rate',
+  )
+  _, table = comparison_lib.make_tables(
+      _make_comparison(
+          results,
+          aggregators=('mean', 'fedaot'),
+          attacks=('sign_flip', 'backdoor'),
+      )
+  )
+  assert comparison_lib.format_markdown(table) == """\
+Success rate of the attack in % after the last round (digits, 30 rounds, 40% \
+attackers)
+
+| aggregator | backdoor |
+| --- | ---: |
+| mean | 99.5 |
+| fedaot | **2.0** |
+"""
 
 
 def test_each_fraction_has_a_table():

@@ -51,7 +51,10 @@ class FakeRunner:
       yield types.SimpleNamespace(
           round_num=round_num,
           seconds=time.monotonic() % 1,
-          metrics={'aggregator': ()},
+          metrics={
+              'aggregator': (),
+              'honest_mean': {'norm': 1.0, 'distance': 0.5},
+          },
           model_is_finite=(
               os.environ.get('FAKE_NOT_FINITE') != aggregator or round_num < 2
           ),

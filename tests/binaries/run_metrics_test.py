@@ -6,11 +6,14 @@ import types
 from binaries import run_metrics
 
 
+_HONEST_MEAN = {'norm': 2.0, 'distance': 0.5}
+
+
 def _make_record(**fields):
   defaults = dict(
       round_num=3,
       seconds=0.123456,
-      metrics={'aggregator': ()},
+      metrics={'aggregator': (), 'honest_mean': _HONEST_MEAN},
       model_is_finite=True,
       num_attackers=4,
       attacker_weight=None,
@@ -38,8 +41,12 @@ def test_row_of_an_aggregator_with_measurements():
   )
   row = run_metrics.make_row(
       _make_record(
-          metrics={'aggregator': measurements},
-          evaluation={'accuracy': 0.5, 'loss': 1.5},
+          metrics={'aggregator': measurements, 'honest_mean': _HONEST_MEAN},
+          evaluation={
+              'accuracy': 0.5,
+              'loss': 1.5,
+              'attack_success_rate': 0.125,
+          },
           attacker_weight=0.25,
           detection_auroc=0.75,
       )
@@ -47,6 +54,9 @@ def test_row_of_an_aggregator_with_measurements():
   assert tuple(row) == run_metrics.COLUMNS
   assert row['test_accuracy'] == 0.5
   assert row['test_loss'] == 1.5
+  assert row['attack_success_rate'] == 0.125
+  assert row['honest_mean_norm'] == 2.0
+  assert row['honest_mean_distance'] == 0.5
   assert row['attacker_weight'] == 0.25
   assert row['detection_auroc'] == 0.75
   assert row['effective_clients'] == 7.5
@@ -60,7 +70,15 @@ def test_times_are_the_last_columns():
 
 
 def _make_rows(**columns):
-  names = ('test_accuracy', 'attacker_weight', 'detection_auroc', 'seconds')
+  names = (
+      'test_accuracy',
+      'attack_success_rate',
+      'attacker_weight',
+      'detection_auroc',
+      'honest_mean_norm',
+      'honest_mean_distance',
+      'seconds',
+  )
   num_rows = len(next(iter(columns.values())))
   return [
       {name: columns.get(name, [None] * num_rows)[i] for name in names}
@@ -72,11 +90,16 @@ def test_summary():
   rows = _make_rows(
       test_accuracy=[None, 0.9, 0.8],
       attacker_weight=[0.5, None, 0.25],
+      attack_success_rate=[None, 0.1, 0.2],
+      honest_mean_norm=[2.0, 0.0, 1.0],
+      honest_mean_distance=[1.0, 3.0, 4.0],
       seconds=[9.0, 1.0, 2.0],
   )
   assert run_metrics.summarize(rows) == {
       'test_accuracy': 0.8,
+      'attack_success_rate': 0.2,
       'attacker_weight': 0.375,
       'detection_auroc': None,
+      'relative_deviation': 2.25,
       'seconds_per_round': 2.0,
   }

@@ -28,35 +28,34 @@ _WEIGHTS_TYPE = tff.to_type(
 class _Counting(attack.UpdatePoisoning):
   """Sends zeros, counts its rounds and tells the number of attackers."""
 
-  def create(self, value_type):
+  def create(self, value_type, context=attack.Context()):
 
     @tff.federated_computation
     def init_fn():
       return tff.federated_value(0, tff.SERVER)
 
-    @tff.tensorflow.computation(value_type, np.bool_)
-    def poison(update, is_byzantine):
-      zeros = tf.nest.map_structure(tf.zeros_like, update)
-      return tf.cond(is_byzantine, lambda: zeros, lambda: update)
+    @tff.tensorflow.computation(value_type, np.int32)
+    def poison(update, index):
+      return attack.replace_if_attacker(update, index, tf.zeros_like)
 
     @tff.tensorflow.computation(np.int32)
     def increment(state):
       return state + 1
 
-    @tff.tensorflow.computation(np.bool_)
-    def to_int(is_byzantine):
-      return tf.cast(is_byzantine, tf.int32)
+    @tff.tensorflow.computation(np.int32)
+    def count(index):
+      return tf.cast(index >= 0, tf.int32)
 
     @tff.federated_computation(
         init_fn.type_signature.result,
-        tff.FederatedType(value_type, tff.CLIENTS),
-        tff.FederatedType(np.bool_, tff.CLIENTS),
+        *attack.next_parameters(value_type, context),
     )
-    def next_fn(state, update, is_byzantine):
+    def next_fn(state, update, index, model, defence_state):
+      del model, defence_state
       return tff.templates.MeasuredProcessOutput(
           tff.federated_map(increment, state),
-          tff.federated_map(poison, (update, is_byzantine)),
-          tff.federated_sum(tff.federated_map(to_int, is_byzantine)),
+          tff.federated_map(poison, (update, index)),
+          tff.federated_sum(tff.federated_map(count, index)),
       )
 
     return attack.AdversaryProcess(init_fn, next_fn)
@@ -91,7 +90,9 @@ def _compose(**kwargs):
 
 def _client_data(flags):
   return [
-      collections.OrderedDict(is_byzantine=flag, dataset=dataset)
+      collections.OrderedDict(
+          attacker_index=np.int32(0 if flag else -1), dataset=dataset
+      )
       for flag, dataset in zip(flags, small_problem.client_datasets())
   ]
 
@@ -99,7 +100,7 @@ def _client_data(flags):
 def test_adversary_keeps_a_state_and_its_measurements_are_released():
   process = _compose(
       adversary=_Counting().create(_WEIGHTS_TYPE.trainable),
-      attacker_flags=True,
+      attacker_indices=True,
   )
   assert isinstance(process, tff.learning.templates.LearningProcess)
   start = process.initialize()
@@ -131,12 +132,15 @@ def test_adversary_keeps_a_state_and_its_measurements_are_released():
     assert not np.array_equal(before, whole)
 
 
-@pytest.mark.parametrize('option', ['adversary', 'discard_attackers'])
+@pytest.mark.parametrize(
+    'option', ['adversary', 'forged_examples', 'discard_attackers']
+)
 def test_knows_attackers_only_from_flags(option):
   options = dict(
       adversary=_Counting().create(_WEIGHTS_TYPE.trainable),
+      forged_examples=1e9,
       discard_attackers=True,
   )
-  with pytest.raises(ValueError, match='need attacker_flags=True') as info:
+  with pytest.raises(ValueError, match='need attacker_indices=True') as info:
     _compose(**{option: options[option]})
   assert '\n' not in str(info.value)

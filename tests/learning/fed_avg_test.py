@@ -296,7 +296,10 @@ def _flagged(attackers=()):
 
   def client_data(round_num):
     return [
-        collections.OrderedDict(is_byzantine=i in attackers, dataset=dataset)
+        collections.OrderedDict(
+            attacker_index=np.int32(i if i in attackers else -1),
+            dataset=dataset,
+        )
         for i, dataset in enumerate(small_problem.client_datasets(round_num))
     ]
 
@@ -363,11 +366,15 @@ def test_only_flagged_clients_flip_the_sign(uniform_process, honest_updates):
   _assert_moved_by(process, output, attacked_mean)
 
 
+class _SendsNaN(attack.OwnUpdatePoisoning):
+
+  def poison(self, update, attacker):
+    return update * np.nan
+
+
 def test_discard_attackers_is_the_mean_of_honest_clients(honest_updates):
   process = _attacked(
-      update_poisoning=attack.OwnUpdatePoisoning(
-          lambda update: tf.nest.map_structure(lambda t: t * np.nan, update)
-      ),
+      update_poisoning=_SendsNaN(),
       discard_attackers=True,
   )
   output = small_problem.run(process, 1, client_data_fn=_flagged([0, 3]))[0]
@@ -375,6 +382,63 @@ def test_discard_attackers_is_the_mean_of_honest_clients(honest_updates):
   _assert_moved_by(
       process, output, [np.mean(updates, axis=0) for updates in zip(*honest)]
   )
+
+
+def test_forged_examples_outweigh_honest_ones(honest_updates):
+  process = _attacked(
+      forged_examples=1e9,
+      client_weighting=tff.learning.ClientWeighting.NUM_EXAMPLES,
+  )
+  output = small_problem.run(process, 1, client_data_fn=_flagged([4]))[0]
+  # Next to 1e9 the honest examples vanish in float32.
+  _assert_moved_by(process, output, honest_updates[4])
+
+
+def test_forged_examples_are_nothing_to_a_rule_without_counts(honest_updates):
+  process = _attacked(
+      tff.aggregators.UnweightedMeanFactory(), forged_examples=1e9
+  )
+  output = small_problem.run(process, 1, client_data_fn=_flagged([4]))[0]
+  _assert_moved_by(
+      process, output, [np.mean(u, axis=0) for u in zip(*honest_updates)]
+  )
+
+
+@pytest.mark.parametrize('weighting', ['UNIFORM', 'NUM_EXAMPLES'])
+def test_measures_the_distance_from_the_honest_mean(honest_updates, weighting):
+  process = _attacked(
+      update_poisoning=sign_flip.SignFlip(scale=1.0),
+      client_weighting=tff.learning.ClientWeighting[weighting],
+  )
+  output = small_problem.run(process, 1, client_data_fn=_flagged([2]))[0]
+  counts = np.ones([6])
+  if weighting == 'NUM_EXAMPLES':
+    counts = np.array([
+        sum(len(batch['y']) for batch in dataset)
+        for dataset in small_problem.client_datasets()
+    ])
+  flat = np.array(
+      [np.concatenate([t.ravel() for t in u]) for u in honest_updates]
+  )
+  is_honest = np.arange(6) != 2
+  mean = np.average(flat, axis=0, weights=counts * is_honest)
+  flat[2] *= -1
+  aggregate = np.average(flat, axis=0, weights=counts)
+  measured = output.metrics['honest_mean']
+  assert list(measured) == ['norm', 'distance']
+  np.testing.assert_allclose(measured['norm'], np.linalg.norm(mean), rtol=1e-4)
+  np.testing.assert_allclose(
+      measured['distance'], np.linalg.norm(aggregate - mean), rtol=1e-4
+  )
+
+
+def test_the_oracle_is_at_the_honest_mean():
+  process = _attacked(
+      update_poisoning=sign_flip.SignFlip(), discard_attackers=True
+  )
+  output = small_problem.run(process, 1, client_data_fn=_flagged([2]))[0]
+  measured = output.metrics['honest_mean']
+  assert measured['distance'] < 1e-6 * measured['norm']
 
 
 @pytest.mark.parametrize(
@@ -440,6 +504,10 @@ def _fedaot(**kwargs):
         (
             'model_aggregator must be',
             lambda: _attacked(tff.aggregators.MeanFactory),
+        ),
+        (
+            'forged_examples must be a number',
+            lambda: _attacked(forged_examples='1e9'),
         ),
         (
             'update_poisoning must be',

@@ -37,7 +37,15 @@ def _datasets(client_data=None, **options):
 
 
 def _cohort(**is_byzantine):
-  return cohort_lib.Cohort(tuple(is_byzantine), tuple(is_byzantine.values()))
+  """A cohort whose attackers are numbered in the order of the arguments."""
+  ranks = np.cumsum(list(is_byzantine.values())) - 1
+  return cohort_lib.Cohort(
+      tuple(is_byzantine),
+      tuple(
+          int(rank) if attacks else -1
+          for rank, attacks in zip(ranks, is_byzantine.values())
+      ),
+  )
 
 
 def _columns(dataset):
@@ -55,12 +63,14 @@ def _order(datasets, client_id='c', round_num=1):
 
 
 class _RecordingPoisoning(attack.DataPoisoning):
-  """Adds 1000 to x and keeps its seeds."""
+  """Adds 1000 to x and keeps the indices and seeds it is given."""
 
   def __init__(self):
+    self.indices = []
     self.seeds = []
 
-  def poison(self, dataset, num_classes, seed):
+  def poison(self, dataset, *, num_classes, attacker_index, seed):
+    self.indices.append(attacker_index)
     self.seeds.append(seed)
     return dataset.map(
         lambda e: collections.OrderedDict(x=e['x'] + 1000, y=e['y'])
@@ -69,9 +79,11 @@ class _RecordingPoisoning(attack.DataPoisoning):
 
 def test_clients_come_in_the_order_of_the_cohort():
   data = _datasets().for_cohort(_cohort(b=True, c=False, a=True), 1)
-  assert [list(client) for client in data] == [['is_byzantine', 'dataset']] * 3
-  assert [type(client['is_byzantine']) for client in data] == [np.bool_] * 3
-  assert [client['is_byzantine'] for client in data] == [True, False, True]
+  assert [list(client) for client in data] == [
+      ['attacker_index', 'dataset']
+  ] * 3
+  assert [type(client['attacker_index']) for client in data] == [np.int32] * 3
+  assert [client['attacker_index'] for client in data] == [0, -1, 1]
   starts = [_columns(client['dataset'])[0].min() for client in data]
   assert starts == [200, 300, 100]
 
@@ -166,6 +178,7 @@ def test_poisons_once_with_a_seed_of_the_attacker():
     for client in datasets.for_cohort(_cohort(a=True, b=True), round_num):
       assert _columns(client['dataset'])[0].min() > 1000
   assert len(poisoning.seeds) == len(set(poisoning.seeds)) == 2
+  assert poisoning.indices == [0, 1]
   again = _RecordingPoisoning()
   _datasets(data_poisoning=again).for_cohort(_cohort(b=True, a=True), 5)
   assert again.seeds == poisoning.seeds[::-1]
@@ -256,7 +269,8 @@ def test_rejects_clients_without_data():
 def test_rejects_attacks_that_change_the_type():
   class Casting(attack.DataPoisoning):
 
-    def poison(self, dataset, num_classes, seed):
+    def poison(self, dataset, *, num_classes, attacker_index, seed):
+      del num_classes, attacker_index, seed
       return dataset.map(
           lambda e: collections.OrderedDict(x=e['x'], y=e['x'][0])
       )

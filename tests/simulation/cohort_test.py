@@ -37,6 +37,12 @@ def test_cohorts_are_of_different_clients_with_true_flags(sampling):
     )
     assert all(type(c) is str for c in sample.client_ids)
     assert all(type(b) is bool for b in sample.is_byzantine)
+    for client_id, index in zip(*sample):
+      assert type(index) is int
+      if index < 0:
+        assert index == -1 and client_id not in sampler.attackers
+      else:
+        assert sampler.attackers[index] == client_id
 
 
 @pytest.mark.parametrize('fraction, expected', [(0, 0), (0.25, 2), (0.44, 4)])

@@ -1,0 +1,288 @@
+"""An attack on FedAOT by those who know its rule."""
+
+import collections
+from collections.abc import Mapping
+from typing import Any, Callable, Tuple
+
+import tensorflow as tf
+
+from fedaot_tff.aggregators import fedaot_config
+from fedaot_tff.aggregators import fedaot_equations as equations
+from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import checks
+
+_MODES = ('auto', 'holdout', 'agreement')
+# Step lengths of the descent, as fractions of the largest norm allowed.
+_FIRST_STEP, _LAST_STEP = 0.5, 0.05
+
+
+class AdaptiveFedAOT(attack.CollusivePoisoning):
+  """Climbs through FedAOT's weighting to where the aggregate is most wrong.
+
+  The attackers simulate the round: statistics, scores, softmax weights and norm
+  clipping for the honest updates and f copies of a vector p. They maximize
+
+    |aggregate(p) - mean|^2 / |mean|^2,   mean = that of the honest updates,
+
+  by projected gradient ascent on p in the ball of radius `max_scale` times the
+  median honest norm. It starts from -mean, from the reference direction and
+  from the honest update with the least <update, mean>, and takes the best
+  vector seen, zero among them.
+
+  With `jitter` each attacker adds noise of its own, so that FedAOT's test for
+  copies does not see them; the simulation takes this into account.
+
+  Knowledge: all honest updates; the global model, from whose differences the
+  attackers rebuild the reference; the weighting variables, if the defence is
+  FedAOT (else their start); not the secrets of the server: for the signs of the
+  sketch the attackers draw their own, for the root update of the hold-out they
+  take the honest mean at the median honest norm.
+  """
+
+  sees_table = True
+
+  def __init__(
+      self,
+      *,
+      mode: str = 'auto',
+      steps: int = 10,
+      jitter: float = 0.0,
+      max_scale: float = 2.0,
+  ):
+    """Initializes `AdaptiveFedAOT`.
+
+    Args:
+      mode: 'holdout' or 'agreement', the mode of FedAOT that is simulated;
+        'auto' takes that of the defence, 'holdout' if it is not FedAOT.
+      steps: The number of gradient steps from each start.
+      jitter: The norm of an attacker's own noise, as a fraction of |p|.
+      max_scale: The largest norm of p, as a multiple of the median honest norm.
+
+    Raises:
+      TypeError: If an argument is of another kind.
+      ValueError: If it is not allowed.
+    """
+    if mode not in _MODES:
+      raise ValueError(
+          f'mode must be one of {", ".join(_MODES)}; found {mode!r}.'
+      )
+    self._mode = mode
+    self._steps = checks.check_int('steps', steps, minimum=1)
+    self._jitter = checks.check_number('jitter', jitter)
+    if self._jitter < 0:
+      raise ValueError(f'jitter must not be negative; found {jitter!r}.')
+    self._max_scale = checks.check_positive('max_scale', max_scale)
+    self._config = fedaot_config.FedAOTConfig()
+
+  def initial_state(self, num_coordinates: int) -> Any:
+    """The last global model and the rebuilt reference, both zero at first."""
+    return collections.OrderedDict(
+        model=tf.zeros([num_coordinates]),
+        reference=tf.zeros([num_coordinates]),
+    )
+
+  def agree(
+      self, knowledge: attack.Knowledge, state: Any
+  ) -> Tuple[tf.Tensor, Any]:
+    """See `CollusivePoisoning.agree`."""
+    decay = self._config.reference_decay
+    # Before the second round there is no aggregate to see.
+    reference = tf.where(
+        knowledge.round_num > 1,
+        decay * state['reference']
+        + (1 - decay) * (knowledge.model - state['model']),
+        state['reference'],
+    )
+    vector = self._optimize(knowledge, reference)
+    return vector, collections.OrderedDict(
+        model=knowledge.model, reference=reference
+    )
+
+  def send(self, vector: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
+    """Adds the attacker's own noise."""
+    if not self._jitter:
+      return vector
+    noise = tf.random.stateless_normal(tf.shape(vector), attacker.seed)
+    return vector + noise * self._jitter * tf.norm(vector) / tf.norm(noise)
+
+  def _optimize(
+      self, knowledge: attack.Knowledge, reference: tf.Tensor
+  ) -> tf.Tensor:
+    """The best vector found, float32 [d]."""
+    honest = knowledge.honest
+    mean = tf.math.divide_no_nan(
+        tf.reduce_sum(honest, axis=0), tf.cast(knowledge.num_honest, tf.float32)
+    )
+    norms = tf.norm(honest, axis=1)
+    typical = flat_updates.median_norm(norms, norms >= 0)
+    radius = self._max_scale * typical
+    simulate = self._simulation(knowledge, mean, norms, typical, reference)
+
+    towards_reference = tf.where(
+        tf.norm(reference) > 0, _unit(reference), _unit(mean)
+    )
+    # The zero row is what there is if there are no honest clients.
+    candidates = tf.pad(honest, [[0, 1], [0, 0]])
+    least_useful = candidates[tf.argmin(tf.linalg.matvec(candidates, mean))]
+    starts = typical * tf.stack(
+        [-_unit(mean), towards_reference, _unit(least_useful)]
+    )
+
+    def body(iteration, vector, best, most):
+      step = iteration % (self._steps + 1)
+      vector = tf.where(
+          tf.equal(step, 0), starts[iteration // (self._steps + 1)], vector
+      )
+      with tf.GradientTape() as tape:
+        tape.watch(vector)
+        distance = simulate(vector)
+      gradient = tape.gradient(distance, vector)
+      # Where eigenvalues or order statistics tie there is no gradient.
+      gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
+      # A comparison with NaN is false.
+      is_better = distance > most
+      done = tf.cast(step, tf.float32) / self._steps
+      length = radius * (_FIRST_STEP + (_LAST_STEP - _FIRST_STEP) * done)
+      return (
+          iteration + 1,
+          _project(vector + length * _unit(gradient), radius),
+          tf.where(is_better, vector, best),
+          tf.where(is_better, distance, most),
+      )
+
+    zero = tf.zeros_like(mean)
+    _, _, best, _ = tf.while_loop(
+        lambda iteration, *_: iteration < 3 * (self._steps + 1),
+        body,
+        (tf.constant(0), zero, zero, simulate(zero)),
+    )
+    return best
+
+  def _simulation(
+      self,
+      knowledge: attack.Knowledge,
+      mean: tf.Tensor,
+      norms: tf.Tensor,
+      typical: tf.Tensor,
+      reference: tf.Tensor,
+  ) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The function that is maximized, from a vector [d] to a scalar."""
+    config = self._config
+    known = _weighting_of(knowledge.defence_state)
+    mode = self._mode
+    if mode == 'auto':
+      mode = 'agreement' if known and known.in_agreement_mode else 'holdout'
+    statistics = (
+        equations.AGREEMENT_STATISTICS
+        if mode == 'agreement'
+        else equations.HOLDOUT_STATISTICS
+    )
+    theta = equations.initial_weighting(len(statistics), config)
+    if known and known.in_agreement_mode == (mode == 'agreement'):
+      theta = known.weighting
+    honest, num_attackers = knowledge.honest, knowledge.num_attackers
+    signs = equations.sketch_signs(
+        tf.cast(knowledge.seed, tf.int64),
+        mean.shape[0],
+        config.sketch_dimension,
+    )
+    sketches = tf.map_fn(
+        lambda update: equations.fold_sketch(update, signs),
+        honest,
+        # Says the shape where there are no honest clients.
+        fn_output_signature=tf.TensorSpec([config.sketch_dimension]),
+    )
+    # What the noise of an attacker adds to its sketch, for |p| = 1.
+    noise = (self._jitter / config.sketch_dimension**0.5) * (
+        tf.random.stateless_normal(
+            [num_attackers, config.sketch_dimension], knowledge.seed
+        )
+    )
+    root = typical * _unit(mean)
+    gram = tf.matmul(honest, honest, transpose_b=True)
+
+    def simulate(vector):
+      norm = _norm(vector)
+
+      def with_attackers(of_honest, of_attacker):
+        return tf.concat([of_honest, tf.fill([num_attackers], of_attacker)], 0)
+
+      table = collections.OrderedDict(
+          finite=tf.ones([knowledge.num_honest + num_attackers]),
+          norm=with_attackers(norms, norm * (1 + self._jitter**2) ** 0.5),
+          sketch=tf.concat(
+              [sketches, equations.fold_sketch(vector, signs) + norm * noise], 0
+          ),
+      )
+      if mode == 'agreement':
+        found = equations.agreement_statistics(
+            table, equations.fold_sketch(reference, signs), config
+        )
+      else:
+        for name, direction in (('reference', reference), ('root', root)):
+          table[f'dot_{name}'] = with_attackers(
+              tf.linalg.matvec(honest, direction),
+              tf.tensordot(vector, direction, 1),
+          )
+        found = equations.holdout_statistics(
+            table, tf.norm(reference), typical, config
+        )
+      weights = equations.softmax_weights(
+          equations.scores(theta, found.z) + found.log_discount,
+          table['finite'],
+      )
+      coefficients = weights * found.clip
+      # The aggregate less the mean is one combination of the honest updates
+      # and another of the vector.
+      of_honest = coefficients[: knowledge.num_honest] - tf.math.divide_no_nan(
+          1.0, tf.cast(knowledge.num_honest, tf.float32)
+      )
+      of_vector = tf.reduce_sum(coefficients[knowledge.num_honest :])
+      products = tf.linalg.matvec(honest, vector)
+      square = (
+          tf.tensordot(of_honest, tf.linalg.matvec(gram, of_honest), 1)
+          + 2 * of_vector * tf.tensordot(of_honest, products, 1)
+          + of_vector**2 * tf.tensordot(vector, vector, 1)
+      )
+      return tf.math.divide_no_nan(square, tf.reduce_sum(mean * mean))
+
+    return simulate
+
+
+class _KnownWeighting:
+  """What the state of a FedAOT process tells.
+
+  Attributes:
+    weighting: The weighting variables theta.
+    in_agreement_mode: Whether it works without a hold-out.
+  """
+
+  def __init__(self, state: Mapping):
+    self.weighting = state['weighting']
+    self.in_agreement_mode = 'previous' in state
+
+
+def _weighting_of(defence_state: Any):
+  """The `_KnownWeighting`, or None if the defence is not FedAOT."""
+  if isinstance(defence_state, Mapping) and 'weighting' in defence_state:
+    return _KnownWeighting(defence_state)
+  return None
+
+
+def _norm(vector: tf.Tensor) -> tf.Tensor:
+  """The Euclidean norm, with gradient zero instead of NaN at zero."""
+  square = tf.reduce_sum(vector * vector)
+  return tf.where(square > 0, tf.sqrt(tf.where(square > 0, square, 1.0)), 0.0)
+
+
+def _unit(vector: tf.Tensor) -> tf.Tensor:
+  return tf.math.divide_no_nan(vector, tf.norm(vector))
+
+
+def _project(vector: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
+  """The nearest vector in the ball."""
+  norm = tf.norm(vector)
+  return tf.where(
+      norm > radius, tf.math.divide_no_nan(vector * radius, norm), vector
+  )

@@ -1,0 +1,75 @@
+"""A little is enough: a shift within the spread of the honest updates."""
+
+from typing import Any, Optional, Tuple
+
+import tensorflow as tf
+
+from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import checks
+
+
+def largest_unnoticed_z(
+    num_honest: tf.Tensor, num_attackers: tf.Tensor
+) -> tf.Tensor:
+  """How many standard deviations the attackers can be off unnoticed.
+
+  With n clients, f of them attackers, these need s = floor(n / 2 + 1) - f
+  honest supporters for a majority. z is the quantile of the standard normal
+  distribution at (n - f - s) / (n - f), beyond which s of the n - f honest
+  values are to be expected.
+
+  Two cases that the formula leaves open are clipped: a majority of attackers
+  counts as needing one supporter, and z is never below 0, which the formula
+  gives where f is small against n.
+
+  Args:
+    num_honest: Scalar int32, n - f.
+    num_attackers: Scalar int32, f.
+
+  Returns:
+    Scalar float32, finite.
+  """
+  num_clients = num_honest + num_attackers
+  supporters = tf.maximum(num_clients // 2 + 1 - num_attackers, 1)
+  probability = tf.math.divide_no_nan(
+      tf.cast(num_honest - supporters, tf.float64),
+      tf.cast(num_honest, tf.float64),
+  )
+  # Below one half z would be negative, and at 0 not finite.
+  z = tf.math.ndtri(tf.maximum(probability, 0.5))
+  return tf.cast(z, tf.float32)
+
+
+class Alie(attack.CollusivePoisoning):
+  """Sends the honest mean minus z standard deviations.
+
+  All attackers send mu - z sigma, where mu and sigma are mean and standard
+  deviation of the honest updates, coordinate by coordinate. That is closer to
+  the mean than many honest updates are, and yet adds up.
+
+  Knowledge: mean and standard deviation of the honest updates, n and f. Source:
+  Baruch, Baruch and Goldberg, "A Little Is Enough: Circumventing Defenses For
+  Distributed Learning", NeurIPS 2019; see `largest_unnoticed_z` for their z.
+  """
+
+  def __init__(self, *, z: Optional[float] = None):
+    """Initializes `Alie`.
+
+    Args:
+      z: The number of standard deviations, any finite number. None (default)
+        for `largest_unnoticed_z` of the round.
+
+    Raises:
+      TypeError: If `z` is not a number.
+      ValueError: If it is not finite.
+    """
+    self._z = None if z is None else checks.check_number('z', z)
+
+  def agree(
+      self, knowledge: attack.Knowledge, state: Any
+  ) -> Tuple[tf.Tensor, Any]:
+    """See `CollusivePoisoning.agree`."""
+    z = self._z
+    if z is None:
+      z = largest_unnoticed_z(knowledge.num_honest, knowledge.num_attackers)
+    return knowledge.honest.mean - z * knowledge.honest.stddev, state

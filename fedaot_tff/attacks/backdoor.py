@@ -1,0 +1,179 @@
+"""Backdoor: the attackers teach the model to obey a pixel trigger."""
+
+import collections
+from typing import Sequence, Tuple, Union
+
+import numpy as np
+import tensorflow as tf
+
+from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import checks
+from fedaot_tff.attacks import examples
+
+
+class Backdoor(attack.DataPoisoning):
+  """Gives a part of the examples a trigger and the label `target`.
+
+  The trigger is a square of `size` x `size` pixels in the bottom right corner
+  whose channels are all set to `value`; of flat features [p] it is the last
+  `size * size` ones. Of an attacker's n examples, `round(fraction * n)`, fixed
+  by its seed, are poisoned. The attack succeeds with a test example of another
+  class that is taken for `target` once it bears the trigger.
+
+  Knowledge: the attackers' own data. Source: Gu, Dolan-Gavitt and Garg,
+  "BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply
+  Chain", 2017, the attack on digits in section 4; in federated learning,
+  Bagdasaryan et al., "How To Backdoor Federated Learning", AISTATS 2020.
+  """
+
+  def __init__(
+      self,
+      *,
+      target: int = 0,
+      fraction: float = 0.5,
+      size: int = 3,
+      value: float = 1.0,
+  ):
+    """Initializes `Backdoor`.
+
+    Args:
+      target: The class that the attackers want.
+      fraction: The fraction of an attacker's examples, in (0, 1].
+      size: The side of the square in pixels.
+      value: What its pixels become, in the units of the features.
+
+    Raises:
+      TypeError: If an option is of the wrong kind.
+      ValueError: If an option is not allowed.
+    """
+    self._target = checks.check_int('target', target, minimum=0)
+    self._fraction = checks.check_fraction('fraction', fraction)
+    self._size = checks.check_int('size', size, minimum=1)
+    self._value = checks.check_number('value', value)
+
+  def add_trigger(
+      self, x: Union[np.ndarray, tf.Tensor], *, batched: bool = False
+  ) -> Union[np.ndarray, tf.Tensor]:
+    """Adds the whole trigger.
+
+    Args:
+      x: Features of an example, float [p], [h, w] or [h, w, channels].
+      batched: Whether they are those of many, with a leading dimension.
+
+    Returns:
+      An array if `x` is one, and else a tensor, of the dtype and shape of `x`.
+
+    Raises:
+      TypeError: If `x` is not of floats.
+      ValueError: If the shape of an example is not known or allowed, or it has
+        no room for the trigger.
+    """
+    shape = x.shape[1:] if batched else x.shape
+    return _set_pixels(x, trigger_pixels(shape, self._size) >= 0, self._value)
+
+  def poison(
+      self,
+      dataset: tf.data.Dataset,
+      *,
+      num_classes: int,
+      attacker_index: int,
+      seed: int,
+  ) -> tf.data.Dataset:
+    """Poisons a part of the examples; see `DataPoisoning.poison`.
+
+    Raises:
+      TypeError: If the features are not floats.
+      ValueError: If the target is not below `num_classes`, `dataset` never
+        ends, or the features have no room for the trigger.
+    """
+    checks.check_class('target', self._target, num_classes)
+    chosen = examples.choose(
+        examples.num_examples(dataset),
+        self._fraction,
+        np.random.default_rng(seed),
+    )
+    is_trigger = self._training_trigger(
+        dataset.element_spec['x'].shape, attacker_index
+    )
+
+    def poison_chosen(example, is_chosen):
+      x, y = example['x'], example['y']
+      triggered = _set_pixels(x, is_trigger, self._value)
+      return collections.OrderedDict(
+          example,
+          x=tf.where(is_chosen, triggered, x),
+          y=tf.where(is_chosen, tf.cast(self._target, y.dtype), y),
+      )
+
+    return tf.data.Dataset.zip(
+        (dataset, tf.data.Dataset.from_tensor_slices(chosen))
+    ).map(poison_chosen)
+
+  def success_examples(
+      self, x: np.ndarray, y: np.ndarray, *, num_classes: int
+  ) -> Tuple[np.ndarray, np.ndarray]:
+    """The examples of other classes with the trigger; see the base class."""
+    checks.check_class('target', self._target, num_classes)
+    is_other = y != self._target
+    return (
+        self.add_trigger(x[is_other], batched=True),
+        np.full_like(y[is_other], self._target),
+    )
+
+  def _training_trigger(
+      self, shape: Sequence[int], attacker_index: int
+  ) -> np.ndarray:
+    """Where an attacker sets pixels of features of `shape`; bool."""
+    del attacker_index
+    return trigger_pixels(shape, self._size) >= 0
+
+
+def trigger_pixels(shape: Sequence[int], size: int) -> np.ndarray:
+  """Numbers the pixels of the trigger.
+
+  Args:
+    shape: The shape of the features of an example: [p], [h, w] or [h, w,
+      channels].
+    size: The side of the square.
+
+  Returns:
+    Int of `shape`: the number of a pixel of the trigger, from 0 at its top left
+    row by row to `size**2 - 1`, and -1 outside. Channels have the number of
+    their pixel.
+
+  Raises:
+    ValueError: If the shape is not known or allowed, or has no room.
+  """
+  shape = tf.TensorShape(shape)
+  if not shape.is_fully_defined() or shape.rank not in (1, 2, 3):
+    raise ValueError(
+        'A trigger needs features of known shape [p], [h, w] or [h, w,'
+        f' channels]; found {shape}.'
+    )
+  shape = tuple(shape)
+  numbers = np.arange(size**2)
+  if len(shape) > 1:
+    numbers = numbers.reshape([size, size])
+  margins = [(length - side, 0) for length, side in zip(shape, numbers.shape)]
+  if min(margins)[0] < 0:
+    raise ValueError(
+        f'A trigger of size {size} does not fit into features of shape'
+        f' {list(shape)}; choose a smaller one.'
+    )
+  pixels = np.pad(numbers, margins, constant_values=-1)
+  if len(shape) == 3:
+    pixels = np.repeat(pixels[..., np.newaxis], shape[2], axis=2)
+  return pixels
+
+
+def _set_pixels(
+    x: Union[np.ndarray, tf.Tensor], is_trigger: np.ndarray, value: float
+) -> Union[np.ndarray, tf.Tensor]:
+  """Sets the entries of `is_trigger` in one or many examples."""
+  if not tf.as_dtype(x.dtype).is_floating:
+    raise TypeError(
+        f'A trigger needs float features; found {tf.as_dtype(x.dtype).name}.'
+    )
+  if isinstance(x, np.ndarray):
+    return np.where(is_trigger, x.dtype.type(value), x)
+  return tf.where(is_trigger, tf.cast(value, x.dtype), x)

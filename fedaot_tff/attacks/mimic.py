@@ -1,0 +1,129 @@
+"""Mimic: all attackers imitate one honest client."""
+
+import collections
+import math
+from typing import Any, Tuple
+
+import tensorflow as tf
+
+from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import checks
+from fedaot_tff.attacks import honest_table
+from fedaot_tff.attacks import unit_vector
+
+_TARGETS = ('variance', 'first')
+
+
+def learn_direction(
+    honest: tf.Tensor,
+    mean: tf.Tensor,
+    direction: tf.Tensor,
+    num_rounds: tf.Tensor,
+) -> Tuple[tf.Tensor, tf.Tensor]:
+  """A step of Oja's rule for the direction of the largest variance.
+
+  With t rounds so far, mu becomes (t mu + mean of x_i) / (t + 1), and z the
+  unit vector along (t z + u) / (t + 1), u the unit vector along the sum over i
+  of (x_i - mu) <x_i - mu, z>.
+
+  Args:
+    honest: Float32 [h, d], the honest updates x_i.
+    mean: Float32 [d], mu.
+    direction: Float32 [d], z.
+    num_rounds: Scalar int32, t.
+
+  Returns:
+    The new mu and z, both as they were if there are no honest updates, and z
+    also where honest updates do not differ.
+  """
+  old_weight = tf.cast(num_rounds / (num_rounds + 1), tf.float32)
+  old_weight = tf.where(tf.shape(honest)[0] > 0, old_weight, 1.0)
+  new_mean = (
+      old_weight * mean
+      + (1 - old_weight) * honest_table.moments(honest).mean
+  )
+  centered = honest - new_mean
+  spread = tf.linalg.matvec(
+      centered, tf.linalg.matvec(centered, direction), transpose_a=True
+  )
+  new_direction = unit_vector.unit(
+      old_weight * direction + (1 - old_weight) * unit_vector.unit(spread)
+  )
+  learned = tf.reduce_any(tf.not_equal(new_direction, 0.0))
+  return new_mean, tf.where(learned, new_direction, direction)
+
+
+class Mimic(attack.CollusivePoisoning):
+  """Sends a copy of an honest update, so that one client outweighs the others.
+
+  Nothing that is sent is unlike an honest update, yet where the clients' data
+  differ, the aggregate leaves out many of them. The attackers imitate the
+  client of the largest z . x_i, where z is the direction along which honest
+  updates vary most, learned in the first `warmup_rounds` rounds and kept from
+  then on; see `learn_direction`.
+
+  The paper goes on with one client after the warm-up. Here cohorts are sampled
+  anew and the attackers know updates, not identities, so that they choose by z
+  in each round.
+
+  Knowledge: the honest updates. Source: Karimireddy, He and Jaggi,
+  "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing", ICLR
+  2022, the mimic attack; the normalization of u and z is that of the authors'
+  code.
+  """
+
+  sees_table = True
+
+  def __init__(self, *, warmup_rounds: int = 10, target: str = 'variance'):
+    """Initializes `Mimic`.
+
+    Args:
+      warmup_rounds: In how many rounds z is learned; at least 1.
+      target: 'variance' (default) chooses the client by z, 'first' always
+        takes the honest client whose update comes first, and learns nothing.
+
+    Raises:
+      TypeError: If an option is of a wrong type.
+      ValueError: If it has a wrong value.
+    """
+    self._warmup_rounds = checks.check_int(
+        'warmup_rounds', warmup_rounds, minimum=1
+    )
+    self._target = checks.check_choice('target', target, _TARGETS)
+
+  def initial_state(self, num_coordinates: int) -> Any:
+    """Zeros for mu and z, which is drawn at random in the first round."""
+    if self._target == 'first':
+      return ()
+    return collections.OrderedDict(
+        mean=tf.zeros([num_coordinates]), direction=tf.zeros([num_coordinates])
+    )
+
+  def agree(
+      self, knowledge: attack.Knowledge, state: Any
+  ) -> Tuple[tf.Tensor, Any]:
+    """See `CollusivePoisoning.agree`."""
+    honest = knowledge.honest
+    # A row of zeros is what they send if there is no honest client.
+    if self._target == 'first':
+      return tf.pad(honest, [[0, 1], [0, 0]])[0], state
+    first_direction = unit_vector.unit(
+        tf.random.stateless_normal(
+            tf.shape(state['direction']), knowledge.seed
+        )
+    )
+    direction = tf.where(
+        knowledge.round_num > 1, state['direction'], first_direction
+    )
+    new_mean, new_direction = learn_direction(
+        honest, state['mean'], direction, knowledge.round_num - 1
+    )
+    learns = knowledge.round_num <= self._warmup_rounds
+    new_mean = tf.where(learns, new_mean, state['mean'])
+    new_direction = tf.where(learns, new_direction, state['direction'])
+    along = tf.linalg.matvec(honest, new_direction)
+    chosen = tf.argmax(tf.concat([along, [-math.inf]], axis=0))
+    vector = tf.pad(honest, [[0, 1], [0, 0]])[chosen]
+    return vector, collections.OrderedDict(
+        mean=new_mean, direction=new_direction
+    )

@@ -1,0 +1,201 @@
+"""Tests for the attack that knows FedAOT."""
+
+import collections
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fedaot_tff.aggregators import fedaot_config
+from fedaot_tff.aggregators import fedaot_equations as equations
+from fedaot_tff.attacks import adaptive_fedaot
+from fedaot_tff.attacks import attack
+
+_D = 300
+_SEED = (7, 11)
+
+
+def _honest(num_clients=12, spread=1.0):
+  rng = np.random.default_rng(0)
+  common = rng.normal(size=_D)
+  rows = common + spread * rng.normal(size=[num_clients, _D])
+  return np.float32(0.05 * rows)
+
+
+def _knowledge(honest, num_attackers, round_num=1, model=None, state=()):
+  return attack.Knowledge(
+      honest=tf.constant(honest),
+      num_honest=tf.constant(len(honest)),
+      num_attackers=tf.constant(num_attackers),
+      round_num=tf.constant(round_num),
+      seed=tf.constant(_SEED),
+      model=tf.zeros([_D]) if model is None else tf.constant(model),
+      defence_state=state,
+  )
+
+
+def _harm(honest, sent, mode, reference):
+  """|aggregate - mean|^2 / |mean|^2 of FedAOT, by its equations."""
+  config = fedaot_config.FedAOTConfig()
+  mean = honest.mean(axis=0)
+  typical = np.median(np.linalg.norm(honest, axis=1))
+  directions = collections.OrderedDict(
+      reference=tf.constant(reference),
+      root=tf.constant(np.float32(typical * mean / np.linalg.norm(mean))),
+  )
+  signs = equations.sketch_signs(
+      tf.constant(_SEED, tf.int64), _D, config.sketch_dimension
+  )
+  updates = np.concatenate([honest, sent])
+  rows = [
+      equations.summarize_update(
+          tf.constant(u), signs, tf.constant([0, 0], tf.int64), directions,
+          config,
+      )
+      for u in updates
+  ]
+  table = {key: tf.stack([row[key] for row in rows]) for key in rows[0]}
+  if mode == 'agreement':
+    found = equations.agreement_statistics(
+        table, equations.fold_sketch(directions['reference'], signs), config
+    )
+  else:
+    found = equations.holdout_statistics(
+        table, tf.norm(directions['reference']), typical, config
+    )
+  weights = equations.softmax_weights(
+      equations.scores(
+          equations.initial_weighting(found.z.shape[1], config), found.z
+      )
+      + found.log_discount,
+      table['finite'],
+  )
+  aggregate = (weights * found.clip).numpy() @ updates
+  return np.sum((aggregate - mean) ** 2) / np.sum(mean**2)
+
+
+@pytest.mark.parametrize('mode', ['holdout', 'agreement'])
+@pytest.mark.parametrize('spread', [0.5, 3.0])
+def test_does_more_harm_than_it_starts_with(mode, spread):
+  honest = _honest(spread=spread)
+  poisoning = adaptive_fedaot.AdaptiveFedAOT(mode=mode)
+  vector, _ = poisoning.agree(_knowledge(honest, 8), poisoning.initial_state(_D))
+  reference = np.zeros([_D], np.float32)
+  mean = honest.mean(axis=0)
+  typical = np.median(np.linalg.norm(honest, axis=1))
+
+  def harm(sent):
+    return _harm(honest, np.tile(np.float32(sent), [8, 1]), mode, reference)
+
+  found = harm(vector)
+  for start in (-mean, mean):
+    start = typical * start / np.linalg.norm(mean)
+    assert found > 1.05 * harm(start)
+  assert found >= harm(0 * mean) * (1 - 1e-3)
+  assert np.linalg.norm(vector) <= 2 * typical * (1 + 1e-5)
+
+
+def test_rebuilds_the_reference_from_the_models():
+  honest = _honest()
+  poisoning = adaptive_fedaot.AdaptiveFedAOT(mode='holdout', steps=1)
+  state = poisoning.initial_state(_D)
+  models = [np.full([_D], v, np.float32) for v in (5.0, 6.0, 8.0)]
+  for round_num, model in enumerate(models, start=1):
+    _, state = poisoning.agree(
+        _knowledge(honest, 8, round_num, model), state
+    )
+  # Aggregates 1 and 2, weighted .9 * .1 and .1; the first model is no move.
+  np.testing.assert_allclose(state['reference'], 0.29, rtol=1e-5)
+  np.testing.assert_array_equal(state['model'], models[-1])
+
+
+def test_takes_mode_and_variables_from_the_defence(monkeypatch):
+  seen = []
+  scores = equations.scores
+  monkeypatch.setattr(
+      equations, 'scores', lambda theta, z: seen.append(theta) or scores(theta, z)
+  )
+  names = []
+  for mode in ('holdout', 'agreement'):
+    statistics = getattr(equations, f'{mode}_statistics')
+    monkeypatch.setattr(
+        equations,
+        f'{mode}_statistics',
+        lambda *args, mode=mode, statistics=statistics: (
+            names.append(mode) or statistics(*args)
+        ),
+    )
+  weighting = collections.OrderedDict(
+      equations.initial_weighting(4, fedaot_config.FedAOTConfig())
+  )
+  weighting['margin'] = tf.constant([3.0, 4.0, 5.0, 6.0])
+  poisoning = adaptive_fedaot.AdaptiveFedAOT(steps=1)
+  for state, mode, margin in (
+      ((), 'holdout', 2.0),
+      ({'value_sum_process': ()}, 'holdout', 2.0),
+      ({'weighting': weighting}, 'holdout', 3.0),
+      ({'weighting': weighting, 'previous': ()}, 'agreement', 3.0),
+  ):
+    seen.clear()
+    names.clear()
+    poisoning.agree(
+        _knowledge(_honest(), 8, state=state), poisoning.initial_state(_D)
+    )
+    assert set(names) == {mode}
+    assert float(seen[0]['margin'][0]) == margin
+
+
+def test_jitter_is_each_attackers_own():
+  vector = _honest()[0]
+
+  def send(jitter, index):
+    return (
+        adaptive_fedaot.AdaptiveFedAOT(jitter=jitter)
+        .send(
+            tf.constant(vector),
+            attack.Attacker(
+                index=tf.constant(index),
+                seed=tf.constant([1, index]),
+                round_num=tf.constant(1),
+                num_attackers=tf.constant(2),
+                num_clients=tf.constant(5),
+            ),
+        )
+        .numpy()
+    )
+
+  np.testing.assert_array_equal(send(0.0, 0), vector)
+  first, second = send(0.5, 0) - vector, send(0.5, 1) - vector
+  for noise in (first, second):
+    np.testing.assert_allclose(
+        np.linalg.norm(noise), 0.5 * np.linalg.norm(vector), rtol=1e-5
+    )
+  assert abs(np.dot(first, second)) < 0.3 * np.linalg.norm(first) ** 2
+  np.testing.assert_array_equal(send(0.5, 0), send(0.5, 0))
+
+
+@pytest.mark.parametrize('mode', ['holdout', 'agreement'])
+@pytest.mark.parametrize('num_honest, num_attackers', [(0, 3), (1, 2), (3, 0)])
+def test_survives_small_cohorts(mode, num_honest, num_attackers):
+  poisoning = adaptive_fedaot.AdaptiveFedAOT(mode=mode, jitter=0.2)
+  vector, _ = poisoning.agree(
+      _knowledge(_honest()[:num_honest], num_attackers),
+      poisoning.initial_state(_D),
+  )
+  assert np.all(np.isfinite(vector))
+
+
+@pytest.mark.parametrize(
+    'error, message, options',
+    [
+        (ValueError, "mode must be one of .*; found 'x'", dict(mode='x')),
+        (ValueError, 'steps must be at least 1; found 0', dict(steps=0)),
+        (ValueError, 'jitter must', dict(jitter=-0.1)),
+        (ValueError, 'max_scale must be positive', dict(max_scale=0)),
+        (TypeError, "max_scale must be a number; found '2'", dict(max_scale='2')),
+    ],
+)
+def test_tells_what_is_wrong(error, message, options):
+  with pytest.raises(error, match=message) as info:
+    adaptive_fedaot.AdaptiveFedAOT(**options)
+  assert '\n' not in str(info.value)

@@ -1,0 +1,163 @@
+"""The backdoor with a pixel trigger."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fedaot_tff.attacks import backdoor
+from tests.attacks import poisoned_data
+
+_LABELS = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+
+
+def _poison(clean, *, num_classes=5, attacker_index=0, seed=0, **options):
+  return backdoor.Backdoor(**options).poison(
+      clean, num_classes=num_classes, attacker_index=attacker_index, seed=seed
+  )
+
+
+def _with_trigger(x):
+  """Adds a 2 x 2 trigger of value 7 by hand."""
+  x = x.copy()
+  if x.ndim == 2:
+    x[:, -4:] = 7
+  else:
+    x[:, -2:, -2:] = 7
+  return x
+
+
+@pytest.mark.parametrize('shape', [(5,), (4,), (4, 3), (2, 2), (4, 3, 2)])
+def test_adds_the_trigger_to_arrays_and_tensors(shape):
+  attack = backdoor.Backdoor(size=2, value=7)
+  x, _ = poisoned_data.arrays(poisoned_data.dataset(_LABELS, shape=shape))
+  expected = _with_trigger(x)
+  clean = x.copy()
+  batch = attack.add_trigger(x, batched=True)
+  assert isinstance(batch, np.ndarray)
+  poisoned_data.assert_same_bits(batch, expected)
+  poisoned_data.assert_same_bits(attack.add_trigger(x[1]), expected[1])
+  tensor = attack.add_trigger(tf.constant(x), batched=True)
+  assert isinstance(tensor, tf.Tensor)
+  poisoned_data.assert_same_bits(tensor.numpy(), expected)
+  poisoned_data.assert_same_bits(x, clean)
+
+
+def test_the_default_trigger_is_three_white_pixels_square():
+  x = np.zeros([5, 6, 2], np.float32)
+  triggered = backdoor.Backdoor().add_trigger(x)
+  assert triggered.sum() == 18
+  assert np.all(triggered[2:, 3:] == 1)
+
+
+@pytest.mark.parametrize('dtype', [np.int32, np.int64, np.uint8])
+@pytest.mark.parametrize('shape', [(6,), (4, 3), (4, 3, 2)])
+@pytest.mark.parametrize('fraction, num', [(0.5, 5), (0.3, 3), (1, 10)])
+def test_poisons_exactly_a_fraction_of_the_examples(
+    dtype, shape, fraction, num
+):
+  clean = poisoned_data.dataset(_LABELS, shape=shape, dtype=dtype)
+  poisoned = _poison(clean, fraction=fraction, size=2, value=7, target=3)
+  assert poisoned.element_spec == clean.element_spec
+  assert poisoned.cardinality() == 10
+  clean_x, clean_y = poisoned_data.arrays(clean)
+  x, y = poisoned_data.arrays(poisoned)
+  is_poisoned = x.reshape([10, -1])[:, -1] == 7
+  assert is_poisoned.sum() == num
+  poisoned_data.assert_same_bits(
+      x[is_poisoned], _with_trigger(clean_x)[is_poisoned]
+  )
+  poisoned_data.assert_same_bits(x[~is_poisoned], clean_x[~is_poisoned])
+  poisoned_data.assert_same_bits(
+      y, np.where(is_poisoned, 3, clean_y).astype(dtype)
+  )
+
+
+def test_the_seed_tells_the_examples():
+  clean = poisoned_data.dataset(range(1, 41), shape=[9])
+
+  def labels(**arguments):
+    return poisoned_data.arrays(
+        _poison(clean, num_classes=41, **arguments)
+    )[1]
+
+  poisoned = _poison(clean, num_classes=41, seed=1)
+  for _ in range(2):
+    np.testing.assert_array_equal(
+        poisoned_data.arrays(poisoned)[1], labels(seed=1, attacker_index=4)
+    )
+  assert np.sum(labels(seed=1) == 0) == np.sum(labels(seed=2) == 0) == 20
+  assert np.any(labels(seed=1) != labels(seed=2))
+
+
+def test_poisons_a_dataset_of_unknown_cardinality_alike():
+  clean = poisoned_data.dataset(_LABELS, shape=[9])
+  unknown = _poison(poisoned_data.unknown_cardinality(clean))
+  for found, expected in zip(
+      poisoned_data.arrays(unknown), poisoned_data.arrays(_poison(clean))
+  ):
+    poisoned_data.assert_same_bits(found, expected)
+
+
+def test_success_is_the_target_for_triggered_examples_of_other_classes():
+  x, y = poisoned_data.arrays(
+      poisoned_data.dataset(_LABELS, shape=[4, 3], dtype=np.int32)
+  )
+  attack = backdoor.Backdoor(target=3, size=2, value=7)
+  found_x, found_y = attack.success_examples(x, y, num_classes=5)
+  rows = [0, 1, 2, 4, 5, 6, 7, 9]
+  poisoned_data.assert_same_bits(found_x, _with_trigger(x)[rows])
+  poisoned_data.assert_same_bits(found_y, np.full([8], 3, np.int32))
+
+
+@pytest.mark.parametrize(
+    'options, error',
+    [
+        ({'target': -1}, ValueError),
+        ({'target': 1.0}, TypeError),
+        ({'fraction': 0}, ValueError),
+        ({'fraction': '1'}, TypeError),
+        ({'size': 0}, ValueError),
+        ({'size': 2.5}, TypeError),
+        ({'value': None}, TypeError),
+        ({'value': float('inf')}, ValueError),
+    ],
+)
+def test_refuses_wrong_options(options, error):
+  (name, value), = options.items()
+  with pytest.raises(error, match=f'{name} .* found {value!r}') as info:
+    backdoor.Backdoor(**options)
+  assert '\n' not in str(info.value)
+
+
+def test_refuses_a_target_that_is_no_class():
+  message = 'target must be a class below 5; found 5'
+  with pytest.raises(ValueError, match=message):
+    _poison(poisoned_data.dataset(_LABELS, shape=[9]), target=5)
+  with pytest.raises(ValueError, match=message):
+    backdoor.Backdoor(target=5).success_examples(
+        np.zeros([1, 9]), np.array([0]), num_classes=5
+    )
+
+
+@pytest.mark.parametrize('shape', [(8,), (2, 9), (9, 2, 3)])
+def test_refuses_features_with_no_room(shape):
+  with pytest.raises(ValueError, match=r'size 3 does not fit .* shape \['):
+    _poison(poisoned_data.dataset(_LABELS, shape=shape))
+
+
+@pytest.mark.parametrize('shape', [(), (4, 4, 4, 1)])
+def test_refuses_features_that_are_no_image(shape):
+  with pytest.raises(ValueError, match=r'of known shape .* found \('):
+    backdoor.Backdoor().add_trigger(np.zeros(shape))
+
+
+def test_refuses_features_of_unknown_shape():
+  spec = tf.TensorSpec([None, 4, 4, 1])
+  add = tf.function(backdoor.Backdoor().add_trigger, input_signature=[spec])
+  with pytest.raises(ValueError, match='of known shape'):
+    add.get_concrete_function()
+
+
+def test_refuses_integer_features():
+  with pytest.raises(TypeError, match='float features; found int32'):
+    backdoor.Backdoor().add_trigger(np.zeros([9], np.int32))

@@ -1,0 +1,95 @@
+"""Mimic."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fedaot_tff.attacks import mimic
+from tests.attacks import hand_made
+
+
+def _run(attack, rounds):
+  """The vectors and the last state of an attack over rounds of updates."""
+  state = attack.initial_state(np.shape(rounds[0])[1])
+  vectors = []
+  for i, rows in enumerate(rounds):
+    vector, state = attack.agree(
+        hand_made.table_knowledge(rows, round_num=i + 1), state
+    )
+    vectors.append(vector.numpy())
+  return vectors, state
+
+
+def test_a_step_of_ojas_rule():
+  honest = hand_made.updates(4, 5)
+  mean, direction = hand_made.updates(2, 5, seed=1)
+  found_mean, found_direction = mimic.learn_direction(
+      tf.constant(honest), mean, direction, tf.constant(3)
+  )
+  new_mean = 0.75 * mean + 0.25 * honest.mean(axis=0)
+  spread = sum((x - new_mean) * ((x - new_mean) @ direction) for x in honest)
+  z = 0.75 * direction + 0.25 * spread / np.linalg.norm(spread)
+  np.testing.assert_allclose(found_mean, new_mean, rtol=1e-5)
+  np.testing.assert_allclose(found_direction, z / np.linalg.norm(z), rtol=1e-4)
+
+
+def test_learns_where_updates_vary_and_imitates_the_farthest_client():
+  rng = np.random.default_rng(0)
+  rounds = 0.1 * rng.normal(size=[12, 6, 8])
+  rounds[:, :, 3] += np.array([-2, -1, 0, 0, 1, 2.0])
+  rounds += 5.0
+  vectors, state = _run(mimic.Mimic(), rounds)
+  assert abs(state['direction'][3]) > 0.95
+  np.testing.assert_allclose(np.linalg.norm(state['direction']), 1, rtol=1e-5)
+  # The farthest client of the side to which z happens to point.
+  chosen = 5 if state['direction'][3] > 0 else 0
+  np.testing.assert_array_equal(vectors[-1], np.float32(rounds[-1][chosen]))
+
+
+def test_learning_ends_after_the_warm_up():
+  rounds = [hand_made.updates(4, 5, seed=seed) for seed in range(4)]
+  _, two = _run(mimic.Mimic(warmup_rounds=2), rounds[:2])
+  vectors, four = _run(mimic.Mimic(warmup_rounds=2), rounds)
+  _, all_four = _run(mimic.Mimic(warmup_rounds=4), rounds)
+  for name in ('mean', 'direction'):
+    np.testing.assert_array_equal(two[name], four[name])
+    assert np.any(all_four[name] != four[name])
+  chosen = np.argmax(rounds[3] @ two['direction'].numpy())
+  np.testing.assert_array_equal(vectors[3], rounds[3][chosen])
+
+
+def test_rounds_without_honest_clients_teach_nothing():
+  rows = hand_made.updates(4, 5)
+  _, before = _run(mimic.Mimic(), [rows])
+  vectors, after = _run(mimic.Mimic(), [rows, np.zeros([0, 5])])
+  np.testing.assert_array_equal(vectors[1], np.zeros(5))
+  for name in ('mean', 'direction'):
+    np.testing.assert_allclose(after[name], before[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize('target', ['variance', 'first'])
+def test_few_honest_clients(target):
+  attack = mimic.Mimic(target=target)
+  rows = hand_made.updates(1, 5)
+  vectors, _ = _run(attack, [np.zeros([0, 5]), rows, np.tile(rows, [3, 1])])
+  np.testing.assert_array_equal(vectors, [np.zeros(5), rows[0], rows[0]])
+
+
+def test_imitates_the_first_client():
+  rounds = [hand_made.updates(4, 5, seed=seed) for seed in range(2)]
+  vectors, state = _run(mimic.Mimic(target='first'), rounds)
+  np.testing.assert_array_equal(vectors, [rows[0] for rows in rounds])
+  assert state == ()
+
+
+@pytest.mark.parametrize(
+    'options, error',
+    [
+        ({'warmup_rounds': 0}, ValueError),
+        ({'warmup_rounds': 1.0}, TypeError),
+        ({'target': 'last'}, ValueError),
+    ],
+)
+def test_refuses_wrong_options(options, error):
+  with pytest.raises(error, match=f'{next(iter(options))} must be'):
+    mimic.Mimic(**options)

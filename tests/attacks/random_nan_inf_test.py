@@ -1,0 +1,57 @@
+"""Values that break arithmetic."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fedaot_tff.attacks import random_nan_inf
+from tests.attacks import hand_made
+
+_UPDATE = np.arange(1, 41, dtype=np.float32)
+
+
+def _poison(update, *, seed=1, **options):
+  return random_nan_inf.RandomNanInf(**options).poison(
+      tf.constant(update), hand_made.attacker(seed=seed)
+  ).numpy()
+
+
+@pytest.mark.parametrize(
+    'options, count',
+    [
+        ({}, 4),
+        ({'fraction': 0.3}, 12),
+        ({'fraction': 1.0}, 40),
+        ({'fraction': 1e-6}, 1),
+    ],
+)
+def test_overwrites_the_given_fraction_and_leaves_the_rest(options, count):
+  sent = _poison(_UPDATE, **options)
+  changed = ~(sent == _UPDATE)
+  assert np.sum(changed) == count
+  bad = sent[changed]
+  kinds = [
+      np.sum(np.isnan(bad)),
+      np.sum(bad == np.inf),
+      np.sum(bad == -np.inf),
+      np.sum(bad == np.float32(1e30)),
+  ]
+  assert sum(kinds) == count
+  assert max(kinds) - min(kinds) <= 1
+
+
+def test_draws_coordinates_and_kinds_from_the_seed():
+  for seed in range(4):
+    np.testing.assert_array_equal(
+        _poison(_UPDATE, seed=seed), _poison(_UPDATE, seed=seed)
+    )
+  sent = [_poison(_UPDATE, seed=seed, fraction=1e-6) for seed in range(20)]
+  changed = [int(np.flatnonzero(~(s == _UPDATE))[0]) for s in sent]
+  assert len(set(changed)) > 5
+  kinds = {str(s[c]) for s, c in zip(sent, changed)}
+  assert kinds == {'nan', 'inf', '-inf', '1e+30'}
+
+
+def test_refuses_a_wrong_fraction():
+  with pytest.raises(ValueError, match=r'fraction must be in \(0, 1\]'):
+    random_nan_inf.RandomNanInf(fraction=1.1)

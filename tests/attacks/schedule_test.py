@@ -1,0 +1,114 @@
+"""Tests for the attacks that change from round to round."""
+
+import collections
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import scaling
+from fedaot_tff.attacks import schedule
+from fedaot_tff.attacks import sign_flip
+
+_TYPE = tff.to_type(collections.OrderedDict(a=np.float32, b=np.float32))
+
+
+def _update(a, b):
+  return collections.OrderedDict(a=np.float32(a), b=np.float32(b))
+
+
+def _run(poisoning, num_rounds):
+  """What an attacker sends for (1, 2) in each round; checks the honest one."""
+  process = poisoning.create(_TYPE)
+  state = process.initialize()
+  sent = []
+  for _ in range(num_rounds):
+    output = process.next(
+        state,
+        [_update(1, 2), _update(3, 4)],
+        [np.int32(0), np.int32(attack.HONEST)],
+        _update(0, 0),
+        (),
+    )
+    state = output.state
+    assert list(output.result[1].values()) == [3, 4]
+    sent.append([float(v) for v in output.result[0].values()])
+  return sent
+
+
+class _Counting(attack.CollusivePoisoning):
+  """Sends the number of rounds that it has observed."""
+
+  def initial_state(self, num_coordinates):
+    return tf.constant(0.0)
+
+  def agree(self, knowledge, state):
+    return tf.fill([2], state + 1), state + 1
+
+
+def test_switches_after_some_rounds_and_begins_anew():
+  sent = _run(
+      schedule.Switching(
+          [sign_flip.SignFlip(scale=2.0), scaling.Scaling(factor=5.0)],
+          rounds=2,
+      ),
+      5,
+  )
+  flipped, scaled = [-2, -4], [5, 10]
+  assert sent == [flipped, flipped, scaled, scaled, flipped]
+
+
+def test_honest_before_the_attack():
+  sent = _run(
+      schedule.Intermittent(scaling.Scaling(factor=5.0), honest_rounds=2), 4
+  )
+  assert sent == [[1, 2], [1, 2], [5, 10], [5, 10]]
+
+
+def test_attacks_observe_the_rounds_of_others():
+  sent = _run(schedule.Intermittent(_Counting(), honest_rounds=2), 4)
+  assert sent == [[1, 2], [1, 2], [3, 3], [4, 4]]
+
+
+def test_by_name():
+  assert _run(
+      schedule.make_switching(attacks=['zero', 'sign_flip'], rounds=1), 2
+  ) == [[0, 0], [-3, -6]]
+  assert _run(
+      schedule.make_intermittent(attack='zero', honest_rounds=1), 2
+  ) == [[1, 2], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    'error, message, make',
+    [
+        (
+            ValueError,
+            'two or more; found 1',
+            lambda: schedule.Switching([sign_flip.SignFlip()]),
+        ),
+        (
+            TypeError,
+            'UpdatePoisonings; found str',
+            lambda: schedule.Switching(['zero', 'alie']),
+        ),
+        (
+            ValueError,
+            'rounds must be at least 1; found 0',
+            lambda: schedule.Switching([sign_flip.SignFlip()] * 2, rounds=0),
+        ),
+        (
+            TypeError,
+            'honest_rounds must be an int; found 1.5',
+            lambda: schedule.Intermittent(
+                sign_flip.SignFlip(), honest_rounds=1.5
+            ),
+        ),
+    ],
+)
+def test_tells_what_is_wrong(error, message, make):
+  with pytest.raises(error, match=message) as info:
+    make()
+  assert '\n' not in str(info.value)
