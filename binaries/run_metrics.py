@@ -1,11 +1,15 @@
-"""The rows of `metrics.csv`, a round each, and what a run comes to."""
+"""What is kept of the rounds of a run, and what a run comes to.
 
-from collections.abc import Mapping
+`metrics.csv` has a row a round, `weights.csv` one for each client of a round.
+"""
+
+from collections.abc import Iterator, Mapping
 import math
 import statistics
 from typing import Any, Dict, Optional, Sequence
 
 FILE_NAME = 'metrics.csv'
+WEIGHTS_FILE_NAME = 'weights.csv'
 
 # Of the aggregator's own measurements, those that tell something of each run;
 # empty where the aggregator does not measure them.
@@ -15,6 +19,17 @@ _AGGREGATOR_MEASUREMENTS = (
     'num_non_finite',
     'holdout_loss_before',
     'holdout_loss_after',
+)
+# The name of a column and of the aggregator's measurement [N] that it holds.
+_CLIENT_MEASUREMENTS = {'norm': 'norms'}
+# The number of columns for the statistics of a client, z_1 and so on.
+_MAX_STATISTICS = 4
+WEIGHTS_COLUMNS = (
+    'round',
+    'is_byzantine',
+    'weight',
+    *_CLIENT_MEASUREMENTS,
+    *(f'z_{k}' for k in range(1, _MAX_STATISTICS + 1)),
 )
 # Times come last, so that the columns before them can be compared.
 COLUMNS = (
@@ -63,6 +78,34 @@ def make_row(record: Any) -> Dict[str, Any]:
       'seconds': round(record.seconds, 4),
       'evaluation_seconds': round(record.evaluation_seconds, 4),
   }
+
+
+def make_client_rows(record: Any) -> Iterator[Dict[str, Any]]:
+  """The rows of the clients of a round.
+
+  Args:
+    record: A `fedaot_tff.simulation.training.RoundRecord` with weights.
+
+  Yields:
+    The values of `WEIGHTS_COLUMNS`. `is_byzantine` is 0 or 1; `norm` and the
+    standardized statistics `z_1`, ... are FedAOT's and None for others.
+  """
+  measurements = record.metrics['aggregator']
+  statistics_of_all = measurements.get('z')
+  for i, is_byzantine in enumerate(record.is_byzantine):
+    row = dict.fromkeys(WEIGHTS_COLUMNS)
+    row.update(
+        round=record.round_num,
+        is_byzantine=int(is_byzantine),
+        weight=record.weights[i],
+    )
+    for column, name in _CLIENT_MEASUREMENTS.items():
+      if name in measurements:
+        row[column] = measurements[name][i]
+    if statistics_of_all is not None:
+      for k, z in enumerate(statistics_of_all[i][:_MAX_STATISTICS], start=1):
+        row[f'z_{k}'] = z
+    yield row
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:

@@ -1,5 +1,6 @@
 """One run of an experiment: its folder and what is reported meanwhile."""
 
+import contextlib
 import pathlib
 from typing import Any, Dict, List
 
@@ -21,8 +22,9 @@ def run(
   Args:
     runner: A `runner.Runner`.
     experiment: The settings.
-    folder: Where `metrics.csv` is written, anew and a row at a time, and
-      `error.txt` with the traceback if the run fails.
+    folder: Where `metrics.csv` and, if the aggregator measures its weights,
+      `weights.csv` are written, anew and a round at a time, and `error.txt`
+      with the traceback if the run fails.
     progress: Told each round of the run.
 
   Returns:
@@ -36,12 +38,26 @@ def run(
   rows = []
   try:
     application.remove_error(folder)
-    with csv_log.CsvLog(
-        folder / run_metrics.FILE_NAME, run_metrics.COLUMNS, keep=False
-    ) as log:
+    with contextlib.ExitStack() as stack:
+      log = stack.enter_context(
+          csv_log.CsvLog(
+              folder / run_metrics.FILE_NAME, run_metrics.COLUMNS, keep=False
+          )
+      )
+      weights_log = None
       for record in runner.run(experiment):
         row = run_metrics.make_row(record)
         log.append(row)
+        if record.weights is not None:
+          weights_log = weights_log or stack.enter_context(
+              csv_log.CsvLog(
+                  folder / run_metrics.WEIGHTS_FILE_NAME,
+                  run_metrics.WEIGHTS_COLUMNS,
+                  keep=False,
+              )
+          )
+          for client_row in run_metrics.make_client_rows(record):
+            weights_log.append(client_row)
         if row['test_accuracy'] is not None:
           accuracy = f'test accuracy {row["test_accuracy"]:.4f}'
         progress.advance(f'round {row["round"]}/{num_rounds}, {accuracy}')

@@ -3,7 +3,7 @@
 import collections
 from collections.abc import Iterator, Mapping
 import time
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +25,9 @@ class RoundRecord(NamedTuple):
     metrics: The metrics of the process.
     model_is_finite: Whether no weight of the model is NaN or infinite.
     num_attackers: Attackers in the cohort.
+    is_byzantine: Whether each client of the cohort is an attacker.
+    weights: The aggregation weights, float [N] in the order of `is_byzantine`;
+      None if the aggregator does not measure them.
     attacker_weight: The attackers' share of the aggregation weights; None if
       the aggregator does not measure `weights`.
     detection_auroc: See `metrics.detection_auroc`; None if the aggregator does
@@ -40,6 +43,8 @@ class RoundRecord(NamedTuple):
   metrics: Any
   model_is_finite: bool
   num_attackers: int
+  is_byzantine: Tuple[bool, ...]
+  weights: Optional[Any]
   attacker_weight: Optional[float]
   detection_auroc: Optional[float]
   evaluation: Optional['collections.OrderedDict[str, float]']
@@ -128,6 +133,8 @@ def train_rounds(
           metrics=metrics,
           model_is_finite=_is_finite(state.global_model_weights),
           num_attackers=sum(cohort.is_byzantine),
+          is_byzantine=cohort.is_byzantine,
+          weights=weights,
           attacker_weight=None
           if weights is None
           else metrics_lib.attacker_weight(weights, cohort.is_byzantine),

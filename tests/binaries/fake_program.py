@@ -52,7 +52,7 @@ class FakeRunner:
           round_num=round_num,
           seconds=time.monotonic() % 1,
           metrics={
-              'aggregator': (),
+              'aggregator': {} if aggregator == 'fedaot' else (),
               'honest_mean': {'norm': 1.0, 'distance': 0.5},
           },
           model_is_finite=(
@@ -63,6 +63,8 @@ class FakeRunner:
               random_numbers.random() if aggregator == 'fedaot' else None
           ),
           detection_auroc=None,
+          is_byzantine=(True, False),
+          weights=(0.25, 0.75) if aggregator == 'fedaot' else None,
           evaluation=evaluation if evaluated else None,
           evaluation_seconds=0.0,
       )

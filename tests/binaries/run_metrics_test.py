@@ -64,6 +64,41 @@ def test_row_of_an_aggregator_with_measurements():
   assert row['holdout_loss_before'] is None
 
 
+def test_rows_of_the_clients():
+  measurements = {'norms': [2.0, 3.0], 'z': [[0.1, 0.2], [0.3, 0.4]]}
+  first, second = run_metrics.make_client_rows(
+      _make_record(
+          metrics={'aggregator': measurements},
+          is_byzantine=(True, False),
+          weights=[0.25, 0.75],
+      )
+  )
+  assert tuple(first) == run_metrics.WEIGHTS_COLUMNS
+  assert first == {
+      'round': 3,
+      'is_byzantine': 1,
+      'weight': 0.25,
+      'norm': 2.0,
+      'z_1': 0.1,
+      'z_2': 0.2,
+      'z_3': None,
+      'z_4': None,
+  }
+  assert (second['is_byzantine'], second['z_1']) == (0, 0.3)
+
+
+def test_rows_of_clients_without_statistics():
+  row, _ = run_metrics.make_client_rows(
+      _make_record(
+          metrics={'aggregator': {'weights': [0.5, 0.5]}},
+          is_byzantine=(True, False),
+          weights=[0.5, 0.5],
+      )
+  )
+  assert row['weight'] == 0.5
+  assert row['norm'] is None and row['z_1'] is None
+
+
 def test_times_are_the_last_columns():
   assert run_metrics.COLUMNS[-2:] == ('seconds', 'evaluation_seconds')
   assert not [c for c in run_metrics.COLUMNS[:-2] if 'seconds' in c]
