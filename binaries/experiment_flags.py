@@ -64,7 +64,7 @@ def make_experiment(**axes: Any) -> experiment.Experiment:
 
 
 def _define(name: str, option: tasks.Option, default: Any) -> None:
-  if option.choices:
+  if option.choices and option.kind is str:
     flags.DEFINE_enum(name, default, option.choices, option.help)
   else:
     _DEFINE[option.kind](name, default, option.help)

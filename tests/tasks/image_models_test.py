@@ -70,6 +70,8 @@ def _shifted(weights):
         (lambda: image_models.mlp((30,), 2, hidden_sizes=()), 62),
         (lambda: image_models.cnn(_SHAPE, 10), 56714),
         (lambda: image_models.cnn((32, 32, 3), 100), 85380),
+        (lambda: image_models.cnn_dropout(_SHAPE, 62), 1206590),
+        (lambda: image_models.cnn_dropout(_SHAPE, 10), 1199882),
     ],
 )
 def test_number_of_parameters(model, expected):
@@ -92,6 +94,70 @@ def test_forward_pass_and_loss_against_numpy(build, forward, shape):
   np.testing.assert_allclose(
       model.loss(logits, y), _losses(expected, y).mean(), rtol=1e-4
   )
+
+
+def _cnn_dropout_forward(weights, x):
+  features = x.astype(np.float64)
+  for kernel, bias in zip(weights[:4:2], weights[1:4:2]):
+    windows = np.lib.stride_tricks.sliding_window_view(
+        features, (3, 3), axis=(1, 2)
+    )
+    features = np.einsum('bhwcij,ijco->bhwo', windows, kernel) + bias
+    features = np.maximum(features, 0.0)
+  batch, height, width, channels = features.shape
+  height, width = height // 2, width // 2
+  features = features[:, : 2 * height, : 2 * width]
+  features = features.reshape(batch, height, 2, width, 2, channels)
+  return _mlp_forward(weights[4:], features.max(axis=(2, 4)))
+
+
+def test_cnn_dropout_in_inference_against_numpy():
+  model = image_models.cnn_dropout((11, 12, 2), 7, seed=1)
+  weights = _shifted(model.initial_weights[0])
+  x, _ = _batch(5, (11, 12, 2))
+  logits = model.predict_on_batch((weights, ()), x, training=False)
+  np.testing.assert_allclose(
+      logits, _cnn_dropout_forward(weights, x), rtol=1e-4, atol=1e-4
+  )
+
+
+def test_dropout_rates():
+  """With all features 1, a logit is the mean of the dropout masks."""
+  model = image_models.cnn_dropout((26, 26, 1), 2)
+  zeros = [np.zeros_like(weight) for weight in model.initial_weights[0]]
+  x, _ = _batch(50, (26, 26, 1))
+  # The features before the first dropout are 1; a hidden unit is their sum.
+  first = list(zeros)
+  first[3] = np.ones(64, np.float32)
+  first[4] = np.zeros([7744, 128], np.float32)
+  first[4][:, 0] = 1 / 7744
+  first[6] = np.zeros([128, 2], np.float32)
+  first[6][0] = 1.0
+  sums = model.predict_on_batch((tuple(first), ()), x, training=True).numpy()
+  # The hidden unit itself is dropped in half of the images and doubled else.
+  kept = sums[:, 0] > 0
+  assert 10 < kept.sum() < 40
+  np.testing.assert_allclose(sums[kept], 2.0, rtol=0.05)
+  assert np.std(sums[kept, 0]) > 0.005
+  # The standard deviation of the mean of 7,744 masks that are 4/3 or 0.
+  np.testing.assert_allclose(
+      np.std(sums[kept, 0] / 2), np.sqrt(1 / 3 / 7744), rtol=0.4
+  )
+
+
+def test_dropout_is_a_function_of_the_batch():
+  model = image_models.cnn_dropout(_SHAPE, 10)
+  x, _ = _batch(4)
+  predict = lambda x, training: model.predict_on_batch(
+      model.initial_weights, x, training
+  ).numpy()
+  once = predict(x, True)
+  np.testing.assert_array_equal(once, predict(x, True))
+  assert not np.array_equal(once, predict(x, False))
+  assert not np.allclose(once[::-1], predict(x[::-1], True))
+  # Copies of an image in a batch have masks of their own.
+  copies = predict(np.repeat(x[:1], 2, axis=0), True)
+  assert not np.allclose(copies[0], copies[1])
 
 
 def test_hidden_sizes():
@@ -119,7 +185,9 @@ def test_loss_honours_sample_weights():
   assert image_models.cross_entropy(logits[:0], labels[:0]) == 0.0
 
 
-@pytest.mark.parametrize('build', [image_models.mlp, image_models.cnn])
+@pytest.mark.parametrize(
+    'build', [image_models.mlp, image_models.cnn, image_models.cnn_dropout]
+)
 def test_gradients_reach_every_weight(build):
   model = build(_SHAPE, 10)
   weights = model.initial_weights[0]
@@ -133,7 +201,9 @@ def test_gradients_reach_every_weight(build):
     assert np.any(gradient)
 
 
-@pytest.mark.parametrize('build', [image_models.mlp, image_models.cnn])
+@pytest.mark.parametrize(
+    'build', [image_models.mlp, image_models.cnn, image_models.cnn_dropout]
+)
 def test_initial_weights_come_from_the_seed(build):
   first, again, other = (
       build(_SHAPE, 10, seed=seed).initial_weights[0] for seed in (3, 3, 4)
@@ -194,6 +264,9 @@ def test_input_spec():
         ),
         (lambda: image_models.cnn((28, 28), 10), '`input_shape`.*channels'),
         (lambda: image_models.cnn((9, 28, 1), 10), 'too small'),
+        (lambda: image_models.cnn_dropout((28, 5, 1), 10), 'too small'),
+        (lambda: image_models.cnn_dropout((28, 28), 10), 'channels'),
+        (lambda: image_models.cnn_dropout(_SHAPE, 1), '`num_classes`'),
         (lambda: image_models.cnn(_SHAPE, 10, filters=(0,)), '`filters`'),
         (lambda: image_models.cnn(_SHAPE, 10, hidden_size=0), '`hidden_size`'),
     ],

@@ -53,6 +53,86 @@ def test_the_head_of_a_client_is_not_sorted(name):
   assert np.unique(_LABELS[only[:60]]).size == 10
 
 
+def _name(name, **changes):
+  options = {'alpha': 0.3, 'shards_per_client': 2, 'min_examples': 5, **changes}
+  return partition.by_name(name, _LABELS, 20, 1, **options)
+
+
+@pytest.mark.parametrize('name', _PARTITIONS)
+def test_by_name(name):
+  expected = _PARTITIONS[name](20, 1)
+  for found, wanted in zip(_name(name), expected):
+    np.testing.assert_array_equal(found, wanted)
+  assert set(partition.NAMES) == set(_PARTITIONS)
+
+
+def test_by_name_rejects_an_unknown_name():
+  with pytest.raises(
+      ValueError, match="^`partition` must be one of .*found 'dirchlet'"
+  ):
+    _name('dirchlet')
+
+
+def _unbalanced_labels():
+  labels = np.repeat([0, 1, 5], [13, 40, 147])
+  return np.random.default_rng(0).permutation(labels)
+
+
+def test_stratified_split_is_disjoint_and_whole():
+  labels = _unbalanced_labels()
+  sets = partition.stratified_split(labels, {'a': 7, 'b': 50}, 2)
+  assert _sizes(sets) == [7, 50, 143]
+  assert all(part.dtype == np.int64 for part in sets)
+  np.testing.assert_array_equal(
+      np.sort(np.concatenate(sets)), np.arange(labels.size)
+  )
+
+
+@pytest.mark.parametrize('size', [1, 20, 33, 100, 199])
+def test_stratified_split_keeps_the_share_of_every_class(size):
+  labels = _unbalanced_labels()
+  part, _ = partition.stratified_split(labels, {'a': size}, 2)
+  counts = np.bincount(labels[part], minlength=6)[[0, 1, 5]]
+  assert counts.sum() == size
+  exact = size * np.array([13, 40, 147]) / 200
+  assert np.all(np.abs(counts - exact) < 1)
+  # Among the possible roundings this one is nearest to the exact shares.
+  ups = counts > exact
+  if 0 < ups.sum() < 3:
+    assert (exact % 1)[ups].min() >= (exact % 1)[~ups].max()
+
+
+def test_stratified_split_gives_a_tie_to_the_lower_class():
+  part, _ = partition.stratified_split(_LABELS, {'a': 25}, 0)
+  assert np.bincount(_LABELS[part]).tolist() == [3] * 5 + [2] * 5
+
+
+def test_stratified_split_of_a_seed():
+  draw = lambda seed, size: partition.stratified_split(
+      _LABELS, {'a': 50, 'b': size}, seed
+  )
+  (first, _, _), (longer, _, _), (other, _, _) = (
+      draw(1, 10),
+      draw(1, 400),
+      draw(2, 10),
+  )
+  np.testing.assert_array_equal(first, longer)
+  assert set(first) != set(other)
+
+
+@pytest.mark.parametrize(
+    'sizes, message',
+    [
+        ({'a': 0}, '`a` must be at least 1, found 0'),
+        ({'a': 600}, '`a` must be between 1 and 599, found 600'),
+        ({'a': 100, 'b': 500}, '`b` must be between 1 and 499, found 500'),
+    ],
+)
+def test_stratified_split_of_wrong_size_raises(sizes, message):
+  with pytest.raises(ValueError, match=message):
+    partition.stratified_split(_LABELS, sizes, 0)
+
+
 def test_iid_sizes_differ_by_at_most_one():
   assert sorted(set(_sizes(partition.iid(103, 10, 0)))) == [10, 11]
 
@@ -141,6 +221,8 @@ def test_shards_mix_the_examples_of_a_class():
         lambda: partition.dirichlet(_LABELS, 2, 0.5, 0, min_examples=0.5),
         lambda: partition.shards(_LABELS.astype(bool), 2, 2, 0),
         lambda: partition.shards(_LABELS, 2, 2.0, 0),
+        lambda: partition.stratified_split(_LABELS, {'a': 2.5}, 0),
+        lambda: partition.stratified_split(_LABELS / 2, {'a': 2}, 0),
     ],
 )
 def test_wrong_kind_raises(call):

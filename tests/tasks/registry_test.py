@@ -85,7 +85,16 @@ def test_option_of_wrong_kind_raises(options):
         ({'alpha': float('nan')}, '`alpha` must be finite, found nan'),
         ({'client_learning_rate': 0.0}, 'must be above 0, found 0.0'),
         ({'client_learning_rate': float('inf')}, 'must be finite, found inf'),
-        ({'model': 'rnn'}, "must be one of mlp, cnn, found 'rnn'"),
+        (
+            {'model': 'rnn'},
+            'must be one of mlp, cnn, cnn_dropout, resnet20, resnet18, found'
+            " 'rnn'",
+        ),
+        (
+            {'model': 'resnet20'},
+            "`model` of task 'mnist5k' must be one of mlp, cnn, found"
+            " 'resnet20'",
+        ),
         ({'partition': ''}, "must be one of dirichlet, iid, shards, found ''"),
         ({'cohort_size': 51}, '`cohort_size` is 51 .* only 50 clients'),
         ({'num_clients': 9}, '`cohort_size` is 20 .* only 9 clients'),
@@ -95,6 +104,26 @@ def test_option_of_wrong_value_raises(options, message):
   with pytest.raises(ValueError, match=message) as error:
     tasks.load_task('mnist5k', **options)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', registry.TASKS)
+def test_models_are_those_of_the_module(name):
+  entry = registry.TASKS[name]
+  assert bool(entry.models) == ('model' in entry.defaults)
+  for model in {*registry.OPTIONS['model'].choices} - {*entry.models}:
+    if entry.models:
+      load = importlib.import_module(entry.module).load
+      with pytest.raises(ValueError, match=f"found '{model}'"):
+        load(model=model)
+  assert set(entry.models) <= set(registry.OPTIONS['model'].choices)
+
+
+def test_a_natural_partition_has_all_clients_by_default():
+  registry.check_options('femnist', cohort_size=1000)
+  with pytest.raises(ValueError, match='there are only 10 clients'):
+    registry.check_options('femnist', num_clients=10)
+  with pytest.raises(ValueError, match='must be one of 10, 62, found 26'):
+    registry.check_options('femnist', classes=26)
 
 
 def test_alpha_limits_are_those_of_the_partition():
