@@ -295,10 +295,9 @@ def holdout_statistics(
   )
   weights = finite * discount * trust
 
-  norm_bound = tf.minimum(
-      weighted_quantile(norms, weights, 0.5),
-      weighted_quantile(norms, discount * finite, 0.5),
-  )
+  # Trust is in the weights: untrusted short updates, such as the zeros of free
+  # riders, must not shorten the others.
+  norm_bound = weighted_quantile(norms, weights, 0.5)
   norm_bound = tf.where(
       root_norm > 0,
       tf.minimum(norm_bound, config.root_norm_factor * root_norm),

@@ -517,6 +517,22 @@ def test_a_majority_against_the_root_moves_no_median_with_a_holdout():
   )
 
 
+@pytest.mark.parametrize('size', [0.0, 1e-3])
+def test_majority_of_short_updates_does_not_shorten_the_others(size):
+  rng = np.random.default_rng(14)
+  root = rng.normal(size=_DIMENSION)
+  honest = _honest(rng, 8, root)
+  short = size * rng.normal(size=[12, _DIMENSION])
+  statistics = _holdout_statistics(
+      np.concatenate([honest, short]), root, root
+  )
+  alone = _holdout_statistics(honest, root, root)
+  np.testing.assert_allclose(
+      statistics.norm_bound, alone.norm_bound, rtol=0.05
+  )
+  np.testing.assert_array_equal(statistics.clip[:8], 1.0)
+
+
 def test_norm_bound_is_capped_by_the_root_with_a_holdout():
   rng = np.random.default_rng(15)
   root = rng.normal(size=_DIMENSION)

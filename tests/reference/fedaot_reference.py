@@ -251,9 +251,7 @@ class HoldOutReference(_Weighting):
     trust = 0.05 + 0.95 * np.clip(croot / 0.05, 0.0, 1.0)
     v = finite * mu * trust
 
-    tau = min(
-        weighted_quantile(norms, v, 0.5),
-        weighted_quantile(norms, mu * finite, 0.5))
+    tau = weighted_quantile(norms, v, 0.5)
     if root_is_usable:
       tau = min(tau, 1.2 * root_norm)
 

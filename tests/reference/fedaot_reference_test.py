@@ -435,7 +435,8 @@ def test_equal_updates_weigh_equally(run_rounds, value):
 def test_most_updates_zero_leaves_finite_numbers():
   """tau is 0: nothing passes, the norm statistic is at its limit."""
   updates = np.zeros([5, _DIMENSION])
-  updates[0, 0] = 1.0
+  # Against the root, so that it is trusted no more than the zeros.
+  updates[0, 0] = -1.0
   state, outcomes = _run_hold_out(
       np.ones(_DIMENSION),
       [(updates, np.ones(_DIMENSION), np.ones(_DIMENSION))])
