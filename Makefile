@@ -16,7 +16,7 @@ UNFINISHED = $(VENV).unfinished
 .PHONY: help demo test test-all clean
 
 help:
-	@echo "make demo      compare aggregators in a small attacked federation; results in out/demo"
+	@echo "make demo      compare aggregators in a small attacked federation; report in out/demo/report.html"
 	@echo "make test      run the quick tests"
 	@echo "make test-all  run all tests"
 	@echo "make clean     remove out/ and caches, but not $(VENV)"

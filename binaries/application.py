@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from typing import Callable, List, Sequence
+from typing import Callable, List, Optional, Sequence
 import warnings
 
 from absl import app
@@ -26,6 +26,8 @@ _ERROR_FILE = 'error.txt'
 _MAX_MESSAGE_LENGTH = 400
 # Their messages are written for the user; the name of the type adds nothing.
 _PLAIN_ERRORS = (ImportError, OSError, TypeError, ValueError)
+
+_resume_command: Optional[str] = None
 
 
 class UserError(Exception):
@@ -56,6 +58,25 @@ def run(main: Callable[[], int]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = _EXIT_ERROR
   sys.exit(code)
+
+
+def set_resume_command(command: str) -> None:
+  """Sets the command that Ctrl-C says goes on with what it interrupts."""
+  global _resume_command
+  _resume_command = command
+
+
+def end_process(code: int) -> None:
+  """Ends the process at once, whatever it is at, and its TFF workers.
+
+  Args:
+    code: The exit code.
+  """
+  # Not in this thread, which may hold a lock that stopping needs.
+  stopping = threading.Thread(target=worker_process.stop_all, daemon=True)
+  stopping.start()
+  stopping.join(_STOP_TIMEOUT_SECONDS)
+  os._exit(code)
 
 
 def describe_error(error: BaseException) -> str:
@@ -123,15 +144,13 @@ def _exit_at_once(unused_signal, unused_frame) -> None:
   garbage collector, and Python would wait for the computation in progress.
   """
   message = f'{_program_name()}: interrupted; what was written is kept.\n'
+  if _resume_command is not None:
+    message += f'To go on: {_resume_command}\n'
   if os.isatty(2):
     message = f'\n{message}'
   # Not a print: what was interrupted may be one, and it cannot be re-entered.
   os.write(2, message.encode())
-  # Not in this thread, which may hold a lock that stopping needs.
-  stopping = threading.Thread(target=worker_process.stop_all, daemon=True)
-  stopping.start()
-  stopping.join(_STOP_TIMEOUT_SECONDS)
-  os._exit(_EXIT_INTERRUPTED)
+  end_process(_EXIT_INTERRUPTED)
 
 
 def _one_line(error: BaseException) -> str:
@@ -153,8 +172,12 @@ def _program_name() -> str:
 def _quiet_libraries() -> None:
   """Keeps what TensorFlow logs about itself from the terminal.
 
-  An environment variable or flag that asks for more is heeded.
+  An environment variable or flag that asks for more is heeded: with --v=1 the
+  libraries log what they like.
   """
+  if flags.FLAGS['verbosity'].value >= logging.DEBUG:
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '0')
+    return
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   if flags.FLAGS['verbosity'].using_default_value:
     logging.set_verbosity(logging.ERROR)

@@ -3,8 +3,9 @@
 import csv
 import fcntl
 import io
+import os
 import pathlib
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 from binaries import application
 
@@ -35,9 +36,10 @@ class CsvLog:
     """
     self._path = path
     self._columns = tuple(columns)
-    header = _format_row(self._columns)
+    header = _format_row(self._columns).encode()
     try:
-      self._file = open(path, 'a+', encoding='utf-8', newline='')
+      # Unbuffered: what could not be written must not be tried again at exit.
+      self._file = open(path, 'ab', buffering=0)
     except OSError as error:
       raise application.UserError(
           f'cannot write {path}: {error.strerror}.'
@@ -50,15 +52,22 @@ class CsvLog:
           f'another program is writing {path}; wait until it has ended.'
       ) from error
     kept = _complete_lines(path) if keep else b''
-    if kept and not kept.startswith(header.encode()):
+    if kept and not kept.startswith(header):
       self._file.close()
       raise application.UserError(
           f'{path} has other columns than {", ".join(self._columns)}; choose'
           ' another --output_dir.'
       )
-    self._file.truncate(len(kept))
-    if not kept:
-      self._write(header)
+    try:
+      if path.stat().st_size != len(kept):
+        self._file.truncate(len(kept))
+      if not kept:
+        self._write(header)
+    except OSError as error:
+      self._file.close()
+      raise application.UserError(
+          f'cannot write {path}: {error.strerror}.'
+      ) from error
 
   def append(self, row: Mapping[str, Any]) -> None:
     """Appends a row.
@@ -67,13 +76,40 @@ class CsvLog:
       row: A value for each column.
 
     Raises:
-      OSError: If the row cannot be written.
+      OSError: If the row cannot be written; the file is left without it.
     """
-    self._write(_format_row([_format(row[name]) for name in self._columns]))
+    fields = [_format(row[name]) for name in self._columns]
+    self._write(_format_row(fields).encode())
 
   def rows(self) -> List[Dict[str, str]]:
     """The rows in the file, as `read_rows` gives them."""
     return read_rows(self._path)
+
+  def keep_while(self, condition: Callable[[Dict[str, str]], bool]) -> None:
+    """Drops the first row for which a condition fails and all after it.
+
+    Args:
+      condition: A function of a row, as `read_rows` gives it.
+
+    Raises:
+      OSError: If the file cannot be changed.
+    """
+    header, *lines = _complete_lines(self._path).splitlines(keepends=True)
+    num_bytes = len(header)
+    for line in lines:
+      (fields,) = csv.reader([line.decode()])
+      if not condition(dict(zip(self._columns, fields))):
+        break
+      num_bytes += len(line)
+    self._file.truncate(num_bytes)
+
+  def sync(self) -> None:
+    """Waits until the rows are on the disk, where a power failure leaves them.
+
+    Raises:
+      OSError: If they cannot be written.
+    """
+    os.fsync(self._file.fileno())
 
   def close(self) -> None:
     """Closes the file, which also gives up the lock."""
@@ -85,9 +121,17 @@ class CsvLog:
   def __exit__(self, *unused_exception) -> None:
     self.close()
 
-  def _write(self, line: str) -> None:
-    self._file.write(line)
-    self._file.flush()
+  def _write(self, line: bytes) -> None:
+    """Appends a line as a whole or not at all."""
+    size = os.fstat(self._file.fileno()).st_size
+    written = 0
+    try:
+      # A disk that is about to be full takes a part.
+      while written < len(line):
+        written += self._file.write(line[written:])
+    except OSError:
+      self._file.truncate(size)
+      raise
 
 
 def read_rows(path: pathlib.Path) -> List[Dict[str, str]]:

@@ -33,36 +33,63 @@ def make_folder(path: pathlib.Path) -> pathlib.Path:
     ) from error
 
 
-def read_settings(folder: pathlib.Path) -> Optional[Dict[str, Any]]:
-  """The settings that `write_settings` left in a folder, None if it did not.
+def read_json(path: pathlib.Path) -> Optional[Dict[str, Any]]:
+  """What `write_json` left in a file, None if there is no file.
 
   Raises:
     UserError: If the file is something else.
   """
-  path = folder / _SETTINGS_FILE
   try:
-    settings = json.loads(path.read_text(encoding='utf-8'))
+    content = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:
     return None
   except (OSError, ValueError) as error:
     raise application.UserError(
         f'cannot read {path}: {error}; choose another --output_dir.'
     ) from error
-  if not isinstance(settings, dict):
+  if not isinstance(content, dict):
     raise application.UserError(
         f'{path} holds no settings; choose another --output_dir.'
     )
-  return settings
+  return content
+
+
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+  """Writes names and values into a file, as a whole or not at all.
+
+  Raises:
+    UserError: If the file cannot be written.
+  """
+  unfinished = path.with_suffix('.unfinished')
+  try:
+    with open(unfinished, 'w', encoding='utf-8') as file:
+      json.dump(dict(content), file, indent=2)
+      file.write('\n')
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(unfinished, path)
+  except OSError as error:
+    raise application.UserError(
+        f'cannot write {path}: {error.strerror}.'
+    ) from error
+
+
+def read_settings(folder: pathlib.Path) -> Optional[Dict[str, Any]]:
+  """The settings that `write_settings` left in a folder, None if it did not.
+
+  Raises:
+    UserError: If the file is something else.
+  """
+  return read_json(folder / _SETTINGS_FILE)
 
 
 def write_settings(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
-  """Writes settings into a folder, as a whole or not at all."""
-  path = folder / _SETTINGS_FILE
-  unfinished = path.with_suffix('.unfinished')
-  unfinished.write_text(
-      json.dumps(dict(settings), indent=2) + '\n', encoding='utf-8'
-  )
-  os.replace(unfinished, path)
+  """Writes settings into a folder, as a whole or not at all.
+
+  Raises:
+    UserError: If the file cannot be written.
+  """
+  write_json(folder / _SETTINGS_FILE, settings)
 
 
 def describe_difference(

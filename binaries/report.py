@@ -16,15 +16,11 @@ Example:
 
 import pathlib
 import sys
-from typing import Any, Iterator, List, Sequence, Tuple
+from typing import List, Sequence
 
 from absl import flags
 
 from binaries import application
-from binaries import output_folder
-
-_PAGE_FILE = 'report.html'
-_FILES_FOLDER = 'report'
 
 _RESULTS_DIR = flags.DEFINE_string(
     'results_dir',
@@ -35,7 +31,7 @@ _RESULTS_DIR = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
     'output',
     None,
-    f'The page to write; by default {_PAGE_FILE} in the folder of results.',
+    'The page to write; by default report.html in the folder of results.',
 )
 
 
@@ -49,30 +45,13 @@ def main() -> int:
   folder = pathlib.Path(_RESULTS_DIR.value)
 
   # Takes a second and may be missing; flag errors come first.
-  from binaries import report_page  # pylint: disable=g-import-not-at-top
-  from binaries import report_results  # pylint: disable=g-import-not-at-top
+  from binaries import report_files  # pylint: disable=g-import-not-at-top
 
-  results = report_results.read(folder)
-  path = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else folder / _PAGE_FILE
-  if path.is_dir():
-    raise application.UserError(
-        f'--output={path} is a folder; name a file in it.'
-    )
-  output_folder.make_folder(path.parent)
-  files_folder = output_folder.make_folder(path.parent / _FILES_FOLDER)
-  sections = report_page.make_sections(results)
-  try:
-    for section in sections:
-      for name, content in _make_files(section.parts):
-        (files_folder / name).write_bytes(content)
-    path.write_text(report_page.make_page(results, sections), encoding='utf-8')
-  except OSError as error:
-    raise application.UserError(
-        f'cannot write {error.filename or path}: {error.strerror}.'
-    ) from error
-  for problem in results.problems:
+  path = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else None
+  written = report_files.write(folder, path)
+  for problem in written.problems:
     print(f'left out: {problem}', file=sys.stderr)
-  print(f'See {path} and {files_folder}')
+  print(f'See {written.page} and {written.files_folder}')
   return 0
 
 
@@ -103,26 +82,6 @@ def name_folder(argv: Sequence[str]) -> List[str]:
     )
     named.append(argument)
   return named
-
-
-def _make_files(parts: Sequence[Any]) -> Iterator[Tuple[str, bytes]]:
-  """The names and contents of the files of tables and figures."""
-  # pylint: disable=g-import-not-at-top
-  from binaries import report_figures
-  from binaries import report_tables
-
-  # pylint: enable=g-import-not-at-top
-  for part in parts:
-    if isinstance(part, report_figures.Figure):
-      module, png = report_figures, part.png
-    else:
-      module, png = report_tables, None
-      if part.scale is not None:
-        png = report_figures.draw_heat_map(part)
-    if png is not None:
-      yield f'{part.name}.png', png
-    yield f'{part.name}.csv', module.format_csv(part).encode()
-    yield f'{part.name}.md', module.format_markdown(part).encode()
 
 
 if __name__ == '__main__':

@@ -80,6 +80,18 @@ def make_row(record: Any) -> Dict[str, Any]:
   }
 
 
+def parse_row(texts: Mapping[str, str]) -> Dict[str, Any]:
+  """The row that a line of `metrics.csv` was written from.
+
+  Args:
+    texts: The text by the column's name.
+
+  Returns:
+    What `make_row` returned.
+  """
+  return {name: _parse(text) for name, text in texts.items()}
+
+
 def make_client_rows(record: Any) -> Iterator[Dict[str, Any]]:
   """The rows of the clients of a round.
 
@@ -132,6 +144,17 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
           statistics.median(row['seconds'] for row in rows), 4
       ),
   }
+
+
+def _parse(text: str) -> Any:
+  if not text:
+    return None
+  if text in ('True', 'False'):
+    return text == 'True'
+  try:
+    return int(text)
+  except ValueError:
+    return float(text)
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> Optional[float]:

@@ -1,8 +1,11 @@
 """Runs experiments with TensorFlow Federated."""
 
 from collections.abc import Iterator
-from typing import Any, Callable, Dict, Optional
+import pathlib
+from typing import Any, Callable, Dict, Optional, Sequence
 
+from absl import logging
+import numpy as np
 import tensorflow_federated as tff
 
 from binaries import experiment as experiment_lib
@@ -10,15 +13,20 @@ from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry as aggregators
 from fedaot_tff.attacks import registry as attacks
 from fedaot_tff.learning import fed_avg
+from fedaot_tff.simulation import checkpoints
 from fedaot_tff.simulation import client_datasets
 from fedaot_tff.simulation import cohort
 from fedaot_tff.simulation import evaluation
 from fedaot_tff.simulation import execution_context
+from fedaot_tff.simulation import logging_release
+from fedaot_tff.simulation import tensorboard_release
 from fedaot_tff.simulation import training
 from tasks import registry as task_registry
 from tasks import task as task_lib
 
 _Evaluation = Callable[[Any], Dict[str, float]]
+
+_NUM_EXAMPLE_IMAGES = 8
 
 _SERVER_OPTIMIZERS = {
     'sgd': tff.learning.optimizers.build_sgdm,
@@ -45,12 +53,28 @@ class Runner:
     self._processes: Dict[Any, tff.learning.templates.LearningProcess] = {}
 
   def run(
-      self, experiment: experiment_lib.Experiment
+      self,
+      experiment: experiment_lib.Experiment,
+      *,
+      checkpoint_folder: Optional[pathlib.Path] = None,
+      checkpoint_every: int = 10,
+      last_checkpoint: Optional[int] = None,
+      release_managers: Sequence[Any] = (),
+      tensorboard_folder: Optional[pathlib.Path] = None,
+      warn: Callable[[str], None] = logging.warning,
   ) -> Iterator[training.RoundRecord]:
     """Runs an experiment.
 
     Args:
       experiment: Its settings.
+      checkpoint_folder: Where states are saved and, if there are some of this
+        experiment, which to go on from; None for neither.
+      checkpoint_every: See `training.train_rounds`.
+      last_checkpoint: See `training.train_rounds`.
+      release_managers: See `training.train_rounds`. A round comes to them last.
+      tensorboard_folder: Where event files for TensorBoard are written; None
+        for none.
+      warn: Told, in a line, of a checkpoint that cannot be read.
 
     Returns:
       An iterator over the rounds; the next one is run when it is asked for.
@@ -76,6 +100,13 @@ class Runner:
         data_poisoning=attack.data_poisoning,
         seed=experiment.seed,
     )
+    managers = [logging_release.LoggingReleaseManager()]
+    if tensorboard_folder is not None:
+      managers.append(
+          tensorboard_release.TensorBoardReleaseManager(
+              tensorboard_folder, images=_example_images(task, attack)
+          )
+      )
     return training.train_rounds(
         self._learning_process(experiment, attack, task, datasets),
         cohorts=cohorts,
@@ -83,6 +114,12 @@ class Runner:
         num_rounds=task.rounds,
         evaluate=self._evaluation(experiment, attack),
         evaluate_every=experiment.evaluate_every,
+        checkpoints=None
+        if checkpoint_folder is None
+        else checkpoints.Checkpoints(checkpoint_folder, warn=warn),
+        checkpoint_every=checkpoint_every,
+        last_checkpoint=last_checkpoint,
+        release_managers=[*managers, *release_managers],
     )
 
   def _load_task(self, experiment: experiment_lib.Experiment) -> task_lib.Task:
@@ -101,7 +138,7 @@ class Runner:
   def _evaluation(
       self, experiment: experiment_lib.Experiment, attack: attacks.Attack
   ) -> _Evaluation:
-    """Test accuracy and loss, and the success rate of the attack if it has one."""
+    """Test accuracy and loss, and the attack's success rate if it has one."""
     poisoning = attack.data_poisoning
     if experiment.attack not in self._evaluate_success:
       examples = None
@@ -188,3 +225,23 @@ class Runner:
         else tff.learning.ClientWeighting.NUM_EXAMPLES,
     )
     return self._processes[key]
+
+
+def _example_images(
+    task: task_lib.Task, attack: attacks.Attack
+) -> Dict[str, np.ndarray]:
+  """Test images as they are and, if the attack presents its own, those.
+
+  None if the examples are no images.
+  """
+  x, y = task.test['x'], task.test['y']
+  if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[-1] not in (1, 3)):
+    return {}
+  images = {'clean': x[:_NUM_EXAMPLE_IMAGES]}
+  if attack.data_poisoning is not None:
+    examples = attack.data_poisoning.success_examples(
+        x, y, num_classes=task.num_classes
+    )
+    if examples is not None and len(examples[0]):
+      images['attack'] = examples[0][:_NUM_EXAMPLE_IMAGES]
+  return images

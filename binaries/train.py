@@ -6,8 +6,20 @@ Writes the folder --output_dir as the training goes on:
                  attackers' share of the aggregation weights, the AUROC of the
                  weights as a detector of attackers, and more; the columns with
                  times are last
+  weights.csv    a row for each client of a round, if the aggregator measures
+                 its weights
   settings.json  the settings of the run
+  run.json       what made the run: command, versions, machine, seed
+  checkpoints/   the newest states of model, optimizers, attack and defence
+  tensorboard/   with --tensorboard: scalars, histograms of the weights of
+                 clients and model, and images of the examples; read it with
+                 `tensorboard --logdir`
   error.txt      the traceback if the run failed
+
+The same command goes on where an earlier one was interrupted, after the newest
+checkpoint, with the numbers of an uninterrupted run. If the run in --output_dir
+is finished, its result is printed. A run with other settings or of other code
+is left alone.
 
 Example:
 
@@ -15,22 +27,34 @@ Example:
 """
 
 import pathlib
+import sys
 
 from absl import flags
 
 from binaries import application
-from binaries import csv_log
 from binaries import experiment as experiment_lib
 from binaries import experiment_flags
 from binaries import output_folder
 from binaries import progress as progress_lib
 from binaries import run_metrics
+from binaries import run_record
 from binaries import single_run
 
 experiment_flags.define_settings(*experiment_flags.AXES)
 flags.adopt_module_key_flags(experiment_flags)
 _OVERWRITE = flags.DEFINE_bool(
-    'overwrite', False, 'Replace what another run left in --output_dir.'
+    'overwrite',
+    False,
+    'Begin anew; replace what another run left in --output_dir.',
+)
+_CHECKPOINT_EVERY = flags.DEFINE_integer(
+    'checkpoint_every',
+    single_run.DEFAULT_CHECKPOINT_EVERY,
+    'Save a checkpoint every so many rounds, and after the last.',
+    lower_bound=1,
+)
+_TENSORBOARD = flags.DEFINE_bool(
+    'tensorboard', False, 'Write event files for TensorBoard.'
 )
 
 
@@ -40,17 +64,13 @@ def main() -> int:
   folder = output_folder.make_folder(
       pathlib.Path(flags.FLAGS.output_dir or f'out/train/{experiment.name}')
   )
-  if not _OVERWRITE.value:
-    _check_replaceable(folder, experiment)
-  output_folder.write_settings(folder, experiment.to_dict())
-  with progress_lib.Progress(
-      1, experiment.task_options['rounds'], quiet=flags.FLAGS.quiet
-  ) as progress:
-    # Takes seconds, as it needs TensorFlow.
-    from binaries import runner  # pylint: disable=g-import-not-at-top
-
-    progress.start_run(f'{experiment.aggregator}, {experiment.attack}')
-    rows = single_run.run(runner.Runner(), experiment, folder, progress)
+  with single_run.Run(
+      experiment, folder, overwrite=_OVERWRITE.value, remedy='add --overwrite'
+  ) as run:
+    if not run.is_finished:
+      output_folder.write_settings(folder, experiment.to_dict())
+      _finish(run, experiment, folder)
+    rows = run.rows
   print(
       f'Test accuracy {rows[-1]["test_accuracy"]:.4f} after {len(rows)} rounds;'
       f' see {folder / run_metrics.FILE_NAME}'
@@ -58,29 +78,44 @@ def main() -> int:
   return 0
 
 
-def _check_replaceable(
-    folder: pathlib.Path, experiment: experiment_lib.Experiment
+def _finish(
+    run: single_run.Run,
+    experiment: experiment_lib.Experiment,
+    folder: pathlib.Path,
 ) -> None:
-  """Raises UserError unless what is in the folder is no loss.
+  """Trains the rounds that are left."""
+  application.set_resume_command(_resume_command())
+  rounds_done = run.newest_checkpoint
+  if rounds_done and not flags.FLAGS.quiet:
+    print(
+        f'{folder}: goes on after the checkpoint of round {rounds_done}',
+        file=sys.stderr,
+    )
+  with progress_lib.Progress(
+      1,
+      experiment.task_options['rounds'],
+      rounds_done=rounds_done,
+      quiet=flags.FLAGS.quiet,
+  ) as progress:
+    # Takes seconds, as it needs TensorFlow.
+    from binaries import runner  # pylint: disable=g-import-not-at-top
 
-  That is the case for an unfinished run with the same settings, which makes the
-  same rows again.
-  """
-  rows = csv_log.read_rows(folder / run_metrics.FILE_NAME)
-  if not rows:
-    return
-  difference = output_folder.describe_difference(
-      output_folder.read_settings(folder) or {}, experiment.to_dict()
-  )
-  if difference is not None:
-    found = f'a run with {difference}'
-  elif int(rows[-1]['round']) >= experiment.task_options['rounds']:
-    found = 'a finished run'
-  else:
-    return
-  raise application.UserError(
-      f'{folder} holds {found}; choose another --output_dir or add --overwrite.'
-  )
+    progress.start_run(
+        f'{experiment.aggregator}, {experiment.attack}', rounds_done
+    )
+    run.finish(
+        runner.Runner(),
+        progress,
+        checkpoint_every=_CHECKPOINT_EVERY.value,
+        tensorboard=_TENSORBOARD.value,
+        keep_checkpoints=True,
+    )
+
+
+def _resume_command() -> str:
+  """This program's command, which must not overwrite what it left."""
+  command = run_record.resume_command()
+  return f'{command} --nooverwrite' if _OVERWRITE.value else command
 
 
 if __name__ == '__main__':

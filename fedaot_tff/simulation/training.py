@@ -1,7 +1,33 @@
-"""The training loop of a simulation."""
+"""The training loop of a simulation, a federated program on `tff.program`.
+
+The clients of a round come from a `CohortDataSource`, states are saved with a
+`tff.program.FileProgramStateManager`, and what comes of each round goes to
+`tff.program.ReleaseManager`s. A training that survives the end of its process:
+
+```
+from fedaot_tff.simulation import checkpoints
+from fedaot_tff.simulation import tensorboard_release
+from fedaot_tff.simulation import training
+
+for record in training.train_rounds(
+    process,
+    cohorts=cohorts,
+    datasets=datasets,
+    num_rounds=1000,
+    checkpoints=checkpoints.Checkpoints('out/checkpoints'),
+    release_managers=[
+        tensorboard_release.TensorBoardReleaseManager('out/tensorboard')
+    ],
+):
+  print(record.round_num, record.attacker_weight)
+```
+
+The same program, run again, goes on after the newest checkpoint and computes
+what it would have without the interruption, to the last bit.
+"""
 
 import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import time
 from typing import Any, Callable, NamedTuple, Optional, Tuple
 
@@ -10,7 +36,9 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.learning import model_mirror
+from fedaot_tff.simulation import checkpoints as checkpoints_lib
 from fedaot_tff.simulation import client_datasets
+from fedaot_tff.simulation import cohort_data_source
 from fedaot_tff.simulation import cohort as cohort_lib
 from fedaot_tff.simulation import metrics as metrics_lib
 
@@ -61,6 +89,10 @@ def train_rounds(
     evaluate_every: int = 1,
     initial_state: Optional[Any] = None,
     first_round: int = 1,
+    checkpoints: Optional[checkpoints_lib.Checkpoints] = None,
+    checkpoint_every: int = 10,
+    last_checkpoint: Optional[int] = None,
+    release_managers: Sequence[tff.program.ReleaseManager] = (),
 ) -> Iterator[RoundRecord]:
   """Trains, yielding a record after each round.
 
@@ -75,15 +107,27 @@ def train_rounds(
     initial_state: The state to go on from; None for `process.initialize()`.
     first_round: The first round to train. Going on with `initial_state` from
       the record of the round before gives what an uninterrupted run gives.
+    checkpoints: Where states are saved. If there is one already, the first
+      round is the one after it. None for not saving any.
+    checkpoint_every: Saves in rounds divisible by this, and in the last. A
+      round's state is saved when the next record is asked for, so what the
+      caller does with a record comes before.
+    last_checkpoint: The last checkpoint to go on from, as what the caller keeps
+      of the rounds ends there; None for the newest.
+    release_managers: Are given, one after the other, each `RoundRecord` as the
+      value and the round as the key before the record is yielded. One that
+      keeps what it is given must expect rounds again that it has, those after
+      the checkpoint. `tensorboard_release` and `logging_release` have some.
 
   Returns:
     An iterator of `RoundRecord`. It raises ValueError after a round that leaves
-    the aggregator's mirror of the model other than the model.
+    the aggregator's mirror of the model other than the model, OSError if a
+    state cannot be saved, and what a release manager raises.
 
   Raises:
     TypeError: If an argument is of another kind.
-    ValueError: If a number is not positive, or `first_round` is not 1 without
-      an `initial_state`.
+    ValueError: If a number is not positive, `first_round` is not 1 without an
+      `initial_state`, or there are both `checkpoints` and an `initial_state`.
   """
   if not isinstance(process, tff.learning.templates.LearningProcess):
     raise TypeError(
@@ -99,6 +143,7 @@ def train_rounds(
       ('num_rounds', num_rounds),
       ('evaluate_every', evaluate_every),
       ('first_round', first_round),
+      ('checkpoint_every', checkpoint_every),
   ):
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
       raise TypeError(f'{name} must be an int; found {value!r}.')
@@ -109,11 +154,38 @@ def train_rounds(
         f'first_round {first_round} needs the initial_state to go on from.'
     )
 
+  if checkpoints is not None and not isinstance(
+      checkpoints, checkpoints_lib.Checkpoints
+  ):
+    raise TypeError(
+        'checkpoints must be a Checkpoints or None; found'
+        f' {type(checkpoints).__name__}.'
+    )
+  if checkpoints is not None and initial_state is not None:
+    raise ValueError(
+        'initial_state must be None with checkpoints, which hold the state to'
+        ' go on from.'
+    )
+  for manager in release_managers:
+    if not callable(getattr(manager, 'release', None)):
+      raise TypeError(
+          'release_managers must be tff.program.ReleaseManagers; found'
+          f' {type(manager).__name__}.'
+      )
+  source = cohort_data_source.CohortDataSource(cohorts, datasets)
+
   def rounds():
-    state = process.initialize() if initial_state is None else initial_state
-    for round_num in range(first_round, num_rounds + 1):
-      cohort = cohorts.sample(round_num)
-      client_data = datasets.for_cohort(cohort, round_num)
+    state, start_round = initial_state, first_round
+    if state is None:
+      state = process.initialize()
+    if checkpoints is not None:
+      checkpoint = checkpoints.restore(state, last_round=last_checkpoint)
+      if checkpoint is not None:
+        state, start_round = checkpoint.state, checkpoint.round_num + 1
+    clients = source.iterator(start_round)
+    for round_num in range(start_round, num_rounds + 1):
+      client_data = clients.select()
+      cohort = clients.cohort
       start = time.perf_counter()
       state, metrics = process.next(state, client_data)
       seconds = time.perf_counter() - start
@@ -126,7 +198,7 @@ def train_rounds(
         evaluation = evaluate(state.global_model_weights)
         evaluation_seconds = time.perf_counter() - start
       weights = _aggregation_weights(metrics)
-      yield RoundRecord(
+      record = RoundRecord(
           round_num=round_num,
           state=state,
           seconds=seconds,
@@ -144,6 +216,13 @@ def train_rounds(
           evaluation=evaluation,
           evaluation_seconds=evaluation_seconds,
       )
+      for manager in release_managers:
+        checkpoints_lib.run_coroutine(manager.release(record, round_num))
+      yield record
+      if checkpoints is not None and (
+          round_num % checkpoint_every == 0 or round_num == num_rounds
+      ):
+        checkpoints.save(state, round_num)
 
   return rounds()
 

@@ -1,5 +1,6 @@
 """Tests for application."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -100,6 +101,20 @@ def test_interrupt_ends_the_process_even_if_it_is_ignored():
   assert result.stderr == '-c: interrupted; what was written is kept.\n'
 
 
+def test_interrupt_tells_the_command_that_goes_on():
+  result = _run("""
+      import os, signal
+      application.set_resume_command('python -m program --fast')
+      os.kill(os.getpid(), signal.SIGINT)
+      return 0
+  """)
+  assert result.returncode == 130
+  assert result.stderr == (
+      '-c: interrupted; what was written is kept.\n'
+      'To go on: python -m program --fast\n'
+  )
+
+
 def test_interrupt_that_is_ignored_from_the_start_stays_so():
   result = _run(
       """
@@ -179,3 +194,23 @@ def test_error_file_that_cannot_be_written_hides_no_error(tmp_path):
   error = OSError(28, 'No space left on device')
   line = application.write_error(tmp_path / 'missing', error)
   assert line == '[Errno 28] No space left on device'
+
+
+@pytest.mark.parametrize(
+    'arguments, level', [((), '3'), (('--v=0',), '3'), (('--v=1',), '0')]
+)
+def test_libraries_are_quiet_unless_told(arguments, level):
+  environment = {
+      k: v for k, v in os.environ.items() if k != 'TF_CPP_MIN_LOG_LEVEL'
+  }
+  result = subprocess.run(
+      [
+          sys.executable, '-c',
+          'import os; from binaries import application;'
+          'application.run(lambda: print(os.environ["TF_CPP_MIN_LOG_LEVEL"]))',
+          *arguments,
+      ],
+      cwd=programs.ROOT, env=environment, capture_output=True, text=True,
+      check=True,
+  )
+  assert result.stdout == f'{level}\n'

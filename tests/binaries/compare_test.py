@@ -1,6 +1,12 @@
 """Tests for compare."""
 
+import json
+import os
+import pathlib
+import random
 import signal
+import sys
+import time
 
 from matplotlib import image
 import pytest
@@ -16,22 +22,97 @@ _RESULTS_COLUMNS = [
 ]
 
 
+_DEFAULTS = (
+    '--rounds=3',
+    '--aggregators=mean,krum:num_byzantine=2,fedaot',
+    '--attacks=none,sign_flip',
+    '--noreport',
+)
+
+linux_only = pytest.mark.skipif(
+    sys.platform != 'linux', reason='reads the processes from /proc'
+)
+
+
 def _compare(output_dir, *arguments, **environment):
   return programs.run_fake(
       'compare',
       f'--output_dir={output_dir}',
-      '--rounds=3',
-      '--aggregators=mean,krum:num_byzantine=2,fedaot',
-      '--attacks=none,sign_flip',
+      *_DEFAULTS,
       *arguments,
       **environment,
   )
+
+
+def _start(output_dir, *arguments, **environment):
+  return programs.start(
+      'tests.binaries.fake_program',
+      'compare',
+      f'--output_dir={output_dir}',
+      *_DEFAULTS,
+      *arguments,
+      **environment,
+  )
+
+
+def _wait_until(condition, seconds=60.0):
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+
+
+def _workers(parent: int):
+  """The ids of the worker processes of a program."""
+  ids = []
+  for path in pathlib.Path('/proc').glob('[0-9]*'):
+    try:
+      status = (path / 'stat').read_text().rpartition(')')[2].split()
+      command = (path / 'cmdline').read_text()
+    except OSError:
+      continue  # It has just ended.
+    if status[1] == str(parent) and 'spawn_main' in command:
+      ids.append(int(path.name))
+  return ids
+
+
+def _is_alive(pid: int) -> bool:
+  try:
+    status = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except OSError:
+    return False
+  return status.rpartition(')')[2].split()[0] != 'Z'
+
+
+def _untimed(output_dir):
+  """All that is measured, but times; by the path of the file."""
+  found = {
+      'results.csv': programs.read_columns(output_dir / 'results.csv', 1)
+  }
+  for path in sorted(output_dir.glob('runs/*/*')):
+    name = str(path.relative_to(output_dir))
+    if path.name == 'metrics.csv':
+      found[name] = programs.read_columns(path, 2)
+    elif path.name == 'weights.csv':
+      found[name] = programs.read_lines(path)
+    else:
+      assert path.name not in ('error.txt', 'worker.log')
+  return found
 
 
 def _finished(output_dir):
   """The runs in results.csv."""
   rows = csv_log.read_rows(output_dir / 'results.csv')
   return [(row['aggregator'], row['attack'], row['seed']) for row in rows]
+
+
+@pytest.fixture(name='whole', scope='module')
+def _make_whole(tmp_path_factory):
+  """The folder of a comparison that nothing happened to, and its output."""
+  folder = tmp_path_factory.mktemp('whole')
+  result = _compare(folder)
+  assert result.returncode == 0, result.stderr
+  return folder, result.stdout
 
 
 def test_all_results_are_written(tmp_path):
@@ -92,7 +173,7 @@ def test_comparison_can_be_extended(tmp_path):
   assert len(set(_finished(tmp_path))) == len(_finished(tmp_path)) == 12
 
 
-def test_crash_costs_the_run_in_progress_only(tmp_path):
+def test_crash_costs_the_run_in_progress_only(tmp_path, whole):
   crashed = _compare(tmp_path / 'crashed', FAKE_CRASH='fedaot')
   assert crashed.returncode == -signal.SIGKILL
   results = tmp_path / 'crashed' / 'results.csv'
@@ -103,15 +184,15 @@ def test_crash_costs_the_run_in_progress_only(tmp_path):
   assert resumed.returncode == 0, resumed.stderr
   assert len(resumed.stderr.splitlines()) == 2
   assert programs.read_lines(results)[:5] == before
-  whole = _compare(tmp_path / 'whole')
-  assert whole.stdout.replace('whole', 'crashed') == resumed.stdout
+  folder, output = whole
+  assert output.replace(str(folder), f'{tmp_path}/crashed') == resumed.stdout
   assert programs.read_columns(results, 1) == programs.read_columns(
-      tmp_path / 'whole' / 'results.csv', 1
+      folder / 'results.csv', 1
   )
   run = 'runs/mnist5k-fedaot-none-0.4-0/metrics.csv'
   assert programs.read_columns(
       tmp_path / 'crashed' / run, 2
-  ) == programs.read_columns(tmp_path / 'whole' / run, 2)
+  ) == programs.read_columns(folder / run, 2)
 
 
 def test_failed_run_does_not_stop_the_others(tmp_path):
@@ -159,14 +240,174 @@ def test_other_settings_are_refused(tmp_path, argument, difference):
   )
 
 
-def test_flag_file_of_the_demo_is_valid(tmp_path):
-  result = programs.run_fake(
-      'compare',
-      '--flagfile=binaries/flags/demo.cfg',
-      f'--output_dir={tmp_path}',
+def test_two_workers_find_what_one_finds(tmp_path):
+  arguments = ('--seeds=0,1', '--byzantine_fractions=0.2,0.4')
+  one = _compare(tmp_path / 'one', *arguments)
+  two = _compare(tmp_path / 'two', *arguments, '--num_workers=2')
+  assert two.returncode == one.returncode == 0, two.stderr
+  assert two.stdout.replace('/two/', '/one/') == one.stdout
+  found = _untimed(tmp_path / 'two')
+  assert found == _untimed(tmp_path / 'one')
+  assert len(found['results.csv']) == 1 + 2 * 2 * 3 * 2
+  lines = [line.partition(':')[0] for line in one.stderr.splitlines()]
+  assert len(lines) == 24
+  assert lines[0] == '1/24 mean, none, 20%, seed 0'
+
+
+def test_results_are_in_the_order_of_the_grid(tmp_path):
+  assert _compare(tmp_path, '--seeds=1', '--attacks=none').returncode == 0
+  failed = _compare(
+      tmp_path, '--num_workers=3', '--seeds=0', FAKE_FAILURE='mean'
   )
+  assert failed.returncode == 1
+  result = _compare(tmp_path, '--seeds=0', '--num_workers=2')
   assert result.returncode == 0, result.stderr
-  assert len(_finished(tmp_path)) == 21
+  krum = 'krum:num_byzantine=2'
+  assert _finished(tmp_path) == [
+      # What the grid does not hold keeps its place.
+      ('mean', 'none', '1'), (krum, 'none', '1'), ('fedaot', 'none', '1'),
+      ('mean', 'none', '0'), ('mean', 'sign_flip', '0'),
+      (krum, 'none', '0'), (krum, 'sign_flip', '0'),
+      ('fedaot', 'none', '0'), ('fedaot', 'sign_flip', '0'),
+  ]
+
+
+def test_killed_worker_costs_its_run_only(tmp_path, whole):
+  killed = _compare(
+      tmp_path, '--num_workers=2', '--quiet', FAKE_DEATH='fedaot'
+  )
+  assert killed.returncode == 1
+  *failures, last = sorted(killed.stderr.splitlines())
+  assert last == (
+      'compare: 2 of 6 runs failed; the same command tries them again.'
+  )
+  assert len(failures) == 2
+  for line, (number, attack) in zip(
+      failures, [(5, 'none'), (6, 'sign_flip')]
+  ):
+    run_folder = tmp_path / f'runs/mnist5k-fedaot-{attack}-0.4-0'
+    error_file = run_folder / 'error.txt'
+    assert line.startswith(
+        f'{number}/6 fedaot, {attack}, 40%, seed 0: failed: the worker process '
+    )
+    assert ' was killed by SIGKILL (often a sign that memory ran short)' in line
+    assert line.endswith(
+        f'; its output is in {run_folder}/worker.log (traceback: {error_file})'
+    )
+    assert 'was killed by SIGKILL' in error_file.read_text()
+    assert (run_folder / 'worker.log').read_text() == 'last words\n'
+  assert len(_finished(tmp_path)) == 4
+  again = _compare(tmp_path, '--num_workers=2')
+  assert again.returncode == 0, again.stderr
+  assert _untimed(tmp_path) == _untimed(whole[0])
+
+
+@linux_only
+def test_killed_again_and_again_it_ends_with_the_same(tmp_path):
+  moments = random.Random(0)
+  finished = 0
+  arguments = ('--num_workers=2', '--rounds=12')
+  for _ in range(3):
+    process = _start(tmp_path, *arguments, FAKE_SECONDS='0.05')
+    _wait_until(lambda: len(_workers(process.pid)) == 2)
+    workers = _workers(process.pid)
+    if (tmp_path / 'runs').exists():
+      time.sleep(moments.uniform(0, 2))
+    process.kill()
+    process.communicate()
+    _wait_until(lambda: not any(map(_is_alive, workers)), seconds=5)
+    assert len(_finished(tmp_path)) >= finished
+    finished = len(_finished(tmp_path))
+  assert finished < 6
+  result = _compare(tmp_path, *arguments)
+  assert result.returncode == 0, result.stderr
+  assert _compare(tmp_path / 'whole', '--rounds=12').returncode == 0
+  assert _untimed(tmp_path) == _untimed(tmp_path / 'whole')
+
+
+@linux_only
+def test_interrupt_ends_the_workers_and_tells_how_to_go_on(tmp_path):
+  process = _start(tmp_path, '--num_workers=2', FAKE_ENDLESS='mean')
+  in_progress = [
+      tmp_path / f'runs/mnist5k-mean-{attack}-0.4-0/metrics.csv'
+      for attack in ('none', 'sign_flip')
+  ]
+  # The other workers have done what is left, and one has stolen the second.
+  _wait_until(
+      lambda: all(len(csv_log.read_rows(path)) == 1 for path in in_progress)
+  )
+  workers = _workers(process.pid)
+  assert len(workers) == 2
+  # A terminal sends it to all.
+  for pid in (*workers, process.pid):
+    os.kill(pid, signal.SIGINT)
+  _, errors = process.communicate(timeout=10)
+  assert process.returncode == 130
+  _wait_until(lambda: not any(map(_is_alive, workers)), seconds=5)
+  *_, first, second = errors.splitlines()
+  assert first == 'compare: interrupted; what was written is kept.'
+  assert second.startswith('To go on: ')
+  assert f' --output_dir={tmp_path} --rounds=3 ' in second
+  assert second.endswith(' --num_workers=2')
+  assert 'Traceback' not in errors
+  assert len(_finished(tmp_path)) == 4
+
+
+def test_second_comparison_in_a_folder_is_refused(tmp_path):
+  process = _start(tmp_path, FAKE_ENDLESS='krum:num_byzantine=2')
+  _wait_until(lambda: len(_finished(tmp_path)) == 2)
+  result = _compare(tmp_path, '--num_workers=2')
+  process.kill()
+  process.communicate()
+  assert result.returncode == 1
+  assert result.stderr == (
+      f'compare: another program is writing to {tmp_path}; wait until it has'
+      ' ended or choose another --output_dir.\n'
+  )
+  assert _compare(tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize('num_workers', ['0', '-1', 'many'])
+def test_impossible_number_of_workers_is_refused(tmp_path, num_workers):
+  result = _compare(tmp_path / 'new', f'--num_workers={num_workers}')
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.startswith(f'compare: flag --num_workers={num_workers}: ')
+  assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize('num_workers', [1, 2])
+def test_missing_package_is_told_once(tmp_path, num_workers):
+  result = _compare(tmp_path, f'--num_workers={num_workers}', FAKE_MISSING='1')
+  assert result.returncode == 1
+  assert result.stderr == (
+      "compare: No module named 'tensorflow'; install what requirements.txt"
+      ' lists.\n'
+  )
+
+
+def test_report_is_the_last_thing_told(tmp_path):
+  result = _compare(tmp_path, '--report', '--quiet')
+  assert result.returncode == 0
+  assert result.stderr == ''
+  assert result.stdout.splitlines()[-1] == f'{tmp_path}/report.html'
+  page = (tmp_path / 'report.html').read_text()
+  assert '6 of 6 runs have a result' in page
+  assert (tmp_path / 'report').is_dir()
+
+
+def test_record_spells_the_axes_out(tmp_path):
+  result = _compare(
+      tmp_path, '--attacks=none', '--aggregators=all', '--rounds=1',
+      '--byzantine_fractions=0.2', '--seeds=1,2',
+  )
+  assert result.returncode == 0
+  record = json.loads((tmp_path / 'run.json').read_text())
+  assert record['flags']['aggregators'] == list(registry.aggregator_names())
+  assert record['flags']['attacks'] == ['none']
+  assert record['flags']['byzantine_fractions'] == [0.2]
+  assert record['flags']['seeds'] == record['seed'] == [1, 2]
+  assert record['flags']['rounds'] == 1
 
 
 @pytest.mark.slow
@@ -176,6 +417,7 @@ def test_comparison_of_trained_models(tmp_path):
       '--num_clients=8',
       '--cohort_size=5',
       '--rounds=2',
+      '--noreport',
       f'--output_dir={tmp_path}',
   )
   result = programs.run(
@@ -200,3 +442,26 @@ def test_comparison_of_trained_models(tmp_path):
   assert last.startswith('compare: 1 of 2 runs failed')
   assert 'Traceback' not in result.stderr
   assert (tmp_path / 'results.csv').read_text() == before
+
+
+@pytest.mark.slow
+def test_workers_train_as_one_process_does(tmp_path):
+  arguments = (
+      '--aggregators=fedaot',
+      '--attacks=none,label_flip',
+      '--num_clients=8',
+      '--cohort_size=5',
+      '--rounds=2',
+      '--noreport',
+  )
+  for num_workers in (1, 2):
+    result = programs.run(
+        'binaries.compare',
+        *arguments,
+        f'--num_workers={num_workers}',
+        f'--output_dir={tmp_path}/{num_workers}',
+    )
+    assert result.returncode == 0, result.stderr
+  assert programs.read_columns(
+      tmp_path / '1' / 'results.csv', 1
+  ) == programs.read_columns(tmp_path / '2' / 'results.csv', 1)

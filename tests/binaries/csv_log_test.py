@@ -3,6 +3,8 @@
 import csv
 import math
 import os
+import pathlib
+import resource
 
 import pytest
 
@@ -115,6 +117,43 @@ def test_second_writer_is_refused_until_the_first_has_closed(tmp_path):
 def test_path_that_cannot_be_written_is_a_user_error(tmp_path):
   with pytest.raises(application.UserError, match='cannot write .*directory'):
     csv_log.CsvLog(tmp_path, _COLUMNS, keep=True)
+
+
+def test_rows_are_dropped_from_the_first_that_fails_a_condition(tmp_path):
+  path = tmp_path / 'log.csv'
+  rows = [('a:x=1,y=2', 1), ('b', 2), ('c', 3), ('d', 1)]
+  for limit, names in ((9, 'abcd'), (3, 'ab'), (1, '')):
+    _write(path, rows, keep=False)
+    with csv_log.CsvLog(path, _COLUMNS, keep=True) as log:
+      log.keep_while(lambda row, limit=limit: int(row['value']) < limit)
+      assert ''.join(row['name'][0] for row in log.rows()) == names
+      log.append({'name': 'e', 'value': 5})
+      log.sync()
+      assert ''.join(row['name'][0] for row in log.rows()) == f'{names}e'
+
+
+def test_row_that_cannot_be_written_leaves_no_part(tmp_path):
+  path = tmp_path / 'log.csv'
+  with csv_log.CsvLog(path, _COLUMNS, keep=True) as log:
+    log.append({'name': 'a', 'value': 1})
+    size = path.stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 3, limits[1]))
+    try:
+      with pytest.raises(OSError):
+        log.append({'name': 'b' * 10, 'value': 2})
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.stat().st_size == size
+    log.append({'name': 'c', 'value': 3})
+  assert [row['name'] for row in csv_log.read_rows(path)] == ['a', 'c']
+
+
+def test_header_that_cannot_be_written_is_a_user_error():
+  if not os.path.exists('/dev/full'):
+    pytest.skip('needs /dev/full')
+  with pytest.raises(application.UserError, match='cannot write /dev/full'):
+    csv_log.CsvLog(pathlib.Path('/dev/full'), _COLUMNS, keep=False)
 
 
 def test_missing_value_is_an_error(tmp_path):

@@ -9,14 +9,20 @@ environment variables:
   FAKE_FAILURE=a      runs of aggregator a fail in round 2
   FAKE_CRASH=a        the process is killed in round 2 of the runs of a, having
                       written half a row
+  FAKE_DEATH=a        the process is killed in round 2 of the runs of a
   FAKE_ENDLESS=a      round 2 of runs of a never ends
+  FAKE_MISSING=1      a package is missing that every run needs
   FAKE_NOT_FINITE=a   the model is not finite from round 2 of runs of a on
+  FAKE_SECONDS=s      a round takes s seconds
 """
 
+import asyncio
 import importlib
+import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import sys
 import time
@@ -28,18 +34,49 @@ from binaries import application
 class FakeRunner:
   """Stands in for `runner.Runner`."""
 
-  def run(self, experiment):
+  def __init__(self):
+    if os.environ.get('FAKE_MISSING'):
+      raise ModuleNotFoundError("No module named 'tensorflow'")
+
+  def run(
+      self,
+      experiment,
+      *,
+      checkpoint_folder,
+      checkpoint_every,
+      last_checkpoint,
+      release_managers,
+      tensorboard_folder,
+      warn,
+  ):
     """Yields what `Runner.run` yields, as far as it is looked at."""
+    del tensorboard_folder
     random_numbers = random.Random(str(sorted(experiment.to_dict().items())))
+    checkpoint_folder.mkdir(exist_ok=True)
+    first_round = 1 + _restore(
+        random_numbers, checkpoint_folder, last_checkpoint, warn
+    )
+    for record in self._rounds(experiment, random_numbers, first_round):
+      for manager in release_managers:
+        asyncio.run(manager.release(record, record.round_num))
+      yield record
+      if record.round_num % checkpoint_every == 0:
+        _save(random_numbers, checkpoint_folder, record.round_num)
+
+  def _rounds(self, experiment, random_numbers, first_round):
     aggregator = experiment.aggregator
     num_rounds = experiment.task_options['rounds']
-    for round_num in range(1, num_rounds + 1):
+    for round_num in range(first_round, num_rounds + 1):
+      time.sleep(float(os.environ.get('FAKE_SECONDS', 0)))
       if round_num == 2:
         if os.environ.get('FAKE_FAILURE') == aggregator:
           raise ValueError('something is\nwrong')
         if os.environ.get('FAKE_CRASH') == aggregator:
           _append('metrics.csv', '2,0.1')
           _append('results.csv', 'mnist5k,me')
+          os.kill(os.getpid(), signal.SIGKILL)
+        if os.environ.get('FAKE_DEATH') == aggregator:
+          print('last words', file=sys.stderr, flush=True)
           os.kill(os.getpid(), signal.SIGKILL)
         if os.environ.get('FAKE_ENDLESS') == aggregator:
           time.sleep(600)
@@ -70,6 +107,40 @@ class FakeRunner:
       )
 
 
+def _save(random_numbers, folder: pathlib.Path, round_num: int) -> None:
+  """Saves the state; takes long enough to be killed meanwhile."""
+  unfinished = folder / f'round_{round_num}_temp1'
+  unfinished.mkdir()
+  state = json.dumps(random_numbers.getstate())
+  with open(unfinished / 'state.json', 'w', encoding='utf-8') as file:
+    for start in range(0, len(state), 1000):
+      file.write(state[start : start + 1000])
+      file.flush()
+      time.sleep(0.001)
+  unfinished.rename(folder / f'round_{round_num}')
+
+
+def _restore(random_numbers, folder, last_checkpoint, warn) -> int:
+  """Restores the newest state that can be read; returns its round or 0."""
+  for path in folder.glob('round_*_temp1'):
+    shutil.rmtree(path)
+  for path in sorted(
+      folder.glob('round_*'), key=lambda p: int(p.name[6:]), reverse=True
+  ):
+    round_num = int(path.name[6:])
+    try:
+      version, state, gauss = json.loads((path / 'state.json').read_text())
+    except ValueError:
+      warn(f'the checkpoint of round {round_num} cannot be read')
+      state = None
+    if state is None or round_num > last_checkpoint:
+      shutil.rmtree(path)
+      continue
+    random_numbers.setstate((version, tuple(state), gauss))
+    return round_num
+  return 0
+
+
 def _append(name: str, text: str) -> None:
   """Appends to the file of that name that was written last."""
   (output_dir,) = [
@@ -83,8 +154,11 @@ def _append(name: str, text: str) -> None:
       file.write(text)
 
 
-if __name__ == '__main__':
+# The second is the name in the worker processes of `binaries.worker_pool`.
+if __name__ in ('__main__', '__mp_main__'):
   sys.modules['binaries.runner'] = types.SimpleNamespace(Runner=FakeRunner)
+
+if __name__ == '__main__':
   program = importlib.import_module(f'binaries.{sys.argv[1]}')
   sys.argv = [f'{sys.argv[1]}.py', *sys.argv[2:]]
   application.run(program.main)

@@ -49,6 +49,17 @@ def test_spoilt_settings_are_a_user_error(tmp_path, content):
     output_folder.read_settings(tmp_path)
 
 
+def test_file_that_cannot_be_written_is_a_user_error(tmp_path):
+  path = tmp_path / 'a.json'
+  output_folder.write_json(path, {'a': 1})
+  with pytest.raises(application.UserError, match='cannot write .*/b/a.json: '):
+    output_folder.write_json(tmp_path / 'b' / 'a.json', {'a': 2})
+  (tmp_path / 'a.unfinished').mkdir()
+  with pytest.raises(application.UserError, match='cannot write .*/a.json: '):
+    output_folder.write_json(path, {'a': 2})
+  assert output_folder.read_json(path) == {'a': 1}
+
+
 def test_difference():
   old = {'rounds': 30, 'alpha': 0.5}
   assert output_folder.describe_difference(old, dict(old)) is None

@@ -41,7 +41,7 @@ def _run(stream, seconds_per_round, *, quiet=False, num_runs=1):
 def test_lines_of_slow_rounds():
   assert _run(io.StringIO(), 15) == (
       'run 1: round 1\n'
-      'run 1: round 2 (00:15 left)\n'
+      'run 1: round 2 (15.0 s/round, 00:15 left)\n'
       'run 1: round 3\n'
       'run 1: done\n'
   )
@@ -49,9 +49,9 @@ def test_lines_of_slow_rounds():
 
 def test_at_most_a_line_every_ten_seconds():
   assert _run(io.StringIO(), 6, num_runs=2) == (
-      'run 1: round 2 (00:24 left)\n'
-      'run 1: done (00:18 left)\n'
-      'run 2: round 2 (00:06 left)\n'
+      'run 1: round 2 (6.0 s/round, 00:24 left)\n'
+      'run 1: done (6.0 s/round, 00:18 left)\n'
+      'run 2: round 2 (6.0 s/round, 00:06 left)\n'
       'run 2: done\n'
   )
 
@@ -68,7 +68,75 @@ def test_run_that_ends_early_leaves_less_time():
     progress.advance('round 2')
     progress.end_run('failed')
   # Eight rounds of five seconds; the first round is no measure.
-  assert stream.getvalue().endswith('\nrun 1: failed (00:40 left)\n')
+  assert stream.getvalue().endswith(
+      '\nrun 1: failed (5.0 s/round, 00:40 left)\n'
+  )
+
+
+def test_runs_side_by_side():
+  stream = io.StringIO()
+  clock = _Clock()
+  with mock.patch.object(progress_lib.time, 'monotonic', clock):
+    progress = progress_lib.Progress(2, 3, stream=stream)
+    progress.start_run('run 1')
+    progress.start_run('run 2')
+    for _ in range(2):
+      for label in ('run 1', 'run 2'):
+        progress.select_run(label)
+        clock.now += 0.5
+        progress.advance('a round')
+    progress.select_run('run 1')
+    progress.end_run('failed')
+    progress.select_run('run 2')
+    clock.now += 0.5
+    progress.advance('a round')
+    progress.end_run('done')
+  # Of run 1 nothing is left, of run 2 a round, half a second a round.
+  assert stream.getvalue() == (
+      'run 1: failed (2.0 rounds/s, 00:00 left)\nrun 2: done\n'
+  )
+
+
+def test_earlier_rounds_are_not_left():
+  stream = io.StringIO()
+  clock = _Clock()
+  with mock.patch.object(progress_lib.time, 'monotonic', clock):
+    # One of three runs is finished, another is at round 2 of 4.
+    progress = progress_lib.Progress(3, 4, rounds_done=6, stream=stream)
+    progress.start_run('run 2', rounds_done=2)
+    for _ in range(2):
+      clock.now += 0.5
+      progress.advance('a round')
+    progress.end_run('done')
+    progress.start_run('run 3')
+    progress.end_run('failed')
+  assert stream.getvalue() == (
+      'run 2: done (2.0 rounds/s, 00:02 left)\nrun 3: failed\n'
+  )
+
+
+def test_repeated_rounds_do_not_make_fewer_left():
+  stream = io.StringIO()
+  clock = _Clock()
+  with mock.patch.object(progress_lib.time, 'monotonic', clock):
+    progress = progress_lib.Progress(2, 4, rounds_done=3, stream=stream)
+    progress.start_run('run 1', rounds_done=3)
+    for _ in range(4):
+      clock.now += 5
+      progress.advance('a round')
+    progress.end_run('done')
+  assert stream.getvalue().endswith('done (5.0 s/round, 00:20 left)\n')
+
+
+def test_bar_counts_earlier_rounds():
+  stream = _Terminal()
+  with progress_lib.Progress(2, 4, rounds_done=4, stream=stream) as progress:
+    progress.start_run('run 2')
+    for _ in range(4):
+      progress.advance('a round')
+  written = stream.getvalue()
+  assert ' 50%|' in written
+  assert '%|' in written and ' 0%|' not in written
 
 
 def test_quiet_reports_problems_only():

@@ -53,6 +53,7 @@ def test_what_compare_writes_can_be_reported(tmp_path):
       '--attacks=none,sign_flip',
       '--rounds=3',
       '--seeds=0,1',
+      '--noreport',
       FAKE_FAILURE='krum:num_byzantine=2',
   )
   assert compared.returncode == 1, compared.stderr

@@ -1,8 +1,10 @@
 """Tests for run_metrics."""
 
 import collections
+import math
 import types
 
+from binaries import csv_log
 from binaries import run_metrics
 
 
@@ -62,6 +64,28 @@ def test_row_of_an_aggregator_with_measurements():
   assert row['effective_clients'] == 7.5
   assert row['num_attenuated'] == 2
   assert row['holdout_loss_before'] is None
+
+
+def test_row_is_parsed_as_it_was_made(tmp_path):
+  measurements = collections.OrderedDict(
+      effective_clients=0.1 + 0.2, num_attenuated=2, num_non_finite=0
+  )
+  row = run_metrics.make_row(
+      _make_record(
+          metrics={'aggregator': measurements, 'honest_mean': _HONEST_MEAN},
+          evaluation={'accuracy': 1e-20, 'loss': math.inf},
+          model_is_finite=False,
+      )
+  )
+  path = tmp_path / 'metrics.csv'
+  with csv_log.CsvLog(path, run_metrics.COLUMNS, keep=False) as log:
+    log.append(row)
+  (texts,) = csv_log.read_rows(path)
+  parsed = run_metrics.parse_row(texts)
+  assert parsed == row
+  assert {k: type(v) for k, v in parsed.items()} == {
+      k: type(v) for k, v in row.items()
+  }
 
 
 def test_rows_of_the_clients():

@@ -1,11 +1,14 @@
 """Tests for runner."""
 
+import types
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from binaries import experiment as experiment_lib
 from binaries import runner as runner_lib
+from fedaot_tff.attacks import registry as attacks
 from fedaot_tff.learning import fed_avg
 from tasks import registry as tasks
 
@@ -115,3 +118,37 @@ def test_missing_data_is_an_error(runner, tmp_path):
   experiment = _make_experiment(task_options={'data_dir': str(tmp_path)})
   with pytest.raises(FileNotFoundError):
     runner.run(experiment)
+
+
+def test_example_images_show_what_the_attack_presents():
+  task = types.SimpleNamespace(
+      test={'x': np.zeros([20, 4, 4], np.float32), 'y': np.arange(20) % 2},
+      num_classes=2,
+  )
+
+  def images(attack):
+    return runner_lib._example_images(task, attacks.get_attack(attack))
+
+  assert list(images('none')) == list(images('label_flip')) == ['clean']
+  assert images('none')['clean'].shape == (8, 4, 4)
+  with_trigger = images('backdoor:size=2')['attack']
+  assert with_trigger.shape == (8, 4, 4)
+  assert (with_trigger.sum(axis=(1, 2)) == 4).all()
+  task.test['x'] = np.zeros([20, 16], np.float32)
+  assert not images('backdoor')
+
+
+def test_run_goes_on_after_a_checkpoint(runner, tmp_path):
+  experiment = _make_experiment(attack='backdoor')
+  settings = dict(
+      checkpoint_folder=tmp_path / 'checkpoints',
+      checkpoint_every=1,
+      tensorboard_folder=tmp_path / 'tensorboard',
+  )
+  first, second = runner.run(experiment, **settings)
+  (again,) = runner.run(experiment, last_checkpoint=1, **settings)
+  assert again.round_num == 2
+  assert again.evaluation == second.evaluation != first.evaluation
+  assert not list(runner.run(experiment, **settings))
+  suffixes = {p.suffix for p in (tmp_path / 'tensorboard').iterdir()}
+  assert suffixes == {'.images', '.v2'}

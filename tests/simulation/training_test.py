@@ -1,6 +1,7 @@
 """Tests for the training loop, with real rounds of a small model."""
 
 import collections
+import shutil
 from unittest import mock
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry as aggregators
 from fedaot_tff.aggregators import row_gather
 from fedaot_tff.attacks import sign_flip
 from fedaot_tff.learning import fed_avg
 from fedaot_tff.learning import model_mirror
+from fedaot_tff.simulation import checkpoints as checkpoints_lib
 from fedaot_tff.simulation import client_datasets
 from fedaot_tff.simulation import cohort as cohort_lib
 from fedaot_tff.simulation import evaluation
@@ -270,6 +273,117 @@ def test_goes_on_where_it_stopped(each_process):
   )
 
 
+class _Recorder(tff.program.ReleaseManager):
+  """Keeps what is released, or fails in a round."""
+
+  def __init__(self, fails_in=None):
+    self.released = []
+    self._fails_in = fails_in
+
+  async def release(self, value, key):
+    if key == self._fails_in:
+      raise OSError('full')
+    self.released.append((value, key))
+
+
+def _make_holdout():
+  return holdout_lib.HoldOut(
+      _make_model(),
+      _make_examples(2, 30),
+      client_optimizer=tff.learning.optimizers.build_sgdm(learning_rate=0.3),
+      batch_size=6,
+      num_steps=3,
+  )
+
+
+@pytest.mark.parametrize('name', ['fedaot', 'fedaot_no_holdout'])
+def test_goes_on_after_a_checkpoint_as_if_uninterrupted(name, tmp_path):
+  # Adam has a state of its own. Without a hold-out the aggregator keeps tables
+  # of as many rows as the last cohort had clients.
+  holdout = _make_holdout() if name == 'fedaot' else None
+
+  process = fed_avg.build_attacked_fed_avg(
+      _make_model(),
+      tff.learning.optimizers.build_sgdm(learning_rate=0.3),
+      tff.learning.optimizers.build_adam(learning_rate=0.1),
+      model_aggregator=aggregators.get_aggregator(name).create(
+          aggregators.AggregatorContext(holdout=holdout, seed=1)
+      ),
+      update_poisoning=sign_flip.SignFlip(scale=1.0),
+  )
+  evaluate = evaluation.build_evaluation(_make_model(), _make_examples(1, 50))
+  whole = list(_train(process, num_rounds=4, evaluate=evaluate))
+
+  def train(**options):
+    return _train(
+        process,
+        num_rounds=4,
+        evaluate=evaluate,
+        checkpoints=checkpoints_lib.Checkpoints(tmp_path),
+        checkpoint_every=2,
+        **options,
+    )
+
+  rounds = train()
+  # Asking for round 3 saves round 2; round 3 is lost.
+  for _ in range(3):
+    next(rounds)
+  rounds.close()
+  assert checkpoints_lib.Checkpoints(tmp_path).rounds() == [2]
+  recorder = _Recorder()
+  third, fourth = train(release_managers=[recorder])
+  assert [key for _, key in recorder.released] == [3, 4]
+  assert recorder.released[1][0] is fourth
+  for record, expected in ((third, whole[2]), (fourth, whole[3])):
+    assert record.round_num == expected.round_num
+    _assert_equal(record.state, expected.state)
+    _assert_equal(record.metrics, expected.metrics)
+    assert record.evaluation == expected.evaluation
+    assert record.attacker_weight == expected.attacker_weight
+  assert checkpoints_lib.Checkpoints(tmp_path).rounds() == [2, 4]
+  assert not list(train())
+
+
+def test_goes_on_from_the_checkpoint_before_a_torn_one(process, tmp_path):
+  warnings = []
+  settings = dict(
+      num_rounds=4,
+      checkpoints=checkpoints_lib.Checkpoints(tmp_path, warn=warnings.append),
+      checkpoint_every=1,
+  )
+  whole = list(_train(process, **settings))
+  assert settings['checkpoints'].rounds() == [2, 3, 4]
+  (tmp_path / 'round_4' / 'saved_model.pb').write_bytes(b'torn')
+  (record,) = _train(process, **settings)
+  assert record.round_num == 4
+  _assert_equal(record.state, whole[3].state)
+  (warning,) = warnings
+  assert 'checkpoint of round 4 cannot be read' in warning
+  records = list(_train(process, last_checkpoint=2, **settings))
+  assert [r.round_num for r in records] == [3, 4]
+  _assert_equal(records[-1].state, whole[3].state)
+  shutil.rmtree(tmp_path / 'round_4')
+  assert [r.round_num for r in _train(process, **settings)] == [4]
+
+
+def test_round_that_cannot_be_released_is_not_in_a_checkpoint(
+    process, tmp_path
+):
+  checkpoints = checkpoints_lib.Checkpoints(tmp_path)
+  recorder = _Recorder(fails_in=2)
+  with pytest.raises(OSError, match='full'):
+    list(
+        _train(
+            process,
+            checkpoints=checkpoints,
+            checkpoint_every=1,
+            release_managers=[recorder],
+        )
+    )
+  assert checkpoints.rounds() == [1]
+  assert [key for _, key in recorder.released] == [1]
+
+
 def test_reports_a_model_that_is_not_finite(process):
   kernel = np.full([4, _NUM_CLASSES], np.inf, np.float32)
   bias = np.zeros([_NUM_CLASSES], np.float32)
@@ -305,6 +419,9 @@ def test_checks_the_mirror_each_round(process):
         (dict(num_rounds=2.0), TypeError, 'num_rounds must be an int'),
         (dict(evaluate_every=0), ValueError, 'evaluate_every must be at least'),
         (dict(first_round=0), ValueError, 'first_round must be at least 1'),
+        (dict(checkpoint_every=0), ValueError, 'checkpoint_every must be at'),
+        (dict(checkpoints='a'), TypeError, 'Checkpoints or None; found str'),
+        (dict(release_managers=[3]), TypeError, 'ReleaseManagers; found int'),
         (dict(first_round=2), ValueError, 'first_round 2 needs the initial_'),
         (dict(evaluate=3), TypeError, 'evaluate must be a function or None'),
         (dict(process=None), TypeError, 'LearningProcess; found NoneType'),
@@ -313,3 +430,12 @@ def test_checks_the_mirror_each_round(process):
 def test_rejects_other_arguments_at_once(process, options, kind, message):
   with pytest.raises(kind, match=message):
     _train(**{'process': process, **options})
+
+
+def test_rejects_two_states_to_go_on_from(process, tmp_path):
+  with pytest.raises(ValueError, match='initial_state must be None with'):
+    _train(
+        process,
+        initial_state=process.initialize(),
+        checkpoints=checkpoints_lib.Checkpoints(tmp_path),
+    )
