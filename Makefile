@@ -7,6 +7,8 @@ PYTHON ?= $(shell for python in python3.11 python3.10 python3.9; do \
 VENV = .venv
 
 RUN = $(VENV)/bin/python
+# Tests of a file stay in one process, which keeps what TensorFlow compiled.
+PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
 STAMP = $(VENV)/.installed
 INSTALL_LOG = $(VENV)/install.log
 # Exists, locked, while make builds $(VENV). An interruption leaves it behind,
@@ -27,10 +29,10 @@ demo: $(STAMP)
 	@$(RUN) -m binaries.compare --flagfile=binaries/flags/demo.cfg
 
 test: $(STAMP)
-	@$(RUN) -m pytest tests -m "not slow"
+	@$(RUN) -m pytest tests -m "not slow" $(PARALLEL)
 
 test-all: $(STAMP)
-	@$(RUN) -m pytest tests
+	@$(RUN) -m pytest tests $(PARALLEL)
 
 clean:
 	@rm -rf out build dist *.egg-info .pytest_cache

@@ -68,6 +68,6 @@ setuptools.setup(
             'tensorflow-datasets==4.9.3',
             'tensorflow-metadata<1.17',
         ],
-        'test': ['pytest'],
+        'test': ['pytest', 'pytest-xdist'],
     },
 )
