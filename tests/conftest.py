@@ -9,9 +9,20 @@ import pytest
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 
+def pytest_addoption(parser):
+  parser.addoption(
+      '--context',
+      choices=['native', 'in_process'],
+      default='native',
+      help='the execution context that computations run in',
+  )
+
+
 @pytest.fixture(scope='session', autouse=True)
-def native_execution_context():
-  """Runs computations on a worker that ends with the session.
+def default_execution_context(request):
+  """Runs computations in the context that `--context` names.
+
+  A worker process ends with the session.
 
   Importing TFF takes many seconds, so nothing happens unless a collected test
   module has imported it.
@@ -22,6 +33,9 @@ def native_execution_context():
   # pylint: disable-next=g-import-not-at-top
   from fedaot_tff.simulation import execution_context
 
-  execution_context.set_native_execution_context()
+  if request.config.getoption('--context') == 'in_process':
+    execution_context.set_in_process_execution_context()
+  else:
+    execution_context.set_native_execution_context()
   yield
   execution_context.shutdown_workers()

@@ -67,7 +67,8 @@ def _calls(checkout: pathlib.Path) -> list[str]:
   return calls.read_text().splitlines() if calls.exists() else []
 
 
-_RUN_TESTS = 'run -m pytest tests -m not slow'
+_IN_PARALLEL = '-n auto --maxprocesses=4 --dist=loadfile'
+_RUN_TESTS = f'run -m pytest tests -m not slow {_IN_PARALLEL}'
 
 
 def test_builds_the_environment_once(checkout):
@@ -90,7 +91,7 @@ def test_demo_reads_its_flag_file(checkout):
 
 def test_test_all_leaves_no_test_out(checkout):
   assert _make(checkout, 'test-all').returncode == 0
-  assert _calls(checkout)[-1] == 'run -m pytest tests'
+  assert _calls(checkout)[-1] == f'run -m pytest tests {_IN_PARALLEL}'
 
 
 def test_newer_requirements_are_installed_into_the_same_environment(checkout):

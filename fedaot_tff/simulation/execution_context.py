@@ -1,4 +1,4 @@
-"""The native execution context, with a worker process that is never left over.
+"""Execution contexts: a worker process that is never left over, or in-process.
 
 `tff.backends.native.set_sync_local_cpp_execution_context`, which
 `import tensorflow_federated` calls by itself, leaves its worker process behind
@@ -15,11 +15,15 @@ Computations are compiled and executed as by TFF's own context. What differs is
 the life of the worker process (see `worker_process`), how its failures are
 told, and how many calls run at once.
 
+`set_in_process_execution_context` runs computations with this process's own
+TensorFlow instead, and so on its GPUs; see `in_process`.
+
 The worker has no access control and TFF's binary has no flag for one: while it
 runs, it serves everybody who reaches the machine on the worker's port.
 """
 
 import collections
+from collections.abc import Sequence
 import numbers
 import os
 import weakref
@@ -30,6 +34,8 @@ import tensorflow_federated as tff
 from tensorflow_federated.proto.v0 import executor_pb2
 
 from fedaot_tff.simulation import worker_process
+from fedaot_tff.simulation.in_process import devices as in_process_devices
+from fedaot_tff.simulation.in_process import execution_context as in_process
 
 _Path = Union[str, os.PathLike]
 
@@ -293,7 +299,58 @@ def create_native_execution_context(
   )
 
 
-_default_context: Optional[NativeExecutionContext] = None
+def create_in_process_execution_context(
+    *,
+    client_devices: Optional[Sequence[str]] = None,
+    server_device: Optional[str] = None,
+    max_concurrent_clients: Optional[int] = None,
+    default_num_clients: int = 0,
+    keep_on_device: bool = False,
+) -> in_process.InProcessExecutionContext:
+  """Creates an in-process execution context without making it the default.
+
+  See `set_in_process_execution_context` for the arguments and the errors.
+  """
+  default_num_clients = _check_int(
+      'default_num_clients', default_num_clients, 0
+  )
+  if max_concurrent_clients is not None:
+    max_concurrent_clients = _check_int(
+        'max_concurrent_clients', max_concurrent_clients, 1
+    )
+  if not isinstance(keep_on_device, bool):
+    raise TypeError(
+        f'`keep_on_device` must be a bool, found {keep_on_device!r} of type '
+        f'{type(keep_on_device).__name__}.'
+    )
+  in_process_devices.allow_memory_growth()
+  devices = in_process_devices.choose_devices(client_devices, server_device)
+  if max_concurrent_clients is None:
+    max_concurrent_clients = (
+        len(set(devices.clients))
+        if devices.has_accelerator
+        else usable_cores()
+    )
+  return in_process.InProcessExecutionContext(
+      devices,
+      max_concurrent_clients=max_concurrent_clients,
+      default_num_clients=default_num_clients,
+      keep_on_device=keep_on_device,
+  )
+
+
+_default_context: Union[
+    NativeExecutionContext, in_process.InProcessExecutionContext, None
+] = None
+
+
+def _set_default_context(context):
+  """Makes `context` TFF's default and closes the one set before."""
+  global _default_context
+  if _default_context is not None:
+    _default_context.close()
+  tff.framework.set_default_context(context)
+  _default_context = context
 
 
 def set_native_execution_context(
@@ -328,16 +385,69 @@ def set_native_execution_context(
     TypeError: If an argument is of the wrong kind.
     ValueError: If a number is too small.
   """
-  global _default_context
   context = create_native_execution_context(
       max_concurrent_calls=max_concurrent_calls,
       default_num_clients=default_num_clients,
       worker_log_path=worker_log_path,
   )
-  if _default_context is not None:
-    _default_context.close()
-  tff.framework.set_default_context(context)
-  _default_context = context
+  _set_default_context(context)
+  return context
+
+
+def set_in_process_execution_context(
+    *,
+    client_devices: Optional[Sequence[str]] = None,
+    server_device: Optional[str] = None,
+    max_concurrent_clients: Optional[int] = None,
+    default_num_clients: int = 0,
+    keep_on_device: bool = False,
+) -> in_process.InProcessExecutionContext:
+  """Makes an in-process execution context TFF's default and returns it.
+
+  It runs computations with this process's own TensorFlow, on its GPUs if it
+  sees any; the worker process of the native context is built without GPU
+  support. Call it before TensorFlow has run anything: afterwards neither
+  logical devices nor the growth of GPU memory, which it turns on, can be
+  configured.
+
+  Learning processes must be built with
+  `loop_implementation=tff.learning.LoopImplementation.DATASET_ITERATOR`;
+  what `tf.data.Dataset.reduce` calls runs on the CPU.
+
+  The context that an earlier call here set is closed.
+
+  Args:
+    client_devices: The names of logical devices, such as `['GPU:0', 'GPU:1']`.
+      Clients run on them in turn. Default: all GPUs, or the first CPU device
+      if there are none.
+    server_device: The logical device for the server's work. Default: the first
+      of `client_devices`. Datasets and lookup tables are always on the first
+      CPU device.
+    max_concurrent_clients: How many clients of a round run at once, at least 1.
+      Default: the number of different client devices, or of usable cores if
+      all of them are CPUs.
+    default_num_clients: The number of clients of a computation whose arguments
+      do not tell, at least 0.
+    keep_on_device: Whether results are `tf.Tensor`s on the device that computed
+      them, rather than NumPy arrays. They can be passed to the next
+      computation as they are, so that a server's state stays on the device
+      between rounds.
+
+  Returns:
+    The context.
+
+  Raises:
+    TypeError: If an argument is of the wrong kind.
+    ValueError: If there is no device of a given name, or a number is too small.
+  """
+  context = create_in_process_execution_context(
+      client_devices=client_devices,
+      server_device=server_device,
+      max_concurrent_clients=max_concurrent_clients,
+      default_num_clients=default_num_clients,
+      keep_on_device=keep_on_device,
+  )
+  _set_default_context(context)
   return context
 
 
