@@ -1,0 +1,1 @@
+"""Running computations in this process, on its accelerators."""

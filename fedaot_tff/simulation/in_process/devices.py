@@ -1,0 +1,123 @@
+"""Which devices clients' and the server's work runs on."""
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any, Optional
+
+from absl import logging
+import tensorflow as tf
+
+CPU = '/device:CPU:0'
+
+# Accelerators keep values of these types in the host's memory.
+HOST_DTYPES = frozenset([tf.int32, tf.string])
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+  """The full names of the devices that work runs on.
+
+  Attributes:
+    clients: Client `i` runs on `clients[i % len(clients)]`.
+    server: Where the server's work runs.
+  """
+
+  clients: tuple[str, ...]
+  server: str
+
+  @property
+  def has_accelerator(self) -> bool:
+    """Whether any client runs on something else than a CPU."""
+    return any('/device:CPU:' not in device for device in self.clients)
+
+
+def _check_name(argument: str, name: Any) -> str:
+  """Returns the full name of a logical device."""
+  if not isinstance(name, str):
+    raise TypeError(
+        f'`{argument}` must name devices with strings, such as "GPU:0", found '
+        f'{name!r} of type {type(name).__name__}.'
+    )
+  known = tf.config.list_logical_devices()
+  try:
+    spec = tf.DeviceSpec.from_string(
+        name if name.startswith('/') else f'/device:{name}'
+    )
+  except ValueError:
+    spec = tf.DeviceSpec()
+  for device in known:
+    known_spec = tf.DeviceSpec.from_string(device.name)
+    if (
+        known_spec.device_type == (spec.device_type or '').upper()
+        and known_spec.device_index == spec.device_index
+    ):
+      return f'/job:localhost/replica:0/task:0{device.name}'
+  raise ValueError(
+      f'`{argument}` names {name!r}, which is none of the devices '
+      f'{", ".join(device.name for device in known)}.'
+  )
+
+
+def choose_devices(
+    client_devices: Optional[Sequence[str]], server_device: Optional[str]
+) -> Devices:
+  """Checks the names of devices and fills in the defaults.
+
+  TensorFlow can no longer be configured afterwards.
+
+  Args:
+    client_devices: The names of logical devices. Default: all GPUs, or the CPU
+      if there are none.
+    server_device: The name of a logical device. Default: the first of
+      `client_devices`.
+
+  Returns:
+    The devices.
+
+  Raises:
+    TypeError: If a name is not a string, or `client_devices` is one.
+    ValueError: If there is no device of a given name, or `client_devices` is
+      empty.
+  """
+  if client_devices is None:
+    gpus = tf.config.list_logical_devices('GPU')
+    client_devices = [gpu.name for gpu in gpus] or [CPU]
+  if isinstance(client_devices, str) or not isinstance(
+      client_devices, Sequence
+  ):
+    raise TypeError(
+        '`client_devices` must be a list of names of devices, found '
+        f'{client_devices!r} of type {type(client_devices).__name__}.'
+    )
+  if not client_devices:
+    raise ValueError(
+        '`client_devices` is empty; name at least one device or leave it out.'
+    )
+  clients = tuple(
+      _check_name('client_devices', name) for name in client_devices
+  )
+  if server_device is None:
+    return Devices(clients, clients[0])
+  return Devices(clients, _check_name('server_device', server_device))
+
+
+def allow_memory_growth():
+  """Keeps TensorFlow from taking all of the GPUs' memory at once.
+
+  Too late if TensorFlow has used a GPU before, of which the log then tells.
+  """
+  for gpu in tf.config.list_physical_devices('GPU'):
+    try:
+      tf.config.experimental.set_memory_growth(gpu, True)
+    except (RuntimeError, ValueError) as error:
+      logging.warning('No memory growth on %s: %s', gpu.name, error)
+
+
+def to_device(value: Any, device: str) -> Any:
+  """Returns `value`, a tensor or nested tuples of tensors, on `device`."""
+  if isinstance(value, tuple):
+    return tuple(to_device(element, device) for element in value)
+  if value.device == device or value.dtype in HOST_DTYPES:
+    return value
+  with tf.device(device):
+    return tf.identity(value)

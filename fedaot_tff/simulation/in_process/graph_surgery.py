@@ -1,0 +1,167 @@
+"""Prepares TensorFlow graphs of computations for running as functions.
+
+A computation's graph was written for a TensorFlow session of its own. As a
+function it shares the process with all other computations, which asks for
+three changes, made here on the serialized graph.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+import re
+
+import tensorflow as tf
+
+from fedaot_tff.simulation.in_process import devices
+
+_COLOCATION = b'loc:@'
+_INPUT_PIPELINE = re.compile('Dataset|Iterator')
+
+
+def node_name(tensor_name: str) -> str:
+  """Returns the name of the node behind `node`, `node:0` or `^node`."""
+  return tensor_name.lstrip('^').partition(':')[0]
+
+
+def extract_subgraph(
+    graph_def: tf.compat.v1.GraphDef,
+    fetches: Iterable[str],
+    feeds: Collection[str],
+) -> tf.compat.v1.GraphDef:
+  """Returns what a session would run for `fetches` when it is fed `feeds`.
+
+  Args:
+    graph_def: The graph.
+    fetches: Names of nodes or tensors to compute.
+    feeds: Names of nodes that values are supplied for. They are left out of the
+      result, as are control dependencies on them and requests to be placed
+      where they are.
+
+  Returns:
+    The nodes that `fetches` need, in the order of `graph_def`, and the library
+    functions that these need.
+  """
+  nodes = {node.name: node for node in graph_def.node}
+  feeds = frozenset(feeds)
+  needed = set()
+  pending = [node_name(fetch) for fetch in fetches]
+  while pending:
+    name = pending.pop()
+    if name not in needed and name not in feeds:
+      needed.add(name)
+      pending.extend(node_name(source) for source in nodes[name].input)
+  fed_controls = {f'^{feed}' for feed in feeds}
+  subgraph = tf.compat.v1.GraphDef(versions=graph_def.versions)
+  for node in graph_def.node:
+    if node.name in needed:
+      kept = subgraph.node.add()
+      kept.CopyFrom(node)
+      kept.ClearField('input')
+      kept.input.extend(s for s in node.input if s not in fed_controls)
+      _drop_colocation(kept, needed)
+  _copy_library(graph_def, subgraph)
+  return subgraph
+
+
+def _drop_colocation(node: tf.compat.v1.NodeDef, kept_nodes: Collection[str]):
+  """Drops requests to place `node` with nodes that are not kept, in place."""
+  if '_class' in node.attr:
+    classes = node.attr['_class'].list
+    kept = [
+        name
+        for name in classes.s
+        if not name.startswith(_COLOCATION)
+        or name[len(_COLOCATION) :].decode() in kept_nodes
+    ]
+    del classes.s[:]
+    classes.s.extend(kept)
+
+
+def _copy_library(
+    source: tf.compat.v1.GraphDef, target: tf.compat.v1.GraphDef
+):
+  """Copies the library functions that the nodes of `target` need into it."""
+  functions = {f.signature.name: f for f in source.library.function}
+  gradients = {g.function_name: g for g in source.library.gradient}
+  needed = set()
+  pending = list(_called_functions(target.node, functions))
+  while pending:
+    name = pending.pop()
+    if name not in needed:
+      needed.add(name)
+      pending.extend(_called_functions(functions[name].node_def, functions))
+      if name in gradients:
+        pending.append(gradients[name].gradient_func)
+  target.library.function.extend(
+      f for f in source.library.function if f.signature.name in needed
+  )
+  target.library.gradient.extend(
+      g for g in source.library.gradient if g.function_name in needed
+  )
+
+
+def _function_attributes(
+    node: tf.compat.v1.NodeDef,
+) -> Iterator[tf.compat.v1.NameAttrList]:
+  """Yields the references to functions in the attributes of `node`."""
+  for value in node.attr.values():
+    pending = [value]
+    while pending:
+      attribute = pending.pop()
+      if attribute.HasField('func'):
+        references = [attribute.func]
+      else:
+        references = attribute.list.func
+      for reference in references:
+        yield reference
+        pending.extend(reference.attr.values())
+
+
+def _called_functions(
+    nodes: Iterable[tf.compat.v1.NodeDef], functions: Mapping[str, object]
+) -> Iterator[str]:
+  for node in nodes:
+    if node.op in functions:
+      yield node.op
+    for reference in _function_attributes(node):
+      if reference.name in functions:
+        yield reference.name
+
+
+def _all_nodes(
+    graph_def: tf.compat.v1.GraphDef,
+) -> Iterator[tf.compat.v1.NodeDef]:
+  yield from graph_def.node
+  for function in graph_def.library.function:
+    yield from function.node_def
+
+
+def rename_library_functions(graph_def: tf.compat.v1.GraphDef, prefix: str):
+  """Puts `prefix` before the name of every library function, in place.
+
+  Functions of all graphs share one registry in a process, and graphs of
+  different computations hold different functions of the same name.
+  """
+  new_names = {
+      f.signature.name: prefix + f.signature.name
+      for f in graph_def.library.function
+  }
+  for node in _all_nodes(graph_def):
+    node.op = new_names.get(node.op, node.op)
+    for reference in _function_attributes(node):
+      reference.name = new_names.get(reference.name, reference.name)
+  for function in graph_def.library.function:
+    function.signature.name = new_names[function.signature.name]
+  for gradient in graph_def.library.gradient:
+    gradient.function_name = new_names[gradient.function_name]
+    gradient.gradient_func = new_names.get(
+        gradient.gradient_func, gradient.gradient_func
+    )
+
+
+def place_input_pipelines_on_cpu(graph_def: tf.compat.v1.GraphDef):
+  """Pins dataset and iterator operations to the first CPU device, in place.
+
+  Accelerators have no kernels for datasets.
+  """
+  for node in _all_nodes(graph_def):
+    if _INPUT_PIPELINE.search(node.op):
+      node.device = devices.CPU

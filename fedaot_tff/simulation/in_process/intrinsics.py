@@ -1,0 +1,195 @@
+"""What the operators of federated computations do.
+
+The values of a struct are a tuple, those of clients a list with one value a
+client or a `runtime.AllEqual`, and those of the server the values themselves.
+Functions are called with an argument and a `runtime.Place`.
+"""
+
+import functools
+from typing import Any, Callable
+
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from fedaot_tff.simulation.in_process import devices
+from fedaot_tff.simulation.in_process import runtime
+from fedaot_tff.simulation.in_process import sequences
+
+_Function = Callable[[Any, runtime.Place], Any]
+
+
+def _apply(argument, place, signature):
+  del signature
+  function, value = argument
+  return function(value, place.runtime.server)
+
+
+def _map(argument, place, signature):
+  del signature
+  function, values = argument
+  return place.runtime.map_clients(function, values)
+
+
+def _map_all_equal(argument, place, signature):
+  del signature
+  function, values = argument
+  client = place.runtime.client(0)
+  return runtime.AllEqual(function(values.on_device(client.device), client))
+
+
+def _eval_at_clients(function, place, signature):
+  del signature
+  return place.runtime.map_clients(
+      lambda _, client: function(None, client), runtime.AllEqual(())
+  )
+
+
+def _eval_at_server(function, place, signature):
+  del signature
+  return function(None, place.runtime.server)
+
+
+def _value_at_clients(value, place, signature):
+  del place, signature
+  return runtime.AllEqual(value)
+
+
+def _value_at_server(value, place, signature):
+  del place, signature
+  return value
+
+
+def _aggregate(argument, place, signature):
+  # One after the other in the order of the clients, as TFF's runtime does it;
+  # `merge` has nothing to merge.
+  del signature
+  values, accumulator, accumulate, _, report = argument
+  server = place.runtime.server
+  for index in range(place.runtime.num_clients):
+    value = place.runtime.client_value(values, index)
+    accumulator = accumulate((accumulator, value), server)
+  return report(accumulator, server)
+
+
+def _is_all_equal(values) -> bool:
+  if isinstance(values, tuple):
+    return all(_is_all_equal(element) for element in values)
+  return isinstance(values, runtime.AllEqual)
+
+
+def _shared_value(values):
+  if isinstance(values, tuple):
+    return tuple(_shared_value(element) for element in values)
+  return values.value
+
+
+def _zip_at_clients(argument, place, signature):
+  del signature
+  if _is_all_equal(argument):
+    return runtime.AllEqual(_shared_value(argument))
+
+  def value_of(values, index):
+    if isinstance(values, tuple):
+      return tuple(value_of(element, index) for element in values)
+    return place.runtime.client_value(values, index)
+
+  return [value_of(argument, i) for i in range(place.runtime.num_clients)]
+
+
+def _select(argument, place, signature):
+  """Sends each client the slices of a server's value that it asks for."""
+  client_keys, max_key, value, select = argument
+  server = place.runtime.server
+  sequence_type = signature.result.member
+  max_key = int(max_key)
+  slices = {}
+
+  def slice_of(key):
+    if not 0 <= key < max_key:
+      raise ValueError(
+          'The keys of `federated_select` must be at least 0 and less than '
+          f'{max_key}, found {key}.'
+      )
+    if key not in slices:
+      slices[key] = select((value, tf.constant(key, tf.int32)), server)
+    return slices[key]
+
+  return [
+      sequences.serialize_elements(
+          [
+              slice_of(int(key))
+              for key in place.runtime.client_value(client_keys, index).numpy()
+          ],
+          sequence_type,
+      )
+      for index in range(place.runtime.num_clients)
+  ]
+
+
+def _sequence_map(argument, place, signature):
+  function, sequence = argument
+  elements = sequences.iterate(sequence, signature.parameter[1])
+  return sequences.serialize_elements(
+      [function(element, place) for element in elements], signature.result
+  )
+
+
+def _sequence_reduce(argument, place, signature):
+  sequence, accumulator, reduce = argument
+  for element in sequences.iterate(sequence, signature.parameter[0]):
+    accumulator = reduce((accumulator, element), place)
+  return accumulator
+
+
+def _zeros(type_spec):
+  if isinstance(type_spec, tff.StructType):
+    return tuple(_zeros(element) for element in type_spec)
+  return tf.zeros(type_spec.shape, type_spec.dtype)
+
+
+def _add(x, y):
+  if isinstance(x, tuple):
+    return tuple(_add(*pair) for pair in zip(x, y))
+  return x + y
+
+
+def _sequence_sum(sequence, place, signature):
+  with tf.device(place.device):
+    total = _zeros(signature.result)
+    for element in sequences.iterate(sequence, signature.parameter):
+      total = _add(total, devices.to_device(element, place.device))
+  return total
+
+
+_IMPLEMENTATIONS = {
+    'federated_aggregate': _aggregate,
+    'federated_apply': _apply,
+    'federated_broadcast': _value_at_clients,
+    'federated_eval_at_clients': _eval_at_clients,
+    'federated_eval_at_server': _eval_at_server,
+    'federated_map': _map,
+    'federated_map_all_equal': _map_all_equal,
+    'federated_select': _select,
+    'federated_value_at_clients': _value_at_clients,
+    'federated_value_at_server': _value_at_server,
+    'federated_zip_at_clients': _zip_at_clients,
+    'federated_zip_at_server': _value_at_server,
+    'sequence_map': _sequence_map,
+    'sequence_reduce': _sequence_reduce,
+    'sequence_sum': _sequence_sum,
+}
+
+
+def get_intrinsic(uri: str, signature: tff.FunctionType) -> _Function:
+  """Returns the function that an intrinsic stands for.
+
+  Args:
+    uri: The name of the intrinsic.
+    signature: Its type where it is called.
+
+  Raises:
+    NotImplementedError: If there is none.
+  """
+  if uri not in _IMPLEMENTATIONS:
+    raise NotImplementedError(f'not supported: {uri}')
+  return functools.partial(_IMPLEMENTATIONS[uri], signature=signature)

@@ -1,0 +1,275 @@
+"""Runs the TensorFlow part of a computation as a function in this process."""
+
+from collections.abc import Iterator, Mapping, Sequence
+import functools
+import itertools
+from typing import Any, Callable, NamedTuple, Optional
+import weakref
+
+import tensorflow as tf
+from tensorflow.python.eager import context as eager_context
+import tensorflow_federated as tff
+from tensorflow_federated.proto.v0 import computation_pb2
+
+from fedaot_tff.simulation.in_process import devices
+from fedaot_tff.simulation.in_process import graph_surgery
+from fedaot_tff.simulation.in_process import resources
+
+_Binding = computation_pb2.TensorFlow.Binding
+_leaf_numbers = itertools.count()
+
+
+class _Slot(NamedTuple):
+  """A tensor of the graph that is a part of the parameter or the result."""
+
+  tensor_name: str  # Without `:0`, as in the inputs of nodes.
+  is_sequence: bool
+
+
+def _slots(binding: _Binding) -> list[_Slot]:
+  """Returns the tensors of a binding in the order of its structure."""
+  kind = binding.WhichOneof('binding')
+  if kind == 'tensor':
+    return [_Slot(binding.tensor.tensor_name.removesuffix(':0'), False)]
+  if kind == 'sequence':
+    name = binding.sequence.variant_tensor_name
+    return [_Slot(name.removesuffix(':0'), True)]
+  return [
+      slot for element in binding.struct.element for slot in _slots(element)
+  ]
+
+
+def _flatten(value: Any, flat: list[tf.Tensor]):
+  if isinstance(value, tuple):
+    for element in value:
+      _flatten(element, flat)
+  else:
+    flat.append(value)
+
+
+def _pack(binding: _Binding, flat: Iterator[tf.Tensor]) -> Any:
+  if binding.WhichOneof('binding') == 'struct':
+    return tuple(_pack(element, flat) for element in binding.struct.element)
+  return next(flat)
+
+
+def _remove_functions(names: Sequence[str]):
+  context = eager_context.context()
+  for name in names:
+    if context.has_function(name):
+      context.remove_function(name)
+
+
+class _Function:
+  """A TensorFlow function of some of a graph's tensors.
+
+  The library functions that it uses are removed from the process with it, which
+  TensorFlow does not do by itself.
+  """
+
+  def __init__(
+      self,
+      call: Callable[..., Sequence[tf.Tensor]],
+      parameters: Sequence[str],
+      library: Sequence[str],
+  ):
+    self._call = call
+    self._parameters = parameters
+    weakref.finalize(self, _remove_functions, library).atexit = False
+
+  def __call__(self, feeds: Mapping[str, tf.Tensor]) -> Sequence[tf.Tensor]:
+    return self._call(*(feeds[name] for name in self._parameters))
+
+
+def _import_function(
+    graph_def: tf.compat.v1.GraphDef,
+    feeds: Mapping[str, tf.TypeSpec],
+    datasets: frozenset[str],
+    fetches: Sequence[_Slot],
+    operation: Optional[str] = None,
+) -> _Function:
+  """Makes a TensorFlow function of a part of a graph.
+
+  Datasets enter and leave it serialized, as string tensors. So each call reads
+  a dataset from its start, and none of them is ever on an accelerator.
+
+  Args:
+    graph_def: The graph.
+    feeds: The specifications of the tensors that values are supplied for.
+    datasets: Those of `feeds` that are datasets.
+    fetches: What the function returns.
+    operation: An operation to run if nothing is fetched.
+
+  Returns:
+    The function.
+  """
+  targets = [operation] if operation else [f.tensor_name for f in fetches]
+  graph_def = graph_surgery.extract_subgraph(
+      graph_def, targets, {graph_surgery.node_name(feed) for feed in feeds}
+  )
+  graph_surgery.rename_library_functions(
+      graph_def, f'in_process_{next(_leaf_numbers)}_'
+  )
+  graph_surgery.place_input_pipelines_on_cpu(graph_def)
+  used = {source for node in graph_def.node for source in node.input}
+  parameters = tuple(feed for feed in feeds if feed in used)
+
+  def body(*arguments):
+    input_map = dict(zip(parameters, arguments))
+    for name in datasets.intersection(parameters):
+      with tf.device(devices.CPU):
+        input_map[name] = tf.raw_ops.DatasetFromGraph(graph_def=input_map[name])
+    if operation:
+      (done,) = tf.graph_util.import_graph_def(
+          graph_def, input_map=input_map, return_elements=targets, name=''
+      )
+      with tf.control_dependencies([done]):
+        return [tf.constant(True)]
+    outputs = tf.graph_util.import_graph_def(
+        graph_def,
+        input_map=input_map,
+        return_elements=[
+            target if ':' in target else f'{target}:0' for target in targets
+        ],
+        name='',
+    )
+    for index, fetch in enumerate(fetches):
+      if fetch.is_sequence:
+        with tf.device(devices.CPU):
+          outputs[index] = tf.raw_ops.DatasetToGraphV2(
+              input_dataset=outputs[index], strip_device_assignment=True
+          )
+    return outputs
+
+  signature = [feeds[name] for name in parameters]
+  return _Function(
+      tf.compat.v1.wrap_function(body, signature),
+      parameters,
+      [function.signature.name for function in graph_def.library.function],
+  )
+
+
+def _feed_specs(
+    graph_def: tf.compat.v1.GraphDef, slots: Sequence[_Slot]
+) -> dict[str, tf.TensorSpec]:
+  nodes = {node.name: node for node in graph_def.node}
+  specs = {}
+  for name, is_sequence in slots:
+    if is_sequence:
+      specs[name] = tf.TensorSpec([], tf.string)
+    else:
+      attributes = nodes[graph_surgery.node_name(name)].attr
+      specs[name] = tf.TensorSpec(
+          tf.TensorShape(attributes['shape'].shape), attributes['dtype'].type
+      )
+  return specs
+
+
+class Leaf:
+  """A `tff.tensorflow.computation` as a function of this process.
+
+  As in a session of its own, its variables and tables are new in each call and
+  initialized before anything else runs.
+  """
+
+  def __init__(
+      self, proto: computation_pb2.TensorFlow, type_signature: tff.FunctionType
+  ):
+    """Imports a computation's graph.
+
+    Args:
+      proto: The computation.
+      type_signature: Its type, for messages.
+
+    Raises:
+      NotImplementedError: If the graph has resources that cannot be made anew
+        for each call.
+    """
+    self._type_signature = type_signature
+    self._result_binding = proto.result
+    graph_def = tf.compat.v1.GraphDef.FromString(proto.graph_def.value)
+    parameter_slots = (
+        _slots(proto.parameter) if proto.HasField('parameter') else []
+    )
+    self._parameter_names = [slot.tensor_name for slot in parameter_slots]
+    self._resources = resources.find_resources(graph_def)
+    result_slots = _slots(proto.result)
+    self._result_names = [slot.tensor_name for slot in result_slots]
+    # What is passed through is not fetched: it stays as it is, where it is.
+    fetches = []
+    for slot in result_slots:
+      if slot.tensor_name not in self._parameter_names and slot not in fetches:
+        fetches.append(slot)
+    self._fetched_names = [slot.tensor_name for slot in fetches]
+    feeds = _feed_specs(graph_def, parameter_slots)
+    datasets = frozenset(
+        slot.tensor_name for slot in parameter_slots if slot.is_sequence
+    )
+    handles = {
+        name: tf.TensorSpec([], tf.resource) for name in self._resources
+    }
+    self._make_run = None
+    self._initialize = None
+    if fetches:
+      self._make_run = functools.partial(
+          _import_function, graph_def, {**feeds, **handles}, datasets, fetches
+      )
+      if not resources.has_queue(graph_def):
+        # One function for all calls.
+        run = self._make_run()
+        self._make_run = lambda: run
+      if proto.initialize_op:
+        self._initialize = _import_function(
+            graph_def, handles, frozenset(), [], proto.initialize_op
+        )
+
+  def __call__(self, argument: Any, device: str) -> Any:
+    """Runs the computation.
+
+    Args:
+      argument: Its argument, a tensor or nested tuples of tensors, with
+        datasets as serialized graphs; or None.
+      device: The name of the device to run on.
+
+    Returns:
+      The result, in the form of `argument`.
+
+    Raises:
+      tf.errors.OpError: If TensorFlow fails; its message names the computation.
+    """
+    flat = []
+    if argument is not None:
+      _flatten(argument, flat)
+    values = dict(zip(self._parameter_names, flat))
+    if self._make_run is not None:
+      try:
+        values.update(self._fetch(values, device))
+      except tf.errors.OpError as error:
+        raise type(error)(
+            error.node_def,
+            error.op,
+            f'{error.message}\nRaised by the TensorFlow computation '
+            f'{self._type_signature.compact_representation()} on {device}.',
+        ) from error
+    results = iter([values[name] for name in self._result_names])
+    return _pack(self._result_binding, results)
+
+  def _fetch(
+      self, values: Mapping[str, tf.Tensor], device: str
+  ) -> Iterator[tuple[str, tf.Tensor]]:
+    feeds = {
+        name: devices.to_device(value, device)
+        for name, value in values.items()
+    }
+    handles = {}
+    with tf.device(device):
+      try:
+        for name, resource in self._resources.items():
+          handles[name] = resource.create()
+        if self._initialize is not None:
+          self._initialize(handles)
+        outputs = self._make_run()({**feeds, **handles})
+      finally:
+        for name, handle in handles.items():
+          self._resources[name].destroy(handle)
+    return zip(self._fetched_names, outputs)

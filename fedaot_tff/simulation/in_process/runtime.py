@@ -1,0 +1,87 @@
+"""One invocation of a computation: its clients, devices and threads."""
+
+from concurrent import futures
+from typing import Any, Callable, NamedTuple, Optional
+
+from fedaot_tff.simulation.in_process import devices as devices_lib
+
+
+class AllEqual:
+  """A value that all clients share, copied to each of their devices once."""
+
+  def __init__(self, value: Any):
+    self._value = value
+    self._copies = {}
+
+  @property
+  def value(self) -> Any:
+    return self._value
+
+  def on_device(self, device: str) -> Any:
+    if device not in self._copies:
+      self._copies[device] = devices_lib.to_device(self._value, device)
+    return self._copies[device]
+
+
+class Place(NamedTuple):
+  """Where a function runs: a device within an invocation."""
+
+  device: str
+  runtime: 'Runtime'
+
+
+class Runtime:
+  """Runs the work of one invocation's clients and server."""
+
+  def __init__(
+      self,
+      devices: devices_lib.Devices,
+      num_clients: int,
+      pool: Optional[futures.Executor],
+  ):
+    """Initializes the runtime.
+
+    Args:
+      devices: The devices to run on.
+      num_clients: The number of clients.
+      pool: Threads for the clients, or None to run one client after the other
+        in the calling thread.
+    """
+    self._devices = devices
+    self._pool = pool
+    self.num_clients = num_clients
+    self.server = Place(devices.server, self)
+
+  def client(self, index: int) -> Place:
+    clients = self._devices.clients
+    return Place(clients[index % len(clients)], self)
+
+  def client_value(self, values: Any, index: int) -> Any:
+    """Returns the value of one client, on its device if all share it."""
+    if isinstance(values, AllEqual):
+      return values.on_device(self.client(index).device)
+    return values[index]
+
+  def map_clients(self, function: Callable[[Any, Place], Any], values: Any):
+    """Applies a function to each client's value where the client runs.
+
+    Args:
+      function: Called with the client's value and place.
+      values: A list with one value a client, or an `AllEqual`.
+
+    Returns:
+      The list of results.
+    """
+
+    def run(index):
+      return function(self.client_value(values, index), self.client(index))
+
+    if self._pool is None or self.num_clients < 2:
+      return [run(index) for index in range(self.num_clients)]
+    calls = [self._pool.submit(run, index) for index in range(self.num_clients)]
+    try:
+      return [call.result() for call in calls]
+    finally:
+      for call in calls:
+        call.cancel()
+      futures.wait(calls)

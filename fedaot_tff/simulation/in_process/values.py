@@ -1,0 +1,143 @@
+"""Values of computations on their way in and out."""
+
+from collections.abc import Sequence
+import typing
+from typing import Any, Callable
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
+from tensorflow_federated.python.core.impl.compiler import array
+import tree
+
+from fedaot_tff.simulation.in_process import runtime
+from fedaot_tff.simulation.in_process import sequences
+
+
+def ingest(value: Any, type_spec: tff.Type, place: runtime.Place) -> Any:
+  """Checks a value against its type and puts it on the devices.
+
+  Args:
+    value: The value as passed to a computation.
+    type_spec: Its type.
+    place: Where the server runs; clients' values go where the clients run.
+
+  Returns:
+    The value as functions of programs take it.
+
+  Raises:
+    TypeError: If `value` is not of type `type_spec`.
+    ValueError: If there are not as many values as clients.
+    NotImplementedError: If a tensor is given as something else than a number,
+      a string, a sequence of them, a NumPy array or a tensor.
+  """
+  if isinstance(type_spec, tff.FederatedType):
+    return _ingest_federated(value, type_spec, place)
+  if isinstance(type_spec, tff.StructType):
+    return _ingest_struct(value, type_spec, place)
+  if isinstance(type_spec, tff.SequenceType):
+    return sequences.serialize(value, type_spec)
+  if isinstance(type_spec, tff.TensorType):
+    with tf.device(place.device):
+      return _ingest_tensor(value, type_spec)
+  raise TypeError(
+      f'Cannot pass a value of type {type(value).__name__} for {type_spec}.'
+  )
+
+
+def _ingest_federated(value, type_spec, place):
+  if type_spec.placement is not tff.CLIENTS:
+    return ingest(value, type_spec.member, place)
+  if type_spec.all_equal:
+    return runtime.AllEqual(ingest(value, type_spec.member, place))
+  if not isinstance(value, list):
+    raise TypeError(
+        'The values of clients must be a list, found '
+        f'{type(value).__name__}, for {type_spec}.'
+    )
+  num_clients = place.runtime.num_clients
+  if len(value) != num_clients:
+    raise ValueError(
+        f'Found the values of {len(value)} clients where there are '
+        f'{num_clients}, for {type_spec}.'
+    )
+  return [
+      ingest(client_value, type_spec.member, place.runtime.client(index))
+      for index, client_value in enumerate(value)
+  ]
+
+
+def _ingest_struct(value, type_spec, place):
+  elements = tff.structure.from_container(value)
+  if len(elements) != len(type_spec):
+    raise TypeError(
+        f'Found a struct of {len(elements)} elements where {len(type_spec)} '
+        f'are expected, for {type_spec}.'
+    )
+  return tuple(
+      ingest(element, element_type, place)
+      for element, element_type in zip(elements, type_spec)
+  )
+
+
+def _ingest_tensor(value: Any, type_spec: tff.TensorType) -> tf.Tensor:
+  dtype = type_spec.dtype.type
+  if isinstance(value, tf.Tensor):
+    type_spec.check_assignable_from(
+        tff.types.tensorflow_to_type((value.dtype, value.shape))
+    )
+    return tf.identity(value)
+  if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+    compatible = all(
+        array.is_compatible_dtype(item, dtype) for item in tree.flatten(value)
+    )
+    if compatible:
+      value = np.asarray(value, dtype)
+  elif isinstance(value, typing.get_args(array.Array)):
+    compatible = array.is_compatible_dtype(value, dtype)
+  else:
+    raise NotImplementedError(
+        f'Cannot pass a value of type {type(value).__name__} for {type_spec}.'
+    )
+  if not compatible or not array.is_compatible_shape(value, type_spec.shape):
+    found = (
+        f'{value.dtype}{list(value.shape)}'
+        if isinstance(value, (np.ndarray, np.generic))
+        else repr(value)
+    )
+    raise TypeError(f'Expected a value of type {type_spec}, found {found}.')
+  return tf.constant(value, tf.dtypes.as_dtype(dtype))
+
+
+def export(
+    value: Any,
+    type_spec: tff.Type,
+    convert: Callable[[tf.Tensor], Any],
+) -> Any:
+  """Returns a result as TFF's executors do.
+
+  Args:
+    value: The result of a program.
+    type_spec: Its type.
+    convert: What is done to each tensor.
+
+  Returns:
+    The converted tensors and the datasets in `tff.structure.Struct`s; of values
+    of clients, a list.
+  """
+  if isinstance(type_spec, tff.FederatedType):
+    if type_spec.placement is not tff.CLIENTS:
+      return export(value, type_spec.member, convert)
+    if type_spec.all_equal:
+      return export(value.value, type_spec.member, convert)
+    return [export(element, type_spec.member, convert) for element in value]
+  if isinstance(type_spec, tff.StructType):
+    return tff.structure.Struct(
+        (name, export(element, element_type, convert))
+        for element, (name, element_type) in zip(
+            value, tff.structure.iter_elements(type_spec)
+        )
+    )
+  if isinstance(type_spec, tff.SequenceType):
+    return sequences.deserialize(value, type_spec)
+  return convert(value)

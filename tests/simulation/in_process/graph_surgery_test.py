@@ -1,0 +1,87 @@
+"""Preparing graphs of computations."""
+
+import tensorflow as tf
+
+from fedaot_tff.simulation.in_process import graph_surgery
+
+
+def _names(graph_def):
+  return {node.name for node in graph_def.node}
+
+
+def _graph():
+  """y = double(x + v) after a print; z does not need them."""
+  graph = tf.Graph()
+  with graph.as_default():
+    x = tf.compat.v1.placeholder(tf.float32, [], name='x')
+    v = tf.compat.v1.placeholder(tf.float32, [], name='v')
+
+    @tf.function
+    def halve(a):
+      return a / 2
+
+    @tf.function
+    def double(a):
+      return tf.cond(a > 0, lambda: a * 2, lambda: halve(a) * 4)
+
+    with tf.control_dependencies([x]), tf.compat.v1.colocate_with(v.op):
+      total = tf.add(x, v, name='total')
+    tf.identity(double(total), name='y')
+    tf.constant(1.0, name='z')
+  return graph.as_graph_def()
+
+
+def test_keeps_what_is_needed():
+  assert _names(graph_surgery.extract_subgraph(_graph(), ['z:0'], [])) == {'z'}
+  subgraph = graph_surgery.extract_subgraph(_graph(), ['y'], [])
+  assert {'x', 'v', 'total', 'y'} <= _names(subgraph)
+  assert 'z' not in _names(subgraph)
+
+
+def test_keeps_the_functions_that_are_needed():
+  graph_def = _graph()
+  assert len(graph_def.library.function) >= 4
+  needed = graph_surgery.extract_subgraph(graph_def, ['y'], [])
+  assert len(needed.library.function) == len(graph_def.library.function)
+  none = graph_surgery.extract_subgraph(graph_def, ['z'], [])
+  assert not none.library.function
+
+
+def test_leaves_out_what_is_fed():
+  subgraph = graph_surgery.extract_subgraph(_graph(), ['y'], ['x', 'v'])
+  assert {'x', 'v'}.isdisjoint(_names(subgraph))
+  (total,) = [node for node in subgraph.node if node.name == 'total']
+  assert list(total.input) == ['x', 'v']
+  assert not total.attr['_class'].list.s
+
+
+def test_renamed_functions_compute_the_same():
+  graph_def = graph_surgery.extract_subgraph(_graph(), ['y'], [])
+  before = {f.signature.name for f in graph_def.library.function}
+  graph_surgery.rename_library_functions(graph_def, 'mine_')
+  after = {f.signature.name for f in graph_def.library.function}
+  assert after == {f'mine_{name}' for name in before}
+  with tf.Graph().as_default() as graph:
+    tf.graph_util.import_graph_def(graph_def, name='')
+    with tf.compat.v1.Session(graph=graph) as session:
+      for x, expected in ((2.0, 6.0), (-3.0, -4.0)):
+        assert session.run('y:0', {'x:0': x, 'v:0': 1.0}) == expected
+
+
+def test_input_pipelines_are_placed_on_the_cpu_inside_functions_too():
+  with tf.Graph().as_default() as graph:
+    dataset = tf.data.Dataset.range(3)
+
+    @tf.function
+    def first():
+      return next(iter(dataset)) + 1
+
+    first()
+  graph_def = graph.as_graph_def()
+  graph_surgery.place_input_pipelines_on_cpu(graph_def)
+  placed = {node.op: node.device for node in graph_def.node}
+  for function in graph_def.library.function:
+    placed.update((node.op, node.device) for node in function.node_def)
+  assert placed['RangeDataset'] == '/device:CPU:0'
+  assert placed['IteratorGetNext'] == '/device:CPU:0'
+  assert placed['AddV2'] == ''
