@@ -1,12 +1,24 @@
 """Sets TFF's execution context once for all tests of a pytest process."""
 
 import os
+import signal
 import sys
 
 import pytest
 
 # TensorFlow reads it when it is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+
+def pytest_configure():
+  # A shell without job control starts background commands with interrupts
+  # ignored, and nohup ignores hang-ups; the tests of both need them.
+  for number, handler in (
+      (signal.SIGINT, signal.default_int_handler),
+      (signal.SIGHUP, signal.SIG_DFL),
+  ):
+    if signal.getsignal(number) is signal.SIG_IGN:
+      signal.signal(number, handler)
 
 
 def pytest_addoption(parser):

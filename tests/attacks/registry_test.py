@@ -142,9 +142,8 @@ def _options():
   for name in registry.attack_names():
     options = registry.get_attack(name).known_options
     if options:
-      if name == 'mimic':
-        values = {**values, 'target': 'first'}
-      yield name, ','.join(f'{key}={values.get(key, 2)}' for key in options)
+      own = {**values, 'target': 'first'} if name == 'mimic' else values
+      yield name, ','.join(f'{key}={own.get(key, 2)}' for key in options)
 
 
 @pytest.mark.parametrize('name, options', list(_options()))

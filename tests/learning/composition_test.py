@@ -118,6 +118,7 @@ def test_adversary_keeps_a_state_and_its_measurements_are_released():
       'adversary',
       'aggregator',
       'finalizer',
+      'honest_mean',
   ]
   assert first.metrics['finalizer']['update_non_finite'] == 0
 
