@@ -36,7 +36,7 @@ _MIN_ACCURACY_LOSS = {
     'intermittent': 0.5,
     'optimal_alie': 0.2,
     'optimal_ipm': 0.5,
-    'adaptive_fedaot': 0.05,
+    'adaptive_fedaot': 0.02,
     'adaptive_fedaot_jittered': 0.01,
 }
 _MIN_SUCCESS_RATE = {
