@@ -315,7 +315,7 @@ def test_killed_again_and_again_it_ends_with_the_same(tmp_path):
       time.sleep(moments.uniform(0, 2))
     process.kill()
     process.communicate()
-    _wait_until(lambda: not any(map(_is_alive, workers)), seconds=5)
+    _wait_until(lambda: not any(map(_is_alive, workers)), seconds=30)
     assert len(_finished(tmp_path)) >= finished
     finished = len(_finished(tmp_path))
   assert finished < 6
@@ -343,7 +343,7 @@ def test_interrupt_ends_the_workers_and_tells_how_to_go_on(tmp_path):
     os.kill(pid, signal.SIGINT)
   _, errors = process.communicate(timeout=10)
   assert process.returncode == 130
-  _wait_until(lambda: not any(map(_is_alive, workers)), seconds=5)
+  _wait_until(lambda: not any(map(_is_alive, workers)), seconds=30)
   *_, first, second = errors.splitlines()
   assert first == 'compare: interrupted; what was written is kept.'
   assert second.startswith('To go on: ')
