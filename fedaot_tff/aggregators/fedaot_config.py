@@ -35,8 +35,11 @@ class FedAOTConfig:
 
   Both modes:
     sketch_dimension: Length m of the fold sketch of an update.
-    max_abs_value: An update with an entry that is not finite or not below this
-      magnitude gets weight 0 and counts as a zero update.
+    projection_dimension: Length p of the random projection that inner products
+      with an update are taken from; their standard deviation is at most
+      sqrt(2 / p) of the product of the norms, 0 for updates of up to p floats.
+    max_norm: An update with an entry that is not finite or a norm not below
+      this gets weight 0 and counts as a zero update.
     reference_decay: Decay of the exponential moving average (EMA) reference.
     initial_slope: Start of softplus(b_k), the price of a bad statistic.
     initial_margin: Start of m_k, how far below the median a statistic may be
@@ -90,7 +93,8 @@ class FedAOTConfig:
   """
 
   sketch_dimension: int = _field(256, 2)
-  max_abs_value: float = _field(1e15, 0.0, 1e16, strict=True)
+  projection_dimension: int = _field(8192, 2)
+  max_norm: float = _field(1e15, 0.0, 1e16, strict=True)
   reference_decay: float = _field(0.9, 0.0, 1.0)
   initial_slope: float = _field(1.5, 0.0, strict=True)
   initial_margin: float = _field(2.0)

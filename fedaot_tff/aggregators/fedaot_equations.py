@@ -2,16 +2,17 @@
 
 Notation of Das & Sen (arXiv 2603.16846), as extended in this package: N client
 updates of d floats, `reference` the EMA of past aggregates, theta the weighting
-variables. An update enters these equations only through its summary, a handful
-of numbers and a sketch of m floats; all tables below have one row a client.
+variables. An update enters these equations only through its norm and a random
+projection on p floats, from which come inner products and a sketch of m floats;
+all tables below have one row a client.
 
 A round:
   1. `summarize_update` for each client (one pass over the update);
   2. `holdout_statistics` or `agreement_statistics`: how suspicious each is;
   3. `scores` and `softmax_weights`: w = softmax(s(z; theta));
   4. the aggregate sum_i w_i clip_i update_i (a second pass, outside);
-  5. `meta_step` on theta: down the gradient of `holdout_objective` (a third
-     pass makes its alignments) or `agreement_objective`.
+  5. `meta_step` on theta: down the gradient of `holdout_objective` (the
+     projections make its alignments) or `agreement_objective`.
 
 Clients whose update is not finite have zero summaries and `finite` 0. Zero
 weight keeps them out of every median, maximum and sum, so they influence no
@@ -20,7 +21,7 @@ other client.
 
 import collections
 import math
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
@@ -33,6 +34,10 @@ AGREEMENT_STATISTICS = ('reference_cosine', 'norm', 'copies', 'spectral')
 _QUARTILE_TO_STDDEV = 1.4826
 # Stands for zero in a denominator; far below any norm that matters.
 _TINY = 1e-30
+# Coordinates in a block of `norm_and_sketch`, 256 KiB, and the most blocks that
+# a single large tensor is cut into.
+_BLOCK_SIZE = 2**16
+_MAX_BLOCKS = 64
 
 
 class Statistics(NamedTuple):
@@ -67,40 +72,95 @@ def is_finite(tensor: tf.Tensor) -> tf.Tensor:
 # --- Summaries ---------------------------------------------------------------
 
 
+def projection_length(
+    num_coordinates: int, config: fedaot_config.FedAOTConfig
+) -> int:
+  """Length p of the projection of an update of d coordinates.
+
+  A multiple of the sketch dimension m, so that a projection folds into a
+  sketch; `config.projection_dimension`, or d if that is less, rounded up.
+  """
+  length = min(config.projection_dimension, num_coordinates)
+  return config.sketch_dimension * math.ceil(length / config.sketch_dimension)
+
+
 def sketch_signs(
-    seed: tf.Tensor, num_coordinates: int, sketch_dimension: int
+    seed: tf.Tensor, num_coordinates: int, length: int
 ) -> tf.Tensor:
   """Random signs of the fold sketch, the same for one seed on every device.
 
   Args:
     seed: int64 [2], secret: who knows the signs can hide from the sketch.
     num_coordinates: d.
-    sketch_dimension: m.
+    length: Of the sketch, p.
 
   Returns:
-    float32 [ceil(d / m), m] of -1 and 1.
+    float32 [ceil(d / p), p] of -1 and 1.
   """
-  num_rows = math.ceil(num_coordinates / sketch_dimension)
-  bits = tf.random.stateless_uniform(
-      [num_rows, sketch_dimension], seed, 0, 2, tf.int32, alg='philox'
+  shape = [math.ceil(num_coordinates / length), length]
+  num_signs = shape[0] * shape[1]
+  # Every byte of a random word gives a sign: random bits are what costs.
+  words = tf.random.stateless_uniform(
+      [math.ceil(num_signs / 4)], seed, None, None, tf.int32, alg='philox'
   )
-  return tf.cast(2 * bits - 1, tf.float32)
+  signed_bytes = tf.reshape(tf.bitcast(words, tf.int8), [-1])[:num_signs]
+  return tf.where(tf.reshape(signed_bytes, shape) < 0, -1.0, 1.0)
+
+
+def norm_and_sketch(
+    tensors: Sequence[tf.Tensor], signs: tf.Tensor
+) -> Tuple[tf.Tensor, tf.Tensor]:
+  """Norm and fold sketch of an update in one read of its tensors.
+
+  The sketch is linear and keeps inner products: each coordinate gets a random
+  sign, every p-th one is added up. E <S(a), S(b)> = <a, b> with a variance of
+  at most 2 |a|^2 |b|^2 / p; for d <= p it is exact.
+
+  Coordinates are taken in this order: of each tensor in turn as many as fill
+  whole rows of p, then what is left of each tensor in turn. So no large tensor
+  is copied.
+
+  Args:
+    tensors: float32 tensors of any static shapes, d coordinates in all.
+    signs: float32 [ceil(d / p), p], see `sketch_signs`.
+
+  Returns:
+    The Euclidean norm, a float32 scalar, and the sketch, float32 [p].
+  """
+  num_rows, length = signs.shape
+  # Blocks that stay in a core's cache from the product to the sums, but not so
+  # many that the graph of a huge model is long.
+  step = max(1, _BLOCK_SIZE // length, math.ceil(num_rows / _MAX_BLOCKS))
+  squares, sums, rest, row = [], [], [], 0
+  for tensor in tensors:
+    flat = tf.reshape(tensor, [-1])
+    num_whole = flat.shape[0] // length
+    rows = tf.reshape(flat[: num_whole * length], [num_whole, length])
+    rest.append(flat[num_whole * length :])
+    for first in range(0, num_whole, step):
+      size = min(step, num_whole - first)
+      block = rows[first : first + size] * signs[row : row + size]
+      # The signs do not change the squares.
+      squares.append(tf.nn.l2_loss(block))
+      sums.append(tf.reduce_sum(block, axis=0))
+      row += size
+  rest = tf.concat(rest, axis=0)
+  padding = (num_rows - row) * length - rest.shape[0]
+  rest = tf.reshape(tf.pad(rest, [[0, padding]]), [num_rows - row, length])
+  rest *= signs[row:]
+  squares.append(tf.nn.l2_loss(rest))
+  sums.append(tf.reduce_sum(rest, axis=0))
+  return tf.sqrt(2.0 * tf.add_n(squares)), tf.add_n(sums)
 
 
 def fold_sketch(update: tf.Tensor, signs: tf.Tensor) -> tf.Tensor:
-  """Linear sketch that keeps inner products: random signs, fold to m sums.
+  """The sketch [p] alone of an update [d]; see `norm_and_sketch`."""
+  return norm_and_sketch([update], signs)[1]
 
-  Args:
-    update: float32 [d].
-    signs: float32 [ceil(d / m), m], see `sketch_signs`.
 
-  Returns:
-    float32 [m]; E <S(a), S(b)> = <a, b>.
-  """
-  num_rows, sketch_dimension = signs.shape
-  padding = num_rows * sketch_dimension - update.shape[0]
-  folded = tf.reshape(tf.pad(update, [[0, padding]]), signs.shape)
-  return tf.reduce_sum(folded * signs, axis=0)
+def narrow_sketch(sketch: tf.Tensor, length: int) -> tf.Tensor:
+  """Folds a sketch [p] into one of a length that divides p."""
+  return tf.reduce_sum(tf.reshape(sketch, [-1, length]), axis=0)
 
 
 def fingerprint(numbers: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -124,34 +184,36 @@ def fingerprint(numbers: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def summarize_update(
-    update: tf.Tensor,
+    tensors: Sequence[tf.Tensor],
     signs: tf.Tensor,
     seed: tf.Tensor,
     directions: 'collections.OrderedDict[str, tf.Tensor]',
     config: fedaot_config.FedAOTConfig,
-) -> 'collections.OrderedDict[str, tf.Tensor]':
+) -> Tuple['collections.OrderedDict[str, tf.Tensor]', tf.Tensor]:
   """Summary of one client update: all that the weighting sees of it.
 
   Args:
-    update: float32 [d].
-    signs: float32 [ceil(d / m), m].
+    tensors: The update, float32 tensors of static shapes, d coordinates in all.
+    signs: float32 [ceil(d / p), p].
     seed: int64 [2], of the fingerprint.
-    directions: Named float32 [d] vectors to project the update on.
+    directions: Named float32 [p] sketches of vectors to project the update on.
     config: A `FedAOTConfig`.
 
   Returns:
-    OrderedDict of `fingerprint` int64 scalar, `finite` float32 scalar 0 or 1,
-    `norm` float32 scalar, `sketch` float32 [m] and `dot_<name>` float32 scalar
-    for each direction. Everything is 0 for an update that is not finite.
+    A pair. First an OrderedDict of `fingerprint` int64 scalar, `finite` float32
+    scalar 0 or 1, `norm` float32 scalar, `sketch` float32 [m] and `dot_<name>`
+    float32 scalar for each direction; second the update's sketch, float32 [p].
+    Everything is 0 for an update that is not finite.
   """
-  # A NaN compares false, so that it fails the test like an infinity does.
-  usable = tf.reduce_all(tf.abs(update) < config.max_abs_value)
-  update = tf.where(usable, update, tf.zeros_like(update))
-  norm = tf.norm(update)
-  sketch = fold_sketch(update, signs)
-  dots = [tf.tensordot(update, v, 1) for v in directions.values()]
+  norm, projection = norm_and_sketch(tensors, signs)
+  # No entry is larger than the norm, and a NaN compares false.
+  usable = norm < config.max_norm
+  norm = tf.where(usable, norm, 0.0)
+  projection = tf.where(usable, projection, 0.0)
+  sketch = narrow_sketch(projection, config.sketch_dimension)
+  dots = [tf.tensordot(projection, v, 1) for v in directions.values()]
   numbers = tf.concat([tf.stack([norm] + dots), sketch], axis=0)
-  return collections.OrderedDict(
+  summary = collections.OrderedDict(
       [
           ('fingerprint', fingerprint(numbers, seed)),
           ('finite', tf.cast(usable, tf.float32)),
@@ -160,6 +222,7 @@ def summarize_update(
       ]
       + [(f'dot_{name}', dot) for name, dot in zip(directions, dots)]
   )
+  return summary, projection
 
 
 # --- Robust location and scale ----------------------------------------------
@@ -524,7 +587,7 @@ def holdout_alignments(
   model (TFF's convention), hence the sign.
 
   Args:
-    dots: float32 [N], <g', update_i>.
+    dots: float32 [N], <g', update_i>, from their projections.
     clip: float32 [N].
     gradient_norm: float32 scalar, the norm of g'; 0 if it is unusable.
     norm_bound: float32 scalar.

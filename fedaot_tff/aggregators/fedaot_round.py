@@ -2,9 +2,9 @@
 
 The pieces are composed twice, by `model_aware` into a
 `tff.templates.AggregationProcess` and by `fedaot_tff.learning` into a learning
-process that hands over the global model. Each reads an update at most three
-times: for its summary, for the weighted sum, and with a hold-out for the inner
-product with the loss's gradient.
+process that hands over the global model. Each reads an update twice: for its
+summary and for the weighted sum. Inner products with the hold-out's directions
+are taken from random projections, p floats an update.
 
 The maps over client values compute what the aggregator must know, not what a
 device would send: in a deployment they run on the trusted aggregator.
@@ -38,16 +38,18 @@ class WeighedUpdates(NamedTuple):
     decision: Weights and statistics of the round, at the server.
     root: Root update's norm and the loss before, at the server; None in
       agreement mode.
-    summaries: Each client's summary, at the clients.
-    value: The client updates.
+    signs: The signs of the projection, at the server.
+    fingerprints: That of each client's summary, at the clients.
+    projections: Each client's projection, float32 [p], at the clients.
   """
 
   result: Any
   table: Any
   decision: Any
   root: Any
-  summaries: Any
-  value: Any
+  signs: Any
+  fingerprints: Any
+  projections: Any
 
 
 class FedAOTRound(model_aware.ModelAwareRound):
@@ -82,6 +84,9 @@ class FedAOTRound(model_aware.ModelAwareRound):
     self._holdout = holdout
     self._config = config
     self._dimension = flat_updates.num_coordinates(value_type)
+    self._projection_length = equations.projection_length(
+        self._dimension, config
+    )
     self._use_examples = (
         weight_type is not None and config.max_example_ratio is not None
     )
@@ -102,8 +107,8 @@ class FedAOTRound(model_aware.ModelAwareRound):
 
     *   `round`: int32 scalar, rounds so far.
     *   `seed`: int64 [2], the secret seed.
-    *   `reference`: the EMA of aggregates, float32 [d] with a hold-out and
-        float32 [m], in sketch space, without.
+    *   `reference`: the EMA of aggregates in a random projection: float32 [p]
+        with a hold-out and float32 [m], as long as a sketch, without.
     *   `weighting`: the weighting variables, see `initial_weighting`.
     *   `meta_optimizer`: Adam's slots, see `initial_meta_optimizer`.
     *   `previous` (agreement mode only): last round's `sketches` float32 [N,
@@ -132,20 +137,34 @@ class FedAOTRound(model_aware.ModelAwareRound):
       shared = tff.federated_map(self._share, state)
     else:
       shared, root = tff.federated_map(self._share_root, (state, model))
-    shared = tff.federated_broadcast(shared)
-    arguments = [value, shared] + ([weight] if self._use_examples else [])
-    summaries = tff.federated_map(self._summarize, tuple(arguments))
+    arguments = [value, tff.federated_broadcast(shared)]
+    if self._use_examples:
+      arguments.append(weight)
+    summaries, projections = tff.federated_map(
+        self._summarize, tuple(arguments)
+    )
     table = row_gather.federated_gather(summaries)
-    decision = tff.federated_map(
+    decision, lookup = tff.federated_map(
         self._decide,
         (state, table) if root is None else (state, table, root),
     )
-    lookup = tff.federated_broadcast(
-        tff.federated_map(self._make_lookup, (table, decision))
+    coefficients = tff.federated_zip((
+        summaries.fingerprint,
+        summaries.finite,
+        tff.federated_broadcast(lookup),
+    ))
+    result = weighted_sum.federated_weighted_sum(
+        value, coefficients, _look_up_coefficient
     )
-    coefficients = tff.federated_map(self._look_up, (summaries, lookup))
-    result = weighted_sum.federated_weighted_sum(value, coefficients)
-    return WeighedUpdates(result, table, decision, root, summaries, value)
+    return WeighedUpdates(
+        result,
+        table,
+        decision,
+        root,
+        shared.signs,
+        summaries.fingerprint,
+        projections,
+    )
 
   def learn(self, state, weighed: WeighedUpdates, model_after=None):
     """The second half: the meta step and the reference.
@@ -163,12 +182,14 @@ class FedAOTRound(model_aware.ModelAwareRound):
       return tff.federated_map(
           self._finish, (state, weighed.table, weighed.decision)
       )
-    evaluation = tff.federated_map(self._evaluate, (state, model_after))
-    gradient = tff.federated_broadcast(evaluation.gradient)
-    products = row_gather.federated_gather(
-        tff.federated_map(
-            self._project, (weighed.value, weighed.summaries, gradient)
-        )
+    evaluation = tff.federated_map(
+        self._evaluate, (state, model_after, weighed.signs)
+    )
+    products = _federated_inner_products(
+        weighed.fingerprints,
+        weighed.projections,
+        tff.federated_broadcast(weighed.table.fingerprint),
+        tff.federated_broadcast(evaluation.projection),
     )
     return tff.federated_map(
         self._finish_holdout,
@@ -178,6 +199,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
             weighed.decision,
             weighed.result,
             weighed.root,
+            weighed.signs,
             evaluation,
             products,
         ),
@@ -193,17 +215,19 @@ class FedAOTRound(model_aware.ModelAwareRound):
     @tff.tensorflow.computation
     def initialize():
       weighting = self._start()
-      in_sketch_space = self._holdout is None
+      in_agreement_mode = self._holdout is None
       state = collections.OrderedDict(
           round=tf.constant(0, tf.int32),
           seed=tf.constant([seed, 0], tf.int64),
-          reference=tf.zeros(
-              [config.sketch_dimension if in_sketch_space else self._dimension]
-          ),
+          reference=tf.zeros([
+              config.sketch_dimension
+              if in_agreement_mode
+              else self._projection_length
+          ]),
           weighting=weighting,
           meta_optimizer=equations.initial_meta_optimizer(weighting),
       )
-      if in_sketch_space:
+      if in_agreement_mode:
         state['previous'] = collections.OrderedDict(
             sketches=_no_rows([config.sketch_dimension]),
             z=_no_rows([num_statistics]),
@@ -217,15 +241,19 @@ class FedAOTRound(model_aware.ModelAwareRound):
   def _build_summaries(self) -> None:
     config, holdout = self._config, self._holdout
 
-    def share(state, directions):
-      seed = state['seed']
+    def make_signs(state):
+      return equations.sketch_signs(
+          tf.random.experimental.stateless_fold_in(state['seed'], _SIGNS),
+          self._dimension,
+          self._projection_length,
+      )
+
+    def share(state, signs, directions):
       return collections.OrderedDict(
-          signs=equations.sketch_signs(
-              tf.random.experimental.stateless_fold_in(seed, _SIGNS),
-              self._dimension,
-              config.sketch_dimension,
+          signs=signs,
+          seed=tf.random.experimental.stateless_fold_in(
+              state['seed'], _FINGERPRINT
           ),
-          seed=tf.random.experimental.stateless_fold_in(seed, _FINGERPRINT),
           directions=directions,
       )
 
@@ -233,7 +261,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
 
       @tff.tensorflow.computation(self._state_type)
       def share_computation(state):
-        return share(state, collections.OrderedDict())
+        return share(state, make_signs(state), collections.OrderedDict())
 
       self._share = share_computation
       shared_type = share_computation.type_signature.result
@@ -242,23 +270,22 @@ class FedAOTRound(model_aware.ModelAwareRound):
       @tff.tensorflow.computation(self._state_type, self._value_type)
       def share_root(state, model):
         split = self._split(state)
-        update = flat_updates.flatten(
-            holdout.root_update(tuple(tf.nest.flatten(model)), split.training)
+        signs = make_signs(state)
+        norm, projection = _norm_and_projection(
+            holdout.root_update(tuple(tf.nest.flatten(model)), split.training),
+            signs,
         )
-        # Without a usable root update its statistics say nothing.
-        usable = equations.is_finite(update)
-        update = tf.where(usable, update, tf.zeros_like(update))
         root = collections.OrderedDict(
-            norm=tf.norm(update),
+            norm=norm,
             loss=tf.cast(
                 holdout.loss(tuple(tf.nest.flatten(model)), split.evaluation),
                 tf.float32,
             ),
         )
         directions = collections.OrderedDict(
-            reference=state['reference'], root=update
+            reference=state['reference'], root=projection
         )
-        return share(state, directions), root
+        return share(state, signs, directions), root
 
       self._share_root = share_root
       shared_type = share_root.type_signature.result[0]
@@ -266,7 +293,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
 
     def summarize(value, shared):
       return equations.summarize_update(
-          flat_updates.flatten(value),
+          _float_tensors(value),
           shared['signs'],
           shared['seed'],
           shared['directions'],
@@ -283,7 +310,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
           self._value_type, shared_type, self._weight_type
       )
       def summarize_with_examples(value, shared, weight):
-        summary = summarize(value, shared)
+        summary, projection = summarize(value, shared)
         count = tf.cast(weight, tf.float32)
         valid = tf.math.is_finite(count) & (count > 0)
         summary['finite'] *= tf.cast(valid, tf.float32)
@@ -294,11 +321,10 @@ class FedAOTRound(model_aware.ModelAwareRound):
             tf.stack([summary['finite'], summary['num_examples']]),
             tf.random.experimental.stateless_fold_in(shared['seed'], 0),
         )
-        return summary
+        return summary, projection
 
       self._summarize = summarize_with_examples
-    self._summary_type = self._summarize.type_signature.result
-    self._table_type = _rows_type(self._summary_type)
+    self._table_type = _rows_type(self._summarize.type_signature.result[0])
 
   def _build_weights(self) -> None:
     config, holdout = self._config, self._holdout
@@ -317,7 +343,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
           equations.scores(state['weighting'], statistics.z) + log_base,
           padded['finite'],
       )
-      return collections.OrderedDict(
+      decision = collections.OrderedDict(
           weights=weights[:-1],
           log_base=log_base[:-1],
           values=statistics.values[:-1],
@@ -325,6 +351,11 @@ class FedAOTRound(model_aware.ModelAwareRound):
           clip=statistics.clip[:-1],
           norm_bound=statistics.norm_bound,
       )
+      lookup = collections.OrderedDict(
+          fingerprint=table['fingerprint'],
+          coefficient=decision['weights'] * decision['clip'],
+      )
+      return decision, lookup
 
     if holdout is None:
 
@@ -353,28 +384,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
         )
 
     self._decide = decide_computation
-    self._decision_type = decide_computation.type_signature.result
-
-    @tff.tensorflow.computation(self._table_type, self._decision_type)
-    def make_lookup(table, decision):
-      return collections.OrderedDict(
-          fingerprint=table['fingerprint'],
-          coefficient=decision['weights'] * decision['clip'],
-      )
-
-    @tff.tensorflow.computation(
-        self._summary_type, make_lookup.type_signature.result
-    )
-    def look_up(summary, lookup):
-      # Equal fingerprints are equal updates with equal coefficients, but for
-      # updates that are not finite: they all share the zero update's.
-      row = tf.argmax(
-          tf.equal(lookup['fingerprint'], summary['fingerprint'])
-      )
-      return summary['finite'] * lookup['coefficient'][row]
-
-    self._make_lookup = make_lookup
-    self._look_up = look_up
+    self._decision_type = decide_computation.type_signature.result[0]
 
   def _build_learning(self) -> None:
     config, holdout = self._config, self._holdout
@@ -390,34 +400,19 @@ class FedAOTRound(model_aware.ModelAwareRound):
       self._finish = finish
       return
 
-    @tff.tensorflow.computation(self._state_type, self._value_type)
-    def evaluate(state, model):
+    signs_type = self._share_root.type_signature.result[0].signs
+
+    @tff.tensorflow.computation(self._state_type, self._value_type, signs_type)
+    def evaluate(state, model, signs):
       loss, gradient = holdout.loss_and_gradient(
           tuple(tf.nest.flatten(model)), self._split(state).evaluation
       )
-      gradient = flat_updates.flatten(gradient)
-      usable = equations.is_finite(gradient)
+      norm, projection = _norm_and_projection(gradient, signs)
       return collections.OrderedDict(
-          loss=tf.cast(loss, tf.float32),
-          gradient=tf.where(usable, gradient, tf.zeros_like(gradient)),
+          loss=tf.cast(loss, tf.float32), norm=norm, projection=projection
       )
 
     self._evaluate = evaluate
-
-    @tff.tensorflow.computation(
-        self._value_type,
-        self._summary_type,
-        evaluate.type_signature.result.gradient,
-    )
-    def project(value, summary, gradient):
-      update = flat_updates.flatten(value)
-      update = tf.where(summary['finite'] > 0, update, tf.zeros_like(update))
-      return collections.OrderedDict(
-          fingerprint=summary['fingerprint'],
-          dot=tf.tensordot(update, gradient, 1),
-      )
-
-    self._project = project
 
     @tff.tensorflow.computation(
         self._state_type,
@@ -425,14 +420,15 @@ class FedAOTRound(model_aware.ModelAwareRound):
         self._decision_type,
         self._value_type,
         self._root_type,
+        signs_type,
         evaluate.type_signature.result,
-        _rows_type(project.type_signature.result),
+        tff.TensorType(np.float32, [None]),
     )
     def finish_holdout(
-        state, table, decision, aggregate, root, evaluation, products
+        state, table, decision, aggregate, root, signs, evaluation, products
     ):
       return self._learn_from_holdout(
-          state, table, decision, aggregate, root, evaluation, products
+          state, table, decision, aggregate, root, signs, evaluation, products
       )
 
     self._finish_holdout = finish_holdout
@@ -443,23 +439,26 @@ class FedAOTRound(model_aware.ModelAwareRound):
     return self._holdout.split(seed, self._config.min_examples_to_split)
 
   def _learn_from_holdout(
-      self, state, table, decision, aggregate, root, evaluation, products
+      self, state, table, decision, aggregate, root, signs, evaluation, products
   ):
     """State and measurements after a round with a hold-out."""
     finite = table['finite']
-    # `tf.argmax` needs a column, which an empty cohort lacks.
-    products = tf.nest.map_structure(_append_zero_row, products)
-    # Both tables have a row a client, but each in its own order.
-    same = tf.equal(
-        table['fingerprint'][:, None], products['fingerprint'][None, :]
+    # Equal updates have each received the products of all of them.
+    num_equal = tf.reduce_sum(
+        tf.cast(
+            tf.equal(
+                table['fingerprint'][:, None], table['fingerprint'][None, :]
+            ),
+            tf.float32,
+        ),
+        axis=1,
     )
-    # The zero update shares its fingerprint with updates that are not finite;
-    # the product of all of them is 0.
-    dots = tf.gather(products['dot'], tf.argmax(same, axis=1))
+    # An empty cohort leaves the one zero that the sum began with.
+    dots = products[: tf.size(finite)] / num_equal
     alignments = equations.holdout_alignments(
         dots,
         decision['clip'],
-        tf.norm(evaluation['gradient']),
+        evaluation['norm'],
         decision['norm_bound'],
     )
 
@@ -473,10 +472,10 @@ class FedAOTRound(model_aware.ModelAwareRound):
     theta, slots, meta = self._meta_step(state, objective, any_finite)
     theta = equations.bound_holdout(theta, self._config)
     decay = self._config.reference_decay
+    _, projection = equations.norm_and_sketch(_float_tensors(aggregate), signs)
     reference = tf.where(
         any_finite,
-        decay * state['reference']
-        + (1 - decay) * flat_updates.flatten(aggregate),
+        decay * state['reference'] + (1 - decay) * projection,
         state['reference'],
     )
     new_state = collections.OrderedDict(
@@ -612,6 +611,67 @@ class FedAOTRound(model_aware.ModelAwareRound):
         ]
         + list(meta.items())
     )
+
+
+def _float_tensors(struct):
+  """The tensors of a structure, cast to float32."""
+  return [tf.cast(tensor, tf.float32) for tensor in tf.nest.flatten(struct)]
+
+
+def _norm_and_projection(struct, signs):
+  """Norm and projection of a vector; 0, which says nothing, if not finite."""
+  norm, projection = equations.norm_and_sketch(_float_tensors(struct), signs)
+  usable = tf.math.is_finite(norm)
+  return tf.where(usable, norm, 0.0), tf.where(usable, projection, 0.0)
+
+
+def _look_up_coefficient(arguments):
+  """A client's coefficient, from its fingerprint and those of the cohort."""
+  fingerprint, finite, lookup = arguments
+  # Equal fingerprints are equal updates with equal coefficients, but for
+  # updates that are not finite: they all share the zero update's.
+  row = tf.argmax(tf.equal(lookup['fingerprint'], fingerprint))
+  return finite * lookup['coefficient'][row]
+
+
+def _federated_inner_products(fingerprint, projection, table, gradient):
+  """Inner products of the clients' projections with one vector.
+
+  A sum in which each client adds to its rows costs less than a gather.
+
+  Args:
+    fingerprint: Each client's fingerprint, int64.
+    projection: Each client's projection, float32 [p].
+    table: The fingerprints of all rows at each client, int64 [N].
+    gradient: The vector at each client, float32 [p].
+
+  Returns:
+    float32 [N] at the server (of length 1 for N = 0): for each row the sum of
+    the products of all clients that have its fingerprint.
+  """
+
+  @tff.tensorflow.computation
+  def zero():
+    return tf.compat.v1.placeholder_with_default(tf.zeros([1]), [None])
+
+  total_type = zero.type_signature.result
+  value = tff.federated_zip((fingerprint, projection, table, gradient))
+
+  @tff.tensorflow.computation(total_type, value.type_signature.member)
+  def accumulate(total, value):
+    fingerprint, projection, table, gradient = value
+    is_own = tf.cast(tf.equal(table, fingerprint), tf.float32)
+    return total + is_own * tf.tensordot(projection, gradient, 1)
+
+  @tff.tensorflow.computation(total_type, total_type)
+  def merge(a, b):
+    return a + b
+
+  @tff.tensorflow.computation(total_type)
+  def report(total):
+    return total
+
+  return tff.federated_aggregate(value, zero(), accumulate, merge, report)
 
 
 def _no_rows(row_shape):

@@ -15,6 +15,17 @@ import tensorflow_federated as tff
 SLOTS_PER_LEVEL = 8
 NUM_LEVELS = 2
 
+# How many int32 words a scalar is. What is packed into one tensor costs less to
+# pass from call to call than what is packed into several.
+_NUM_WORDS = {
+    tf.float32: 1,
+    tf.int32: 1,
+    tf.uint32: 1,
+    tf.float64: 2,
+    tf.int64: 2,
+    tf.uint64: 2,
+}
+
 
 def _is_struct_without_container(type_spec: tff.Type) -> bool:
   return isinstance(type_spec, tff.StructType) and not isinstance(
@@ -81,19 +92,41 @@ def _check_value(value: tff.Value) -> None:
     )
 
 
+def _word_dtype(dtype):
+  """The dtype in which tensors of `dtype` are packed, bit by bit."""
+  return tf.int32 if dtype in _NUM_WORDS else dtype
+
+
 def _leaf_indices_by_dtype(specs):
-  """Groups the indices of the tensor specs that share a dtype."""
+  """Groups the indices of the tensor specs that are packed together."""
   indices_by_dtype = collections.OrderedDict()
   for index, spec in enumerate(specs):
-    indices_by_dtype.setdefault(spec.dtype, []).append(index)
+    indices_by_dtype.setdefault(_word_dtype(spec.dtype), []).append(index)
   return tuple(indices_by_dtype.values())
+
+
+def _to_words(tensor):
+  """A `[1, size]` row of the bits of a tensor."""
+  if tensor.dtype in _NUM_WORDS:
+    tensor = tf.bitcast(tensor, tf.int32)
+  return tf.reshape(tensor, [1, -1])
+
+
+def _from_words(words, spec):
+  """Inverts `_to_words` for any number of rows."""
+  num_words = _NUM_WORDS.get(spec.dtype, 1)
+  shape = [tf.shape(words)[0]] + spec.shape.as_list()
+  if num_words > 1:
+    shape.append(num_words)
+  words = tf.reshape(words, shape)
+  return tf.bitcast(words, spec.dtype) if spec.dtype in _NUM_WORDS else words
 
 
 def _pack(value, specs):
   """Packs the tensors of `value` into one `[1, size]` row for each dtype."""
   leaves = tf.nest.flatten(value)
   return tuple(
-      tf.concat([tf.reshape(leaves[i], [1, -1]) for i in indices], axis=1)
+      tf.concat([_to_words(leaves[i]) for i in indices], axis=1)
       for indices in _leaf_indices_by_dtype(specs)
   )
 
@@ -102,11 +135,12 @@ def _unpack(rows, specs):
   """Inverts `_pack` for any number of rows; returns a list of tensors."""
   leaves = [None] * len(specs)
   for packed, indices in zip(rows, _leaf_indices_by_dtype(specs)):
-    sizes = [specs[i].shape.num_elements() for i in indices]
-    for i, columns in zip(indices, tf.split(packed, sizes, axis=1)):
-      leaves[i] = tf.reshape(
-          columns, [tf.shape(packed)[0]] + specs[i].shape.as_list()
-      )
+    sizes = [
+        specs[i].shape.num_elements() * _NUM_WORDS.get(specs[i].dtype, 1)
+        for i in indices
+    ]
+    for i, words in zip(indices, tf.split(packed, sizes, axis=1)):
+      leaves[i] = _from_words(words, specs[i])
   return leaves
 
 

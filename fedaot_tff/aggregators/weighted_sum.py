@@ -1,11 +1,17 @@
 """The weighted sum of client updates, in one pass without gathering."""
 
+from typing import Any, Callable, Optional
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
 
-def federated_weighted_sum(value: tff.Value, coefficient: tff.Value):
+def federated_weighted_sum(
+    value: tff.Value,
+    coefficient: tff.Value,
+    coefficient_fn: Optional[Callable[[Any], tf.Tensor]] = None,
+) -> tff.Value:
   """Adds the clients' updates up, each times its client's coefficient.
 
   An update with coefficient 0 adds nothing, not even where it is not finite.
@@ -18,6 +24,10 @@ def federated_weighted_sum(value: tff.Value, coefficient: tff.Value):
     value: The client updates, at the clients: structures of float tensors of
       static shapes.
     coefficient: A float32 scalar, at the clients.
+    coefficient_fn: A function in TensorFlow that makes the scalar from what
+      `coefficient` is then, a value of any type. It runs while the sum is
+      accumulated, which spares a call for each client. None (default) takes
+      `coefficient` itself.
 
   Returns:
     The sum at the server, in the structure and the dtypes of an update.
@@ -33,9 +43,14 @@ def federated_weighted_sum(value: tff.Value, coefficient: tff.Value):
 
   sum_type = zero.type_signature.result
 
-  @tff.tensorflow.computation(sum_type, tff.to_type((value_type, np.float32)))
+  @tff.tensorflow.computation(
+      sum_type,
+      tff.to_type((value_type, coefficient.type_signature.member)),
+  )
   def accumulate(accumulator, value_and_coefficient):
     value, coefficient = value_and_coefficient
+    if coefficient_fn is not None:
+      coefficient = coefficient_fn(coefficient)
 
     def add(total, tensor):
       # 0 times NaN or infinity is 0 here: that is how an update of weight 0

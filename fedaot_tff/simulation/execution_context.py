@@ -32,7 +32,9 @@ from typing import Any, Callable, Optional, Union
 import grpc
 import tensorflow_federated as tff
 from tensorflow_federated.proto.v0 import executor_pb2
+from tensorflow_federated.python.core.impl.executors import remote_executor
 
+from fedaot_tff.simulation import value_transfer
 from fedaot_tff.simulation import worker_process
 from fedaot_tff.simulation.in_process import devices as in_process_devices
 from fedaot_tff.simulation.in_process import execution_context as in_process
@@ -122,6 +124,25 @@ class _WorkerStub(tff.framework.RemoteExecutorGrpcStub):
     return self._call(super().dispose_executor, request)
 
 
+class _WorkerExecutor(tff.framework.RemoteExecutor):
+  """A proxy of an executor on the worker; see `value_transfer`."""
+
+  async def create_value(self, value, type_spec=None):
+    if not isinstance(type_spec, (tff.FederatedType, tff.TensorType)):
+      return await super().create_value(value, type_spec)
+    request = executor_pb2.CreateValueRequest(executor=self._executor_id)
+    value_transfer.fill_message(request.value, value, type_spec)
+    response = self._stub.create_value(request)
+    return remote_executor.RemoteValue(response.value_ref, type_spec, self)
+
+  async def _compute(self, value_ref, type_spec):
+    request = executor_pb2.ComputeRequest(
+        executor=self._executor_id, value_ref=value_ref
+    )
+    response = self._stub.compute(request)
+    return value_transfer.read_message(response.value, type_spec)
+
+
 class _WorkerExecutorFactory(tff.framework.ExecutorFactory):
   """Makes executors on a worker process, which it starts when it has none.
 
@@ -163,7 +184,7 @@ class _WorkerExecutorFactory(tff.framework.ExecutorFactory):
       self._start_worker()
     num_clients = self._num_clients(cardinalities)
     if num_clients not in self._executors:
-      executor = tff.framework.RemoteExecutor(self._stub)
+      executor = _WorkerExecutor(self._stub)
       executor.set_cardinalities({tff.CLIENTS: num_clients})
       self._executors[num_clients] = executor
     self._executors.move_to_end(num_clients)

@@ -9,7 +9,8 @@ from fedaot_tff.aggregators import fedaot_config
 
 _DEFAULTS = dict(
     sketch_dimension=256,
-    max_abs_value=1e15,
+    projection_dimension=8192,
+    max_norm=1e15,
     reference_decay=0.9,
     initial_slope=1.5,
     initial_margin=2.0,
@@ -44,7 +45,9 @@ _DEFAULTS = dict(
     concentration_penalty=1.0,
 )
 _RANGES = ('holdout_log_sharpness', 'agreement_log_sharpness')
-_INTEGERS = ('sketch_dimension', 'min_examples_to_split')
+_INTEGERS = (
+    'sketch_dimension', 'projection_dimension', 'min_examples_to_split'
+)
 _NUMBERS = [name for name in _DEFAULTS if name not in _RANGES]
 
 
@@ -120,8 +123,9 @@ def test_a_number_that_is_not_finite_is_a_value_error(name, value):
     'name, value, bounds',
     [
         ('sketch_dimension', 1, '>= 2'),
-        ('max_abs_value', 0.0, '> 0.0 and <= 1e+16'),
-        ('max_abs_value', 2e16, '> 0.0 and <= 1e+16'),
+        ('projection_dimension', 1, '>= 2'),
+        ('max_norm', 0.0, '> 0.0 and <= 1e+16'),
+        ('max_norm', 2e16, '> 0.0 and <= 1e+16'),
         ('reference_decay', -0.1, '>= 0.0 and <= 1.0'),
         ('reference_decay', 1.1, '>= 0.0 and <= 1.0'),
         ('initial_slope', 0, '> 0.0'),

@@ -15,6 +15,7 @@ _DIMENSION = 100
 _SKETCH = 16
 _CONFIG = fedaot_config.FedAOTConfig(sketch_dimension=_SKETCH)
 _SEED = (17, 4)
+_LENGTH = equations.projection_length(_DIMENSION, _CONFIG)
 
 
 def _seed(*numbers):
@@ -25,8 +26,8 @@ def _floats(*numbers):
   return tf.constant(numbers, tf.float32)
 
 
-def _signs(dimension=_DIMENSION, sketch_dimension=_SKETCH):
-  return equations.sketch_signs(_seed(*_SEED), dimension, sketch_dimension)
+def _signs(dimension=_DIMENSION, length=_LENGTH):
+  return equations.sketch_signs(_seed(*_SEED), dimension, length)
 
 
 def _flat_signs():
@@ -34,14 +35,21 @@ def _flat_signs():
 
 
 def _summarize(update, **directions):
-  return equations.summarize_update(
-      tf.constant(update, tf.float32),
+  summary, _ = equations.summarize_update(
+      [tf.constant(update, tf.float32)],
       _signs(),
       _seed(3, 1),
-      collections.OrderedDict(
+      _project(
           (name, tf.constant(v, tf.float32)) for name, v in directions.items()
       ),
       _CONFIG,
+  )
+  return summary
+
+
+def _project(directions):
+  return collections.OrderedDict(
+      (name, equations.fold_sketch(v, _signs())) for name, v in directions
   )
 
 
@@ -61,8 +69,8 @@ def _table(updates, directions):
   ]
   return tf.map_fn(
       lambda update: equations.summarize_update(
-          update, _signs(), _seed(3, 1), directions, _CONFIG
-      ),
+          [update], _signs(), _seed(3, 1), directions, _CONFIG
+      )[0],
       updates,
       fn_output_signature=collections.OrderedDict(dtypes),
   )
@@ -70,7 +78,7 @@ def _table(updates, directions):
 
 @_compiled([None, _DIMENSION], [_DIMENSION], [_DIMENSION])
 def _compute_holdout_statistics(updates, reference, root):
-  directions = collections.OrderedDict(reference=reference, root=root)
+  directions = _project([('reference', reference), ('root', root)])
   return equations.holdout_statistics(
       _table(updates, directions), tf.norm(reference), tf.norm(root), _CONFIG
   )
@@ -151,7 +159,9 @@ def test_sketch_is_linear_and_equals_the_reference():
   a, b = rng.normal(size=[2, _DIMENSION])
 
   def sketch(vector):
-    return equations.fold_sketch(tf.constant(vector, tf.float32), _signs())
+    return equations.fold_sketch(
+        tf.constant(vector, tf.float32), _signs(length=_SKETCH)
+    )
 
   np.testing.assert_allclose(
       sketch(2 * a - 3 * b), 2 * sketch(a) - 3 * sketch(b), atol=1e-4
@@ -181,6 +191,82 @@ def test_sketch_keeps_inner_products_in_expectation():
   error = np.std(products) / math.sqrt(len(products))
   assert abs(np.mean(products) - a @ b) < 4 * error
   assert 4 * error < 0.15 * a @ b
+
+
+@pytest.mark.parametrize(
+    'dimension, expected',
+    [(1, 16), (16, 16), (17, 32), (64, 64), (99, 112), (100, 112), (999, 112)],
+)
+def test_projection_length(dimension, expected):
+  config = fedaot_config.FedAOTConfig(
+      sketch_dimension=16, projection_dimension=100
+  )
+  assert equations.projection_length(dimension, config) == expected
+
+
+def test_whole_rows_of_all_tensors_come_before_what_is_left():
+  # Rows of 3: 1 2 3, then 5 6 7 and 8 9 10, then 4, 11 and 12 13.
+  signs = _signs(13, 3).numpy()
+  tensors = [
+      _floats(1, 2, 3, 4),
+      tf.reshape(_floats(5, 6, 7, 8, 9, 10, 11), [7, 1]),
+      _floats(12, 13),
+  ]
+  norm, sketch = equations.norm_and_sketch(tensors, tf.constant(signs))
+  rows = np.array(
+      [[1, 2, 3], [5, 6, 7], [8, 9, 10], [4, 11, 12], [13, 0, 0]]
+  )
+  np.testing.assert_allclose(sketch, (rows * signs).sum(axis=0), rtol=1e-6)
+  np.testing.assert_allclose(norm, math.sqrt(819), rtol=1e-6)
+
+
+@pytest.mark.parametrize('length', [1024, 4096])
+@pytest.mark.parametrize('sizes', [[300_000], [1000, 200_000, 7, 99_000]])
+def test_norm_and_sketch_of_many_blocks(sizes, length):
+  rng = np.random.default_rng(9)
+  dimension = sum(sizes)
+  assert dimension > equations._BLOCK_SIZE
+  arrays = [rng.normal(size=size).astype(np.float32) for size in sizes]
+  whole = [a[: len(a) // length * length] for a in arrays]
+  rest = [a[len(a) // length * length :] for a in arrays]
+  signs = _signs(dimension, length)
+  norm, sketch = equations.norm_and_sketch(
+      [tf.constant(a) for a in arrays], signs
+  )
+  expected = fedaot_reference.fold_sketch(
+      np.concatenate(whole + rest).astype(np.float64),
+      signs.numpy().ravel(),
+      length,
+  )
+  np.testing.assert_allclose(sketch, expected, atol=1e-3)
+  np.testing.assert_allclose(
+      norm, np.linalg.norm(np.concatenate(arrays)), rtol=1e-5
+  )
+  np.testing.assert_allclose(
+      equations.narrow_sketch(sketch, 256),
+      np.reshape(expected, [-1, 256]).sum(axis=0),
+      atol=5e-3,
+  )
+
+
+def test_inner_products_of_projections_scatter_as_stated():
+  rng = np.random.default_rng(10)
+  dimension, length = 5000, 500
+  a = rng.normal(size=dimension)
+  b = 0.5 * a + rng.normal(size=dimension)
+  vectors = [tf.constant(v, tf.float32) for v in (a, b)]
+
+  @tf.function
+  def product(seed):
+    signs = equations.sketch_signs(seed, dimension, length)
+    first, second = (equations.fold_sketch(v, signs) for v in vectors)
+    return tf.tensordot(first, second, 1)
+
+  products = np.array([product(_seed(seed, 0)) for seed in range(300)])
+  bound = math.sqrt(2 / length) * np.linalg.norm(a) * np.linalg.norm(b)
+  # Ten rows: without their own squares nine tenths of the bound at most.
+  assert 0.4 * bound < products.std() < bound
+  assert abs(products.mean() - a @ b) < 4 * bound / math.sqrt(300)
 
 
 def test_fingerprints_are_equal_if_and_only_if_the_numbers_are():
@@ -232,10 +318,10 @@ def test_summary_of_an_unusable_update_is_that_of_zero_but_for_finite(entry):
 
 
 def test_summary_of_the_largest_usable_update_is_finite():
-  update = np.full(_DIMENSION, 9.9e14)
+  update = np.full(_DIMENSION, 9.9e13)
   summary = _summarize(update, root=update / 1e10)
   assert summary['finite'] == 1
-  np.testing.assert_allclose(summary['norm'], 9.9e15, rtol=1e-5)
+  np.testing.assert_allclose(summary['norm'], 9.9e14, rtol=1e-5)
   assert all(np.all(np.isfinite(v)) for v in summary.values())
 
 
@@ -487,7 +573,7 @@ def test_weights_sum_to_one_and_prefer_the_honest(mode):
 
 def test_copies_together_weigh_about_one_client_with_a_holdout():
   rng = np.random.default_rng(13)
-  center = 3 * rng.normal(size=_DIMENSION)
+  center = rng.normal(size=_DIMENSION)
   honest = _honest(rng, 6, center)
   for num_copies in (2, 6, 20):
     copies = np.repeat(_honest(rng, 1, center), num_copies, axis=0)

@@ -175,8 +175,9 @@ def _expected_state_type(mode):
   state = collections.OrderedDict(
       round=np.int32,
       seed=tff.TensorType(np.int64, [2]),
+      # In a projection as long as an update, in whole sketches.
       reference=tff.TensorType(
-          np.float32, [_SKETCH if mode == 'agreement' else _DIMENSION]
+          np.float32, [_SKETCH if mode == 'agreement' else 2 * _SKETCH]
       ),
       weighting=weighting,
       meta_optimizer=collections.OrderedDict(

@@ -43,21 +43,28 @@ def _harm(honest, sent, mode, reference):
       reference=tf.constant(reference),
       root=tf.constant(np.float32(typical * mean / np.linalg.norm(mean))),
   )
-  signs = equations.sketch_signs(
-      tf.constant(_SEED, tf.int64), _D, config.sketch_dimension
+  length = equations.projection_length(_D, config)
+  signs = equations.sketch_signs(tf.constant(_SEED, tf.int64), _D, length)
+  projections = collections.OrderedDict(
+      (name, equations.fold_sketch(direction, signs))
+      for name, direction in directions.items()
   )
   updates = np.concatenate([honest, sent])
   rows = [
       equations.summarize_update(
-          tf.constant(u), signs, tf.constant([0, 0], tf.int64), directions,
+          [tf.constant(u)], signs, tf.constant([0, 0], tf.int64), projections,
           config,
-      )
+      )[0]
       for u in updates
   ]
   table = {key: tf.stack([row[key] for row in rows]) for key in rows[0]}
   if mode == 'agreement':
     found = equations.agreement_statistics(
-        table, equations.fold_sketch(directions['reference'], signs), config
+        table,
+        equations.narrow_sketch(
+            projections['reference'], config.sketch_dimension
+        ),
+        config,
     )
   else:
     found = equations.holdout_statistics(
