@@ -3,28 +3,53 @@
 For each aggregator of --aggregators, each number of clients N of --num_clients
 and each dimension d of --dimension, rounds are played in a worker process of
 their own, on updates of d float32 coordinates that the worker generates. Before
-each round, the same generation alone and a round of TFF's MeanFactory are timed
-in another worker; the time of the generation is taken off. Times are medians
-over --repeats, after one round that does not count.
+each round, the same generation alone, a round of TFF's MeanFactory and one of
+its robust_aggregator (tff_robust) are timed, each in another worker; the time
+of the generation is taken off. Times are medians over --repeats, after two
+rounds that do not count, and ratios are those of the medians. The peak memory
+of the worker contains the updates; `extra` is what is beyond the peak of a
+worker that has played as many rounds of MeanFactory and nothing else. The row
+of `mean` itself shows how exact ratios and extra are.
+
+Each of the four has a worker of its own. Where these could hold more than half
+of the machine's memory together, one at a time is started, plays its rounds and
+is ended, in every repeat.
 
 Writes the folder --output_dir as the measurements are made:
 
-  benchmark.csv  a row a measurement: milliseconds a client, the ratio to
-                 MeanFactory and the peak memory of the worker process
-  benchmark.md   the tables that are also printed at the end, with the fitted
-                 powers of N and d if there are several
+  benchmark.csv  a row a measurement: milliseconds a client, the ratios to
+                 MeanFactory and to tff_robust, the peak memory of the worker
+                 process and the extra over MeanFactory's
+  benchmark.md   the tables that are also printed at the end; if there are
+                 several N, with the power of N that fits the net time of a
+                 round at each d (1.00 is linear), and likewise for several d
   benchmark.png  times and memory by N and by d, with logarithmic axes
   settings.json  what all measurements share
   errors/        for each measurement that failed a folder with error.txt
+
+With --end_to_end, whole trainings are timed instead, as `binaries.train` has
+them without attackers: for each task of --tasks, the aggregators and mean take
+turns of --rounds rounds, --repeats times, after two rounds that do not count.
+A ratio is the median over the repeats of the ratio of median times a round in
+one repeat; evaluations are timed apart. Writes:
+
+  end_to_end.csv  a row for each task and aggregator: seconds a round, the ratio
+                  to mean with its range over the repeats, seconds of an
+                  evaluation, and the ratio to mean with evaluations
+  end_to_end.md   the tables that are also printed at the end
+  settings.json and errors/ as above
 
 The same command goes on where an earlier one was interrupted. A measurement
 that fails does not keep the others from being made; the exit code is 1 then.
 
 To measure on one core, run it with `taskset -c 0`.
 
-Example:
+Examples:
 
   python -m binaries.benchmark --aggregators=mean,krum,fedaot --num_clients=10
+
+  python -m binaries.benchmark --end_to_end --tasks=digits --rounds=10 \\
+      --aggregators=mean,fedaot
 """
 
 import dataclasses
@@ -36,24 +61,31 @@ from typing import Any, Dict, List, Sequence, Tuple
 from absl import flags
 
 from binaries import application
+from binaries import benchmark_end_to_end as end_to_end
 from binaries import benchmark_report as report
 from binaries import comparison
 from binaries import csv_log
+from binaries import experiment as experiment_lib
 from binaries import output_folder
 from binaries import progress as progress_lib
 from fedaot_tff.aggregators import registry
+from tasks import registry as tasks_registry
 
 _RESULTS_FILE = 'benchmark.csv'
 _TABLES_FILE = 'benchmark.md'
 _FIGURE_FILE = 'benchmark.png'
+_END_TO_END_FILE = 'end_to_end.csv'
+_END_TO_END_TABLES_FILE = 'end_to_end.md'
+_AGGREGATOR_DEFAULTS = ('all', 'mean,fedaot,fedaot_no_holdout')
 
 _AGGREGATORS = flags.DEFINE_string(
     'aggregators',
-    'all',
+    None,
     'Comma-separated, each NAME, NAME:OPTION=VALUE,... or WRAPPER+NAME; all'
     ' stands for all without options and wrappers:'
     f' {", ".join(registry.aggregator_names())}. Wrappers:'
-    f' {", ".join(registry.wrapper_names())}.',
+    f' {", ".join(registry.wrapper_names())}. Default:'
+    f' {_AGGREGATOR_DEFAULTS[0]}; with --end_to_end {_AGGREGATOR_DEFAULTS[1]}.',
 )
 _NUM_CLIENTS = flags.DEFINE_list(
     'num_clients', ['10'], 'Comma-separated numbers of clients of a round, N.'
@@ -62,6 +94,35 @@ _DIMENSION = flags.DEFINE_list(
     'dimension',
     ['1000000'],
     'Comma-separated numbers of coordinates of an update, d; at least 2.',
+)
+_TIME_TFF_ROBUST = flags.DEFINE_bool(
+    'time_tff_robust',
+    True,
+    'Time tff_robust before each round, too, for the ratio to it. Without it,'
+    ' sizes can be measured for which it has not enough memory.',
+)
+_END_TO_END = flags.DEFINE_bool(
+    'end_to_end',
+    False,
+    'Time whole trainings, with --tasks and --rounds, rather than rounds of'
+    ' generated updates, with --num_clients and --dimension.',
+)
+_TASKS = flags.DEFINE_list(
+    'tasks',
+    ['mnist5k', 'digits', 'breast_cancer'],
+    'With --end_to_end, comma-separated tasks, with their default options:'
+    f' {", ".join(tasks_registry.TASKS)}.',
+)
+_ROUNDS = flags.DEFINE_integer(
+    'rounds',
+    15,
+    'With --end_to_end, the rounds that an aggregator trains at a time.',
+    lower_bound=1,
+)
+# The flags that have a meaning in one of the two modes only.
+_MODE_FLAGS = (
+    ('num_clients', 'dimension', 'time_tff_robust'),
+    ('tasks', 'rounds'),
 )
 _REPEATS = flags.DEFINE_integer(
     'repeats', 3, 'How often each measurement is repeated.', lower_bound=1
@@ -74,7 +135,11 @@ _BYZANTINE_FRACTION = flags.DEFINE_float(
     upper_bound=0.99,
 )
 _SEED = flags.DEFINE_integer(
-    'seed', 0, 'Fixes the updates.', lower_bound=0, upper_bound=2**30
+    'seed',
+    0,
+    'Fixes the updates, or all that is random in a training.',
+    lower_bound=0,
+    upper_bound=2**30,
 )
 _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', 'out/benchmark', 'The folder for the results.'
@@ -84,7 +149,21 @@ _QUIET = flags.DEFINE_bool('quiet', False, 'Report no progress.')
 
 def main() -> int:
   """Runs the program; returns its exit code."""
-  aggregators = _parse_aggregators(_AGGREGATORS.value)
+  for name in _MODE_FLAGS[0 if _END_TO_END.value else 1]:
+    if flags.FLAGS[name].present:
+      raise application.UserError(
+          f'flag --{name} means nothing'
+          f' {"with" if _END_TO_END.value else "without"} --end_to_end; leave'
+          ' it out.'
+      )
+  if _END_TO_END.value:
+    return _benchmark_trainings()
+  return _benchmark_rounds()
+
+
+def _benchmark_rounds() -> int:
+  """Measures rounds of generated updates."""
+  aggregators = _parse_aggregators()
   num_clients = _parse_sizes('num_clients', _NUM_CLIENTS.value, minimum=1)
   dimensions = _parse_sizes('dimension', _DIMENSION.value, minimum=2)
   # By size first, for what the runner keeps.
@@ -98,7 +177,7 @@ def main() -> int:
   with csv_log.CsvLog(
       folder / _RESULTS_FILE, report.COLUMNS, keep=True
   ) as log:
-    _check_settings(folder)
+    _check_settings(folder, _settings())
 
     # Not needed before the end, but if matplotlib is missing, better now.
     from binaries import benchmark_figure  # pylint: disable=g-import-not-at-top
@@ -147,13 +226,15 @@ def _measure_missing(
     from binaries import benchmark_runner  # pylint: disable=g-import-not-at-top
 
     runner = benchmark_runner.Runner(
-        byzantine_fraction=_BYZANTINE_FRACTION.value, seed=_SEED.value
+        byzantine_fraction=_BYZANTINE_FRACTION.value,
+        seed=_SEED.value,
+        time_tff_robust=_TIME_TFF_ROBUST.value,
     )
     for number, (aggregator, n, d) in enumerate(missing, start=1):
       progress.start_run(
           f'{number}/{len(missing)} {aggregator}, {n} clients, {d} coordinates'
       )
-      error_folder = folder / 'errors' / _folder_name(aggregator, n, d)
+      error_folder = _error_folder(folder, aggregator, n, d)
       repeats = []
       try:
         for repeat in runner.run(aggregator, n, d, _REPEATS.value):
@@ -164,11 +245,7 @@ def _measure_missing(
           )
       except Exception as error:  # pylint: disable=broad-exception-caught
         num_failed += 1
-        output_folder.make_folder(error_folder)
-        progress.warn(
-            f'failed: {application.write_error(error_folder, error)}'
-        )
-        progress.end_run('failed')
+        _report_failure(progress, error_folder, error)
         continue
       application.remove_error(error_folder)
       measurement = report.summarize(aggregator, n, d, repeats)
@@ -182,19 +259,142 @@ def _describe(measurement: report.Measurement) -> str:
   return f'{measurement.ms_per_client:.3g} ms a client'
 
 
-def _folder_name(aggregator: str, num_clients: int, dimension: int) -> str:
-  name = f'{aggregator}-{num_clients}-{dimension}'
-  return re.sub(r'[^\w.=-]', '_', name, flags=re.ASCII)
+def _benchmark_trainings() -> int:
+  """Times whole trainings."""
+  aggregators = _parse_aggregators()
+  tasks = _check_axis('tasks', tuple(_TASKS.value))
+  experiments = {task: _make_experiments(task, aggregators) for task in tasks}
+  folder = output_folder.make_folder(pathlib.Path(_OUTPUT_DIR.value))
+  with csv_log.CsvLog(
+      folder / _END_TO_END_FILE, end_to_end.COLUMNS, keep=True
+  ) as log:
+    _check_settings(
+        folder, dict(_settings(), end_to_end=True, rounds=_ROUNDS.value)
+    )
+    num_failed = _time_missing(experiments, aggregators, folder, log)
+    measurements = _read_trainings(log)
+  tables = end_to_end.make_tables(measurements, tasks, aggregators)
+  (folder / _END_TO_END_TABLES_FILE).write_text(
+      '\n'.join(map(comparison.format_markdown, tables)), encoding='utf-8'
+  )
+  print('\n'.join(map(comparison.format_text, tables)))
+  print(
+      f'See {folder / _END_TO_END_TABLES_FILE} and {folder / _END_TO_END_FILE}'
+  )
+  if num_failed:
+    raise application.UserError(
+        f'{num_failed} of {len(tasks) * len(aggregators)} measurements failed;'
+        ' the same command tries them again.'
+    )
+  return 0
 
 
-def _check_settings(folder: pathlib.Path) -> None:
-  """Raises UserError if the folder is of a benchmark with other settings."""
-  settings = dict(
+def _make_experiments(
+    task: str, aggregators: Sequence[str]
+) -> Dict[str, experiment_lib.Experiment]:
+  try:
+    return end_to_end.make_experiments(
+        task,
+        aggregators,
+        rounds=_ROUNDS.value,
+        repeats=_REPEATS.value,
+        byzantine_fraction=_BYZANTINE_FRACTION.value,
+        seed=_SEED.value,
+    )
+  except (TypeError, ValueError) as error:
+    raise application.UserError(application.describe_error(error)) from error
+
+
+def _time_missing(
+    experiments: Dict[str, Dict[str, experiment_lib.Experiment]],
+    aggregators: Sequence[str],
+    folder: pathlib.Path,
+    log: csv_log.CsvLog,
+) -> int:
+  """Times what is missing; returns how many measurements failed."""
+  timed = _read_trainings(log)
+  missing = {}
+  for task in experiments:
+    names = [name for name in aggregators if (task, name) not in timed]
+    if names:
+      missing[task] = names
+  if not missing:
+    return 0
+  # The trainings with mean that the others are measured against among them.
+  trainings = {
+      task: {
+          name: experiment
+          for name, experiment in experiments[task].items()
+          if name in names or name == end_to_end.REFERENCE
+      }
+      for task, names in missing.items()
+  }
+  num_failed = 0
+  with progress_lib.Progress(
+      sum(map(len, trainings.values())),
+      end_to_end.NUM_WARM_UP_ROUNDS + _ROUNDS.value * _REPEATS.value,
+      quiet=_QUIET.value,
+  ) as progress:
+    # Takes seconds, as it needs TensorFlow.
+    from binaries import runner  # pylint: disable=g-import-not-at-top
+
+    for task, names in missing.items():
+      times, errors = end_to_end.train_in_turns(
+          runner.Runner(),
+          trainings[task],
+          progress,
+          rounds=_ROUNDS.value,
+          repeats=_REPEATS.value,
+      )
+      if end_to_end.REFERENCE in errors:
+        # There is nothing to measure the others against.
+        errors = dict.fromkeys(trainings[task], errors[end_to_end.REFERENCE])
+      for name in trainings[task]:
+        progress.select_run(end_to_end.label(trainings[task][name]))
+        error_folder = _error_folder(folder, task, name)
+        if name in errors:
+          num_failed += name in names
+          _report_failure(progress, error_folder, errors[name])
+          continue
+        application.remove_error(error_folder)
+        measurement = end_to_end.summarize(
+            task, name, times[name], times[end_to_end.REFERENCE]
+        )
+        if name in names:
+          log.append(dataclasses.asdict(measurement))
+        progress.end_run(f'{measurement.seconds_per_round:.3g} s a round')
+  return num_failed
+
+
+def _report_failure(
+    progress: progress_lib.Progress,
+    error_folder: pathlib.Path,
+    error: Exception,
+) -> None:
+  """Ends a run that failed."""
+  output_folder.make_folder(error_folder)
+  progress.warn(f'failed: {application.write_error(error_folder, error)}')
+  progress.end_run('failed')
+
+
+def _error_folder(folder: pathlib.Path, *key: Any) -> pathlib.Path:
+  """Where the error of a measurement is written."""
+  name = re.sub(r'[^\w.=-]', '_', '-'.join(map(str, key)), flags=re.ASCII)
+  return folder / 'errors' / name
+
+
+def _settings() -> Dict[str, Any]:
+  """What all measurements of a folder share."""
+  return dict(
       repeats=_REPEATS.value,
       byzantine_fraction=_BYZANTINE_FRACTION.value,
       seed=_SEED.value,
       cores=_usable_cores(),
   )
+
+
+def _check_settings(folder: pathlib.Path, settings: Dict[str, Any]) -> None:
+  """Raises UserError if the folder is of a benchmark with other settings."""
   earlier = output_folder.read_settings(folder)
   if earlier is None:
     output_folder.write_settings(folder, settings)
@@ -220,8 +420,18 @@ def _read_measurements(
   return {measurement.key: measurement for measurement in measurements}
 
 
-def _parse_aggregators(text: str) -> Tuple[str, ...]:
+def _read_trainings(
+    log: csv_log.CsvLog,
+) -> Dict[end_to_end.Key, end_to_end.Measurement]:
+  measurements = map(end_to_end.parse_row, log.rows())
+  return {measurement.key: measurement for measurement in measurements}
+
+
+def _parse_aggregators() -> Tuple[str, ...]:
   """The aggregators, which must be known."""
+  text = _AGGREGATORS.value
+  if text is None:
+    text = _AGGREGATOR_DEFAULTS[1 if _END_TO_END.value else 0]
   aggregators = registry.split_list(text)
   for aggregator in aggregators:
     try:

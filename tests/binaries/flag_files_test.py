@@ -11,7 +11,7 @@ import pytest
 from tests.binaries import programs
 
 _FOLDER = programs.ROOT / 'binaries' / 'flags'
-_BENCHMARKS = ('benchmark', 'benchmark_one_core')
+_BENCHMARKS = ('benchmark', 'benchmark_one_core', 'speed', 'speed_large')
 _COMPARISONS = tuple(
     path.stem
     for path in sorted(_FOLDER.glob('*.cfg'))
