@@ -24,6 +24,7 @@ seed, fraction, aggregator and attack. Rows of other grids keep their places.
 
 With --num_workers=N, N runs go on side by side in processes of their own, each
 on its share of the cores. A worker that is killed costs the run that it was at.
+With --context=in_process and several GPUs, the workers take one each, in turn.
 
 Example:
 
@@ -393,7 +394,9 @@ def _check_settings(
   if earlier is None:
     output_folder.write_settings(folder, settings)
     return
-  difference = output_folder.describe_difference(earlier, settings)
+  difference = output_folder.describe_difference(
+      experiment_lib.complete_settings(earlier), settings
+  )
   if difference is not None:
     raise application.UserError(
         f'{folder} holds a comparison with {difference}; choose another'

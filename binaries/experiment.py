@@ -62,6 +62,13 @@ SETTINGS = types.MappingProxyType({
         'Evaluate on the test set every so many rounds, and after the last.',
         minimum=1,
     ),
+    'context': tasks.Option(
+        str,
+        'Where computations run. native: in a worker process of TFF, which has'
+        ' no GPU support; in_process: in the process of the program, on its'
+        ' GPUs if it has any. Results agree but for rounding.',
+        choices=('native', 'in_process'),
+    ),
     'seed': tasks.Option(
         int,
         'Fixes everything that is random: the split of the data, the initial'
@@ -89,6 +96,7 @@ class Experiment:
     server_optimizer: 'sgd', 'adam' or 'yogi'.
     server_learning_rate: The server's learning rate.
     evaluate_every: The number of rounds from evaluation to evaluation.
+    context: The execution context, 'native' or 'in_process'.
     seed: Nonnegative.
   """
 
@@ -102,6 +110,7 @@ class Experiment:
   server_optimizer: str = 'sgd'
   server_learning_rate: float = 1.0
   evaluate_every: int = 1
+  context: str = 'native'
   seed: int = 0
 
   def __post_init__(self):
@@ -155,3 +164,15 @@ class Experiment:
     """All settings by name, the task's options among them."""
     settings = {name: getattr(self, name) for name in SETTINGS}
     return {**settings, **self.task_options}
+
+
+def complete_settings(settings: Mapping[str, Any]) -> Dict[str, Any]:
+  """Fills in the settings that experiments did not have from the start.
+
+  Args:
+    settings: What `Experiment.to_dict` returned, of an earlier version maybe.
+
+  Returns:
+    The settings, with what then held for those that are missing.
+  """
+  return {'context': 'native', **settings}

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import Dict, Optional, TextIO
+from typing import Dict, Optional, Set, TextIO
 
 import tqdm
 
@@ -41,6 +41,7 @@ class Progress:
     self._rounds_left_in_run: Dict[str, int] = {}
     self._rounds_measured = 0
     self._label = ''
+    self._notes: Set[str] = set()
     self._first_round_end = None
     self._last_line = time.monotonic()
     self._bar = None
@@ -101,6 +102,16 @@ class Progress:
   def warn(self, text: str) -> None:
     """Reports a problem of the run, quiet or not."""
     self._print_line(text, force=True)
+
+  def note(self, text: str) -> None:
+    """Reports what concerns all runs, unless it has been reported before."""
+    if self._quiet or text in self._notes:
+      return
+    self._notes.add(text)
+    if self._bar is not None:
+      self._bar.write(text, file=self._stream)
+    else:
+      print(text, file=self._stream, flush=True)
 
   def close(self) -> None:
     """Takes the bar away."""

@@ -45,7 +45,7 @@ class Runner:
   """
 
   def __init__(self):
-    execution_context.set_native_execution_context()
+    self._context: Optional[str] = None
     self._task_key = None
     self._task: Optional[task_lib.Task] = None
     self._evaluate: Optional[_Evaluation] = None
@@ -62,6 +62,7 @@ class Runner:
       release_managers: Sequence[Any] = (),
       tensorboard_folder: Optional[pathlib.Path] = None,
       warn: Callable[[str], None] = logging.warning,
+      note: Callable[[str], None] = logging.info,
   ) -> Iterator[training.RoundRecord]:
     """Runs an experiment.
 
@@ -75,6 +76,7 @@ class Runner:
       tensorboard_folder: Where event files for TensorBoard are written; None
         for none.
       warn: Told, in a line, of a checkpoint that cannot be read.
+      note: Told, in a line, which devices an in-process context runs on.
 
     Returns:
       An iterator over the rounds; the next one is run when it is asked for.
@@ -83,6 +85,9 @@ class Runner:
       OSError: If the task's data cannot be read.
       ValueError: If the settings do not fit together.
     """
+    # First of all, as TensorFlow can no longer be told how to use its devices
+    # once it has run something.
+    self._enter_context(experiment.context, note)
     task = self._load_task(experiment)
     attack = attacks.get_attack(experiment.attack)
     cohorts = cohort.CohortSampler(
@@ -121,6 +126,17 @@ class Runner:
         last_checkpoint=last_checkpoint,
         release_managers=[*managers, *release_managers],
     )
+
+  def _enter_context(self, name: str, note: Callable[[str], None]) -> None:
+    """Makes an execution context the default, unless it is already."""
+    if name == self._context:
+      return
+    if name == 'native':
+      execution_context.set_native_execution_context()
+    else:
+      context = execution_context.set_in_process_execution_context()
+      note(f'context: {name}, {context.placement}')
+    self._context = name
 
   def _load_task(self, experiment: experiment_lib.Experiment) -> task_lib.Task:
     options = {**experiment.task_options, 'seed': experiment.seed}

@@ -140,7 +140,8 @@ class Run:
     if record is None:
       return f'a run without {run_record.FILE_NAME}'
     difference = output_folder.describe_difference(
-        record.get('settings') or {}, self._experiment.to_dict()
+        experiment_lib.complete_settings(record.get('settings') or {}),
+        self._experiment.to_dict(),
     )
     if difference is None and not self.is_finished:
       difference = run_record.describe_other_versions(record)
@@ -175,6 +176,7 @@ class Run:
             self._folder / _TENSORBOARD_FOLDER if tensorboard else None
         ),
         warn=progress.warn,
+        note=progress.note,
     ):
       *earlier, row = self._log.rows[-2:]
       was_finite = all(r['model_is_finite'] for r in earlier)

@@ -22,7 +22,9 @@ from multiprocessing import connection as mp_connection
 from multiprocessing import resource_tracker
 import os
 import pathlib
+import re
 import signal
+import subprocess
 import sys
 import threading
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence
@@ -36,6 +38,9 @@ from binaries import single_run
 
 _LOG_FILE = 'worker.log'
 _STOP_TIMEOUT_SECONDS = 10.0
+_GPU_TIMEOUT_SECONDS = 30.0
+# A line of `nvidia-smi --list-gpus`; group 1 is what CUDA knows the GPU by.
+_GPU_LINE = re.compile(r'GPU \d+: .*\(UUID: (GPU-[-\w]+)\)')
 # The kinds of messages that a worker sends.
 _REPORT, _FINISHED, _FAILED, _UNABLE = 'report', 'finished', 'failed', 'unable'
 
@@ -120,6 +125,7 @@ class _Worker:
 
   process: multiprocessing.process.BaseProcess
   cores: Set[int]
+  gpu: Optional[str]
   cell: Optional[Cell] = None
   group: Optional[int] = None
 
@@ -163,7 +169,8 @@ def run_side_by_side(
   """Runs the cells in worker processes.
 
   The cores that this process may use are divided among the workers; results are
-  those of `run_in_order` but for times. A worker that dies takes with it the
+  those of `run_in_order` but for times. With an in-process context, so are the
+  GPUs, if there are several. A worker that dies takes with it the
   run that it was at, and another takes its place.
 
   Args:
@@ -183,9 +190,9 @@ def run_side_by_side(
   schedule = Schedule(cells)
   workers: Dict[mp_connection.Connection, _Worker] = {}
 
-  def start(cores):
-    connection, process = _start_process(cores)
-    workers[connection] = _Worker(process, cores)
+  def start(cores, gpu):
+    connection, process = _start_process(cores, gpu)
+    workers[connection] = _Worker(process, cores, gpu)
     hand_out(connection)
 
   def hand_out(connection):
@@ -209,9 +216,11 @@ def run_side_by_side(
 
   ending: List[multiprocessing.process.BaseProcess] = []
   try:
-    for cores in _divide_cores(num_workers):
+    for cores, gpu in zip(
+        _divide_cores(num_workers), _divide_gpus(num_workers, cells)
+    ):
       if schedule:
-        start(cores)
+        start(cores, gpu)
     while workers:
       for connection in mp_connection.wait(list(workers)):
         worker = workers[connection]
@@ -222,7 +231,7 @@ def run_side_by_side(
           del workers[connection]
           yield Outcome(worker.cell, None, _describe_death(worker))
           if schedule:
-            start(worker.cores)
+            start(worker.cores, worker.gpu)
           continue
         if kind == _REPORT:
           name, text = value
@@ -268,13 +277,47 @@ def _divide_cores(num_workers: int) -> List[Set[int]]:
   return [set(cores[a:b]) for a, b in zip(bounds, bounds[1:])]
 
 
+def _divide_gpus(
+    num_workers: int, cells: Sequence[Cell]
+) -> List[Optional[str]]:
+  """The GPU for each worker; None where it need not be told."""
+  gpus = []
+  if any(cell.experiment.context == 'in_process' for cell in cells):
+    gpus = _visible_gpus()
+  if len(gpus) < 2:
+    return [None] * num_workers
+  return [gpus[i % len(gpus)] for i in range(num_workers)]
+
+
+def _visible_gpus() -> List[str]:
+  """What CUDA_VISIBLE_DEVICES lists, or would if it listed every GPU."""
+  listed = os.environ.get('CUDA_VISIBLE_DEVICES')
+  if listed is not None:
+    return [name.strip() for name in listed.split(',') if name.strip()]
+  try:
+    output = subprocess.run(
+        ['nvidia-smi', '--list-gpus'],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=_GPU_TIMEOUT_SECONDS,
+        check=True,
+        text=True,
+    ).stdout
+  except (OSError, subprocess.SubprocessError):
+    return []
+  return _GPU_LINE.findall(output)
+
+
 def _start_process(
-    cores: Set[int],
+    cores: Set[int], gpu: Optional[str]
 ) -> Tuple[mp_connection.Connection, multiprocessing.process.BaseProcess]:
   """Starts a worker process; returns the connection to it and the process."""
   context = multiprocessing.get_context('spawn')
   connection, of_worker = context.Pipe()
-  process = context.Process(target=_work, args=(of_worker, cores), daemon=True)
+  process = context.Process(
+      target=_work, args=(of_worker, cores, gpu), daemon=True
+  )
   # It would lift the block below when it is started.
   resource_tracker.ensure_running()
   # The child inherits the block, so that Ctrl-C ends the parent alone and
@@ -334,8 +377,14 @@ class _Reporter:
     """See `Progress.warn`."""
     self._connection.send((_REPORT, ('warn', text)))
 
+  def note(self, text: str) -> None:
+    """See `Progress.note`."""
+    self._connection.send((_REPORT, ('note', text)))
 
-def _work(connection: mp_connection.Connection, cores: Set[int]) -> None:
+
+def _work(
+    connection: mp_connection.Connection, cores: Set[int], gpu: Optional[str]
+) -> None:
   """Runs what the parent sends until it sends no more; a worker's life."""
   threading.Thread(target=_end_with_parent, daemon=True).start()
   if cores:
@@ -346,6 +395,8 @@ def _work(connection: mp_connection.Connection, cores: Set[int]) -> None:
         'TF_NUM_INTRAOP_THREADS', str(len(os.sched_getaffinity(0)))
     )
     os.sched_setaffinity(0, cores)
+  if gpu is not None:
+    os.environ['CUDA_VISIBLE_DEVICES'] = gpu
   shared_runner = None
   while True:
     try:

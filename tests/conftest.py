@@ -30,6 +30,16 @@ def pytest_addoption(parser):
   )
 
 
+def pytest_collection_modifyitems(config, items):
+  """Leaves out the in-process tests that run nothing in a context."""
+  if config.getoption('--context') != 'in_process':
+    return
+  config.hook.pytest_deselected(
+      items=[item for item in items if not hasattr(item.module, 'tff')]
+  )
+  items[:] = [item for item in items if hasattr(item.module, 'tff')]
+
+
 @pytest.fixture(scope='session', autouse=True)
 def default_execution_context(request):
   """Runs computations in the context that `--context` names.

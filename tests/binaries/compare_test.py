@@ -228,6 +228,7 @@ def test_failed_run_does_not_stop_the_others(tmp_path):
     [
         ('--rounds=4', 'rounds=3, not 4'),
         ('--model=cnn', "model='mlp', not 'cnn'"),
+        ('--context=in_process', "context='native', not 'in_process'"),
     ],
 )
 def test_other_settings_are_refused(tmp_path, argument, difference):
@@ -252,6 +253,36 @@ def test_two_workers_find_what_one_finds(tmp_path):
   lines = [line.partition(':')[0] for line in one.stderr.splitlines()]
   assert len(lines) == 24
   assert lines[0] == '1/24 mean, none, 20%, seed 0'
+
+
+def test_comparison_from_before_there_was_a_choice_of_context(tmp_path):
+  first = _compare(tmp_path)
+  for path in (tmp_path / 'settings.json', *tmp_path.glob('runs/*/run.json')):
+    content = json.loads(path.read_text())
+    del content.get('settings', content)['context']
+    path.write_text(json.dumps(content))
+  (tmp_path / 'results.csv').unlink()
+  again = _compare(tmp_path, '--quiet')
+  assert (again.returncode, again.stderr) == (0, '')
+  assert again.stdout == first.stdout
+
+
+@pytest.mark.parametrize('num_workers', [1, 2, 3])
+def test_workers_take_gpus_in_turn(tmp_path, num_workers):
+  result = _compare(
+      tmp_path,
+      '--context=in_process',
+      f'--num_workers={num_workers}',
+      CUDA_VISIBLE_DEVICES='5,7',
+  )
+  assert result.returncode == 0, result.stderr
+  notes = [
+      line for line in result.stderr.splitlines() if line.startswith('context')
+  ]
+  gpus = ['5,7'] if num_workers == 1 else ['5', '7']
+  assert sorted(notes) == [
+      f'context: in_process, nowhere on GPU {gpu}' for gpu in gpus
+  ]
 
 
 def test_results_are_in_the_order_of_the_grid(tmp_path):

@@ -55,7 +55,7 @@ def test_help_lists_the_flags_of_the_program(program, flags):
       'task', 'model', 'num_clients', 'partition', 'alpha', 'holdout_size',
       'batch_size', 'client_epochs', 'client_learning_rate', 'cohort_size',
       'server_learning_rate', 'server_optimizer', 'rounds', 'evaluate_every',
-      'byzantine_sampling', 'output_dir',
+      'byzantine_sampling', 'context', 'output_dir',
   )
   for flag in (*common, *flags):
     assert f'\n  --{flag}: ' in result.stdout
@@ -101,6 +101,7 @@ def _read_error(program, argument, capsys) -> str:
         ('--byzantine_sampling=some', 'exact|random'),
         ('--task=no_such_task', 'mnist5k'),
         ('--evaluate_every=0', 'evaluate_every'),
+        ('--context=gpu', 'native|in_process'),
         ('--round=3', 'Did you mean: rounds'),
         ('--output_dir=/proc/self/x', 'cannot write to the output folder'),
     ],

@@ -37,6 +37,7 @@ def test_given_options_go_before_the_defaults():
         ({'server_optimizer': 'lbfgs'}, ValueError, 'sgd, adam, yogi'),
         ({'server_learning_rate': 0.0}, ValueError, 'server_learning_rate'),
         ({'evaluate_every': 0}, ValueError, 'evaluate_every.*at least 1'),
+        ({'context': 'gpu'}, ValueError, 'context.*native, in_process'),
         ({'seed': -1}, ValueError, 'seed.*at least 0'),
         ({'seed': 1.5}, TypeError, 'seed'),
         ({'task_options': {'rounds': 0}}, ValueError, 'rounds.*at least 1'),
@@ -90,6 +91,14 @@ def test_to_dict_holds_every_setting():
   }
   assert settings['seed'] == 3
   assert settings['rounds'] == 4
+
+
+def test_settings_from_before_there_was_a_choice_of_context_were_native():
+  settings = experiment.Experiment(seed=3).to_dict()
+  old = {name: settings[name] for name in settings if name != 'context'}
+  assert experiment.complete_settings(old) == settings
+  new = experiment.Experiment(context='in_process').to_dict()
+  assert experiment.complete_settings(new) == new
 
 
 def test_every_setting_is_a_field_with_an_allowed_default():

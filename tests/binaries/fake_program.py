@@ -48,9 +48,13 @@ class FakeRunner:
       release_managers,
       tensorboard_folder,
       warn,
+      note,
   ):
     """Yields what `Runner.run` yields, as far as it is looked at."""
     del tensorboard_folder
+    if experiment.context == 'in_process':
+      gpu = os.environ.get('CUDA_VISIBLE_DEVICES')
+      note(f'context: in_process, nowhere on GPU {gpu}')
     random_numbers = random.Random(str(sorted(experiment.to_dict().items())))
     checkpoint_folder.mkdir(exist_ok=True)
     first_round = 1 + _restore(

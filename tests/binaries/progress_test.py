@@ -165,3 +165,15 @@ def test_terminal_has_a_bar_and_lines_that_stay():
 
 def test_quiet_terminal_has_no_bar():
   assert _run(_Terminal(), 15, quiet=True) == ''
+
+
+def test_a_note_is_told_once():
+  stream, terminal, silent = io.StringIO(), _Terminal(), io.StringIO()
+  for out, quiet in ((stream, False), (terminal, False), (silent, True)):
+    with progress_lib.Progress(2, 3, quiet=quiet, stream=out) as progress:
+      for run in ('run 1', 'run 2'):
+        progress.start_run(run)
+        progress.note('all run on paper')
+  assert stream.getvalue() == 'all run on paper\n'
+  assert terminal.getvalue().count('all run on paper\n') == 1
+  assert not silent.getvalue()

@@ -25,6 +25,8 @@ class _Progress:
     self.warnings = []
     self.advance = self.advances.append
     self.warn = self.warnings.append
+    self.notes = []
+    self.note = self.notes.append
 
 
 class _InterruptedRunner(fake_program.FakeRunner):

@@ -90,6 +90,34 @@ def test_unfinished_run_is_kept_if_its_settings_differ(tmp_path):
   )
 
 
+def test_run_in_the_other_context_is_not_gone_on_with(tmp_path):
+  result = _train(tmp_path, '--context=in_process', FAKE_CRASH='fedaot')
+  assert result.stderr.startswith('context: in_process, nowhere on GPU ')
+  other = _train(tmp_path)
+  assert other.returncode == 1
+  assert other.stderr == (
+      f"train: {tmp_path} holds a run with context='in_process', not 'native';"
+      ' choose another --output_dir or add --overwrite.\n'
+  )
+  result = _train(tmp_path, '--context=in_process', '--quiet')
+  assert (result.returncode, result.stderr) == (0, '')
+  settings = json.loads((tmp_path / 'settings.json').read_text())
+  assert settings['context'] == 'in_process'
+
+
+def test_run_from_before_there_was_a_choice_of_context_is_native(tmp_path):
+  _train(tmp_path, '--checkpoint_every=1', FAKE_CRASH='fedaot')
+  path = tmp_path / 'run.json'
+  record = json.loads(path.read_text())
+  del record['settings']['context']
+  path.write_text(json.dumps(record))
+  result = _train(tmp_path, '--context=in_process')
+  assert "context='native', not 'in_process'" in result.stderr
+  result = _train(tmp_path, '--checkpoint_every=1')
+  assert result.returncode == 0
+  assert 'goes on after the checkpoint of round 1' in result.stderr
+
+
 def test_run_of_other_code_is_not_gone_on_with(tmp_path):
   _train(tmp_path, FAKE_CRASH='fedaot')
   path = tmp_path / 'run.json'
@@ -383,6 +411,30 @@ def test_file_in_place_of_the_output_folder(tmp_path):
   assert result.returncode == 1
   (line,) = result.stderr.splitlines()
   assert f'cannot write to the output folder {file}' in line
+
+
+def test_training_in_this_process(tmp_path):
+  result = programs.run(
+      'binaries.train',
+      '--task=mnist5k',
+      '--context=in_process',
+      '--aggregator=mean',
+      '--num_clients=8',
+      '--cohort_size=5',
+      '--client_epochs=1',
+      '--rounds=1',
+      f'--output_dir={tmp_path}',
+  )
+  assert result.returncode == 0, result.stderr
+  placement, *_ = result.stderr.splitlines()
+  assert placement.startswith('context: in_process, clients on ')
+  assert placement.count('context') == 1 and ', server on ' in placement
+  (row,) = csv_log.read_rows(tmp_path / 'metrics.csv')
+  # Ten classes: a guess is right once in ten times.
+  assert float(row['test_accuracy']) > 0.3
+  for name in ('settings.json', 'run.json'):
+    content = json.loads((tmp_path / name).read_text())
+    assert content.get('settings', content)['context'] == 'in_process'
 
 
 @pytest.mark.slow

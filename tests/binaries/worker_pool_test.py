@@ -91,6 +91,43 @@ def test_cores_are_divided(monkeypatch, cores, num_workers, expected):
   assert worker_pool._divide_cores(num_workers) == expected  # pylint: disable=protected-access
 
 
+_LISTED_GPUS = '''\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa-1)
+  MIG 1g.5gb Device 0: (UUID: MIG-bbbb-2)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-cccc-3)
+'''
+
+
+@pytest.mark.parametrize(
+    ('visible', 'listed', 'expected'),
+    [
+        ('3, 1', '', ['3', '1', '3']),
+        ('3', _LISTED_GPUS, [None] * 3),
+        ('-1', _LISTED_GPUS, [None] * 3),
+        ('', _LISTED_GPUS, [None] * 3),
+        (None, _LISTED_GPUS, ['GPU-aaaa-1', 'GPU-cccc-3', 'GPU-aaaa-1']),
+        (None, '', [None] * 3),
+        (None, None, [None] * 3),
+    ],
+)
+def test_gpus_are_divided(monkeypatch, tmp_path, visible, listed, expected):
+  if visible is None:
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+  else:
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+  monkeypatch.setenv('PATH', str(tmp_path))
+  if listed is not None:
+    program = tmp_path / 'nvidia-smi'
+    program.write_text(f"#!/bin/sh\n[ $1 = --list-gpus ] && echo '{listed}'")
+    program.chmod(0o755)
+  (cell,) = _cells('0 mean 0')
+  in_process = cell._replace(
+      experiment=experiment.Experiment(context='in_process')
+  )
+  assert worker_pool._divide_gpus(3, [in_process]) == expected  # pylint: disable=protected-access
+  assert worker_pool._divide_gpus(3, [cell]) == [None] * 3  # pylint: disable=protected-access
+
+
 def test_settings_reach_another_process_unchanged():
   settings = experiment.Experiment(
       aggregator='krum', task_options={'rounds': 7, 'model': 'cnn'}, seed=3

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
+import os
 from typing import Any, Optional
 
 from absl import logging
@@ -29,6 +30,31 @@ class Devices:
   def has_accelerator(self) -> bool:
     """Whether any client runs on something else than a CPU."""
     return any('/device:CPU:' not in device for device in self.clients)
+
+  def describe(self) -> str:
+    """Returns the devices in short, with the names of GPUs.
+
+    For example 'clients on GPU:0 (NVIDIA A100-SXM4-40GB), server on CPU:0',
+    followed by CUDA_VISIBLE_DEVICES if it says which GPU is the first.
+    """
+    clients = ' and '.join(map(_describe_device, dict.fromkeys(self.clients)))
+    description = f'clients on {clients}, server on '
+    description += _describe_device(self.server)
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if visible is not None and tf.config.list_physical_devices('GPU'):
+      description += f' (CUDA_VISIBLE_DEVICES={visible})'
+    return description
+
+
+def _describe_device(name: str) -> str:
+  """Returns 'CPU:0', or 'GPU:0 (model)', for a full name."""
+  spec = tf.DeviceSpec.from_string(name)
+  short = f'{spec.device_type}:{spec.device_index}'
+  gpus = tf.config.list_physical_devices('GPU')
+  if spec.device_type != 'GPU' or len(gpus) <= spec.device_index:
+    return short
+  details = tf.config.experimental.get_device_details(gpus[spec.device_index])
+  return f'{short} ({details.get("device_name", "unknown model")})'
 
 
 def _check_name(argument: str, name: Any) -> str:

@@ -186,6 +186,11 @@ class InProcessExecutionContext(tff.framework.SyncExecutionContext):
     """The full name of the device that the server's work runs on."""
     return self._devices.server
 
+  @property
+  def placement(self) -> str:
+    """The devices in short, as in 'clients on CPU:0, server on CPU:0'."""
+    return self._devices.describe()
+
   def close(self):
     """Frees compiled computations and threads; later use makes them again."""
     self.executor_factory.close()

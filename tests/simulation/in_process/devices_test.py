@@ -117,6 +117,27 @@ def test_without_an_accelerator_everything_runs_on_the_cpu():
     assert not chosen.has_accelerator
 
 
+def test_devices_are_described_in_short(monkeypatch):
+  prefix = '/job:localhost/replica:0/task:0/device:'
+  cpus = devices.Devices(
+      tuple(f'{prefix}CPU:{index}' for index in (1, 2, 1)), f'{prefix}CPU:0'
+  )
+  assert cpus.describe() == 'clients on CPU:1 and CPU:2, server on CPU:0'
+  gpu = tf.config.PhysicalDevice('/physical_device:GPU:0', 'GPU')
+  monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: [gpu])
+  monkeypatch.setattr(
+      tf.config.experimental,
+      'get_device_details',
+      lambda device: {'device_name': 'NVIDIA T4'} if device is gpu else {},
+  )
+  mixed = devices.Devices((f'{prefix}GPU:0',), cpus.server)
+  monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+  expected = 'clients on GPU:0 (NVIDIA T4), server on CPU:0'
+  assert mixed.describe() == expected
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3')
+  assert mixed.describe() == f'{expected} (CUDA_VISIBLE_DEVICES=3)'
+
+
 @pytest.mark.parametrize('name', ['CPU:0', '/device:CPU:0', 'cpu:0'])
 def test_names_of_devices(name):
   chosen = devices.choose_devices([name, name], name)
