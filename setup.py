@@ -60,6 +60,20 @@ setuptools.setup(
     python_requires='>=3.9,<3.12',
     install_requires=_TENSORFLOW_FEDERATED_REQUIRES,
     extras_require={
+        # The CUDA libraries of `tensorflow[and-cuda]` 2.14.1, but for TensorRT,
+        # whose pinned release was withdrawn and which nothing here uses.
+        'gpu': [
+            'nvidia-cublas-cu11==11.11.3.6',
+            'nvidia-cuda-cupti-cu11==11.8.87',
+            'nvidia-cuda-nvcc-cu11==11.8.89',
+            'nvidia-cuda-runtime-cu11==11.8.89',
+            'nvidia-cudnn-cu11==8.7.0.84',
+            'nvidia-cufft-cu11==10.9.0.58',
+            'nvidia-curand-cu11==10.3.0.86',
+            'nvidia-cusolver-cu11==11.4.1.48',
+            'nvidia-cusparse-cu11==11.7.5.86',
+            'nvidia-nccl-cu11==2.16.5',
+        ],
         # What `tasks` and `binaries` need on top of the library.
         'experiments': [
             'matplotlib',
