@@ -64,11 +64,6 @@ def divide(numerator: tf.Tensor, denominator: tf.Tensor) -> tf.Tensor:
   return tf.math.divide_no_nan(numerator, denominator)
 
 
-def is_finite(tensor: tf.Tensor) -> tf.Tensor:
-  """Whether all entries are finite; a bool scalar."""
-  return tf.reduce_all(tf.math.is_finite(tensor))
-
-
 # --- Summaries ---------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import fedaot
 from fedaot_tff.aggregators import fedaot_config
+from fedaot_tff.aggregators import fedaot_equations as equations
 from fedaot_tff.aggregators import holdout as holdout_lib
 
 _FEATURES = 5
@@ -840,3 +841,41 @@ def test_updates_unlike_the_holdout_model():
     assert "((5, 4), 'float32')" in str(info.value)
     assert '\n' not in str(info.value)
 
+
+
+def test_a_short_projection_stands_for_updates_and_directions():
+  config = fedaot_config.FedAOTConfig(
+      sketch_dimension=_SKETCH, projection_dimension=_SKETCH
+  )
+  process = _factory('holdout', weighted=False, config=config).create(
+      _VALUE_TYPE
+  )
+  seed = tf.constant([_SEED, 0], tf.int64)
+  fold_in = tf.random.experimental.stateless_fold_in
+  signs = equations.sketch_signs(fold_in(seed, 0), _DIMENSION, _SKETCH)
+  split = _holdout().split(fold_in(fold_in(seed, 2), 0), 50)
+  root = _holdout().root_update(
+      tuple(tf.constant(w) for w in _least_squares().initial_weights[0]),
+      split.training,
+  )
+  updates = _cohort(np.random.default_rng(8), 5)
+
+  def project(tensors):
+    _, projection = equations.norm_and_sketch(
+        [tf.constant(tensor) for tensor in tensors], signs
+    )
+    return projection.numpy()
+
+  output = process.next(
+      process.initialize(), [_unflatten(u) for u in updates]
+  )
+
+  projected = [project(_unflatten(u)) @ project(root) for u in updates]
+  exact = updates @ _flatten(root)
+  norms = np.linalg.norm(updates, axis=1) * np.linalg.norm(_flatten(root))
+  root_cosines = output.measurements['statistics'][:, 1]
+  _assert_close(root_cosines, projected / norms)
+  assert np.max(np.abs(root_cosines - exact / norms)) > 1e-3
+  reference = output.state['reference']
+  assert reference.shape == (_SKETCH,)
+  _assert_close(reference, 0.1 * project(output.result))
