@@ -1,13 +1,12 @@
 """FedAOT as TFF aggregation factories."""
 
-import secrets
-from typing import Any, Optional
+from typing import Optional
 
-import numpy as np
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import fedaot_config
 from fedaot_tff.aggregators import fedaot_round
+from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import model_aware
 
@@ -125,7 +124,7 @@ class _FactoryBase(model_aware.ModelAwareFactory):
           f' {type(config).__name__}.'
       )
     self._config = config or fedaot_config.FedAOTConfig()
-    self._seed = _check_seed(seed)
+    self._seed = flat_updates.check_seed(seed)
 
   def create_round(
       self, value_type: tff.Type, weight_type: Optional[tff.Type]
@@ -167,13 +166,3 @@ class UnweightedFedAOTFactory(
     _FactoryBase, model_aware.UnweightedModelAwareFactory
 ):
   """FedAOT for values without weights; see `fedaot_factory`."""
-
-
-def _check_seed(seed: Any) -> int:
-  if seed is None:
-    return secrets.randbits(63)
-  if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-    raise TypeError(f'seed must be an int or None; found {seed!r}.')
-  if not 0 <= seed < 2**63:
-    raise ValueError(f'seed must be in [0, 2^63); found {seed}.')
-  return int(seed)

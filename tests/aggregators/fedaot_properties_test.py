@@ -757,10 +757,10 @@ def test_seed_is_secret_unless_given():
 @pytest.mark.parametrize(
     'arguments, error, expected',
     [
-        (dict(seed='1'), TypeError, "seed must be an int or None; found '1'"),
+        (dict(seed='1'), TypeError, "to be an int or None, found '1'"),
         (dict(seed=1.0), TypeError, 'found 1.0'),
         (dict(seed=True), TypeError, 'found True'),
-        (dict(seed=-1), ValueError, 'seed must be in [0, 2^63); found -1'),
+        (dict(seed=-1), ValueError, 'to be in [0, 2^63), found -1'),
         (dict(seed=2**63), ValueError, 'found 9223372036854775808'),
         (dict(weighted=1), TypeError, 'weighted must be a bool; found 1'),
         (dict(weighted=None), TypeError, 'found None'),
