@@ -26,6 +26,10 @@ With --num_workers=N, N runs go on side by side in processes of their own, each
 on its share of the cores. A worker that is killed costs the run that it was at.
 With --context=in_process and several GPUs, the workers take one each, in turn.
 
+With --context=in_process on GPUs, with workers or without, a line at the end of
+each run tells how busy its GPUs were and how much of their memory was in use at
+most.
+
 Example:
 
   python -m binaries.compare --aggregators=mean,fedaot --attacks=none,sign_flip

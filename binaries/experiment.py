@@ -66,7 +66,8 @@ SETTINGS = types.MappingProxyType({
         str,
         'Where computations run. native: in a worker process of TFF, which has'
         ' no GPU support; in_process: in the process of the program, on its'
-        ' GPUs if it has any. Results agree but for rounding.',
+        ' GPUs if it has any, and at the end of a run a line tells how busy'
+        ' they were. Results agree but for rounding.',
         choices=('native', 'in_process'),
     ),
     'seed': tasks.Option(

@@ -103,6 +103,11 @@ class Progress:
     """Reports a problem of the run, quiet or not."""
     self._print_line(text, force=True)
 
+  def remark(self, text: str) -> None:
+    """Reports what is worth knowing of the run, unless quiet."""
+    if not self._quiet:
+      self._print_line(text, force=True)
+
   def note(self, text: str) -> None:
     """Reports what concerns all runs, unless it has been reported before."""
     if self._quiet or text in self._notes:

@@ -6,9 +6,11 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 from absl import logging
 import numpy as np
+import tensorflow as tf
 import tensorflow_federated as tff
 
 from binaries import experiment as experiment_lib
+from binaries import gpu_monitor
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry as aggregators
 from fedaot_tff.attacks import registry as attacks
@@ -63,6 +65,7 @@ class Runner:
       tensorboard_folder: Optional[pathlib.Path] = None,
       warn: Callable[[str], None] = logging.warning,
       note: Callable[[str], None] = logging.info,
+      remark: Callable[[str], None] = logging.info,
   ) -> Iterator[training.RoundRecord]:
     """Runs an experiment.
 
@@ -77,6 +80,8 @@ class Runner:
         for none.
       warn: Told, in a line, of a checkpoint that cannot be read.
       note: Told, in a line, which devices an in-process context runs on.
+      remark: Told, in a line, how busy the GPUs were, if an in-process context
+        has any: when the rounds end, fail, or are closed before the last.
 
     Returns:
       An iterator over the rounds; the next one is run when it is asked for.
@@ -112,7 +117,7 @@ class Runner:
               tensorboard_folder, images=_example_images(task, attack)
           )
       )
-    return training.train_rounds(
+    rounds = training.train_rounds(
         self._learning_process(experiment, attack, task, datasets),
         cohorts=cohorts,
         datasets=datasets,
@@ -126,6 +131,9 @@ class Runner:
         last_checkpoint=last_checkpoint,
         release_managers=[*managers, *release_managers],
     )
+    if experiment.context == 'in_process' and _has_gpu():
+      return _monitor_gpus(rounds, remark)
+    return rounds
 
   def _enter_context(self, name: str, note: Callable[[str], None]) -> None:
     """Makes an execution context the default, unless it is already."""
@@ -241,6 +249,24 @@ class Runner:
         else tff.learning.ClientWeighting.NUM_EXAMPLES,
     )
     return self._processes[key]
+
+
+def _has_gpu() -> bool:
+  return bool(tf.config.list_physical_devices('GPU'))
+
+
+def _monitor_gpus(
+    rounds: Iterator[training.RoundRecord], remark: Callable[[str], None]
+) -> Iterator[training.RoundRecord]:
+  """Yields the rounds; at the end, remarks how busy the GPUs were."""
+  monitor = gpu_monitor.GpuMonitor()
+  try:
+    with monitor:
+      yield from rounds
+  finally:
+    description = monitor.describe()
+    if description is not None:
+      remark(description)
 
 
 def _example_images(

@@ -11,6 +11,8 @@ The folder of a run:
   error.txt      the traceback if the run failed
 """
 
+from collections.abc import Iterator
+import contextlib
 import pathlib
 import re
 import shutil
@@ -165,8 +167,7 @@ class Run:
       tensorboard: bool,
       keep_checkpoints: bool,
   ) -> None:
-    accuracy = 'not evaluated yet'
-    for record in runner.run(
+    records = runner.run(
         self._experiment,
         checkpoint_folder=self._folder / _CHECKPOINTS_FOLDER,
         checkpoint_every=checkpoint_every,
@@ -177,7 +178,22 @@ class Run:
         ),
         warn=progress.warn,
         note=progress.note,
-    ):
+        remark=progress.remark,
+    )
+    # Closed, so that what is remarked at the end comes even if the last rounds
+    # are not asked for.
+    with contextlib.closing(records):
+      self._log_rounds(records, progress, checkpoint_every, keep_checkpoints)
+
+  def _log_rounds(
+      self,
+      records: Iterator[Any],
+      progress: progress_lib.Progress,
+      checkpoint_every: int,
+      keep_checkpoints: bool,
+  ) -> None:
+    accuracy = 'not evaluated yet'
+    for _ in records:
       *earlier, row = self._log.rows[-2:]
       was_finite = all(r['model_is_finite'] for r in earlier)
       if row['test_accuracy'] is not None:

@@ -21,6 +21,10 @@ checkpoint, with the numbers of an uninterrupted run. If the run in --output_dir
 is finished, its result is printed. A run with other settings or of other code
 is left alone.
 
+With --context=in_process a line on the standard error tells which devices the
+clients and the server work on. If these are GPUs, a line at the end tells how
+busy they were during the run and how much of their memory was in use at most.
+
 Example:
 
   python -m binaries.train --aggregator=fedaot --attack=sign_flip

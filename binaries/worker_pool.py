@@ -22,9 +22,7 @@ from multiprocessing import connection as mp_connection
 from multiprocessing import resource_tracker
 import os
 import pathlib
-import re
 import signal
-import subprocess
 import sys
 import threading
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence
@@ -32,6 +30,7 @@ from typing import Set, Tuple
 
 from binaries import application
 from binaries import experiment as experiment_lib
+from binaries import nvidia_smi
 from binaries import output_folder
 from binaries import progress as progress_lib
 from binaries import single_run
@@ -39,8 +38,6 @@ from binaries import single_run
 _LOG_FILE = 'worker.log'
 _STOP_TIMEOUT_SECONDS = 10.0
 _GPU_TIMEOUT_SECONDS = 30.0
-# A line of `nvidia-smi --list-gpus`; group 1 is what CUDA knows the GPU by.
-_GPU_LINE = re.compile(r'GPU \d+: .*\(UUID: (GPU-[-\w]+)\)')
 # The kinds of messages that a worker sends.
 _REPORT, _FINISHED, _FAILED, _UNABLE = 'report', 'finished', 'failed', 'unable'
 
@@ -291,22 +288,11 @@ def _divide_gpus(
 
 def _visible_gpus() -> List[str]:
   """What CUDA_VISIBLE_DEVICES lists, or would if it listed every GPU."""
-  listed = os.environ.get('CUDA_VISIBLE_DEVICES')
+  listed = nvidia_smi.listed_devices()
   if listed is not None:
-    return [name.strip() for name in listed.split(',') if name.strip()]
-  try:
-    output = subprocess.run(
-        ['nvidia-smi', '--list-gpus'],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        timeout=_GPU_TIMEOUT_SECONDS,
-        check=True,
-        text=True,
-    ).stdout
-  except (OSError, subprocess.SubprocessError):
-    return []
-  return _GPU_LINE.findall(output)
+    return listed
+  rows = nvidia_smi.query('uuid', timeout_seconds=_GPU_TIMEOUT_SECONDS)
+  return [uuid for (uuid,) in rows if uuid.startswith('GPU-')]
 
 
 def _start_process(
@@ -380,6 +366,10 @@ class _Reporter:
   def note(self, text: str) -> None:
     """See `Progress.note`."""
     self._connection.send((_REPORT, ('note', text)))
+
+  def remark(self, text: str) -> None:
+    """See `Progress.remark`."""
+    self._connection.send((_REPORT, ('remark', text)))
 
 
 def _work(

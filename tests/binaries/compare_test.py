@@ -283,6 +283,14 @@ def test_workers_take_gpus_in_turn(tmp_path, num_workers):
   assert sorted(notes) == [
       f'context: in_process, nowhere on GPU {gpu}' for gpu in gpus
   ]
+  reports = [line.split(': ') for line in result.stderr.splitlines()]
+  remarked = [(label, text) for label, text in reports if 'busy' in text]
+  assert {text for _, text in remarked} <= {
+      f'GPU {gpu} was not busy' for gpu in gpus
+  }
+  assert sorted(label for label, _ in remarked) == sorted(
+      label for label, text in reports if text.startswith('test accuracy')
+  )
 
 
 def test_results_are_in_the_order_of_the_grid(tmp_path):

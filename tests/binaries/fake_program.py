@@ -49,6 +49,7 @@ class FakeRunner:
       tensorboard_folder,
       warn,
       note,
+      remark,
   ):
     """Yields what `Runner.run` yields, as far as it is looked at."""
     del tensorboard_folder
@@ -60,12 +61,16 @@ class FakeRunner:
     first_round = 1 + _restore(
         random_numbers, checkpoint_folder, last_checkpoint, warn
     )
-    for record in self._rounds(experiment, random_numbers, first_round):
-      for manager in release_managers:
-        asyncio.run(manager.release(record, record.round_num))
-      yield record
-      if record.round_num % checkpoint_every == 0:
-        _save(random_numbers, checkpoint_folder, record.round_num)
+    try:
+      for record in self._rounds(experiment, random_numbers, first_round):
+        for manager in release_managers:
+          asyncio.run(manager.release(record, record.round_num))
+        yield record
+        if record.round_num % checkpoint_every == 0:
+          _save(random_numbers, checkpoint_folder, record.round_num)
+    finally:
+      if experiment.context == 'in_process':
+        remark(f'GPU {gpu} was not busy')
 
   def _rounds(self, experiment, random_numbers, first_round):
     aggregator = experiment.aggregator

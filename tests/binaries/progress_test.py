@@ -167,6 +167,23 @@ def test_quiet_terminal_has_no_bar():
   assert _run(_Terminal(), 15, quiet=True) == ''
 
 
+def test_a_remark_is_told_of_each_run():
+  stream, terminal, silent = io.StringIO(), _Terminal(), io.StringIO()
+  for out, quiet in ((stream, False), (terminal, False), (silent, True)):
+    with progress_lib.Progress(2, 3, quiet=quiet, stream=out) as progress:
+      for run in ('run 1', 'run 2'):
+        progress.start_run(run)
+        progress.advance('a round')
+        progress.advance('another')
+        progress.remark('paper was cheap')
+  assert stream.getvalue() == (
+      'run 1: paper was cheap\nrun 2: paper was cheap\n'
+  )
+  for run in ('run 1', 'run 2'):
+    assert terminal.getvalue().count(f'{run}: paper was cheap\n') == 1
+  assert not silent.getvalue()
+
+
 def test_a_note_is_told_once():
   stream, terminal, silent = io.StringIO(), _Terminal(), io.StringIO()
   for out, quiet in ((stream, False), (terminal, False), (silent, True)):

@@ -129,6 +129,39 @@ def test_the_holdout_is_trained_on_like_a_client():
   assert 24 <= holdout._num_steps <= 42
 
 
+@pytest.mark.parametrize(
+    ('context', 'has_gpu', 'expected'),
+    [
+        ('in_process', True, ['GPU 0 sat on its hands']),
+        ('in_process', False, []),
+        ('native', True, []),
+    ],
+)
+def test_use_of_gpus_is_remarked_at_the_end(context, has_gpu, expected):
+  remarks = []
+  monitor = mock.MagicMock()
+  monitor.return_value.describe.return_value = 'GPU 0 sat on its hands'
+  with mock.patch.object(
+      runner_lib, '_has_gpu', return_value=has_gpu
+  ), mock.patch.object(
+      runner_lib.Runner, '_enter_context'
+  ), mock.patch.object(
+      fed_avg, 'build_attacked_fed_avg'
+  ), mock.patch.object(
+      runner_lib.training, 'train_rounds', return_value=iter('abc')
+  ), mock.patch.object(
+      runner_lib.gpu_monitor, 'GpuMonitor', monitor
+  ):
+    rounds = runner_lib.Runner().run(
+        _make_experiment(context=context), remark=remarks.append
+    )
+    assert next(rounds) == 'a'
+    assert not remarks
+    assert list(rounds) == ['b', 'c']
+  assert remarks == expected
+  assert monitor.return_value.__exit__.call_count == len(expected)
+
+
 def test_missing_data_is_an_error(runner, tmp_path):
   experiment = _make_experiment(task_options={'data_dir': str(tmp_path)})
   with pytest.raises(FileNotFoundError):

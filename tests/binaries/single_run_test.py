@@ -27,6 +27,8 @@ class _Progress:
     self.warn = self.warnings.append
     self.notes = []
     self.note = self.notes.append
+    self.remarks = []
+    self.remark = self.remarks.append
 
 
 class _InterruptedRunner(fake_program.FakeRunner):
@@ -41,6 +43,14 @@ class _InterruptedRunner(fake_program.FakeRunner):
       yield record
       if record.round_num == self._num_rounds:
         raise RuntimeError('interrupted')
+
+
+class _HoldingRunner(fake_program.FakeRunner):
+  """Holds on to the rounds, which therefore end only if they are closed."""
+
+  def run(self, experiment, **options):
+    self.rounds = super().run(experiment, **options)
+    return self.rounds
 
 
 class _NoRunner:
@@ -97,6 +107,36 @@ def test_finished_run_is_not_run_again(tmp_path):
   assert again == rows
   assert not progress.advances
   assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')} == before
+
+
+@pytest.mark.parametrize('keep', [False, True])
+def test_what_is_remarked_of_a_run_comes_at_its_end(tmp_path, keep):
+  runner = _HoldingRunner()
+  _, progress = _run(
+      runner,
+      _make_experiment(context='in_process'),
+      tmp_path,
+      # Nobody asks for what comes after the last round if it is not kept.
+      keep_checkpoints=keep,
+  )
+  assert len(progress.advances) == 6
+  (remark,) = progress.remarks
+  assert remark.endswith('was not busy')
+
+
+@pytest.mark.parametrize('failing', ['runner', 'caller'])
+def test_what_is_remarked_of_a_run_that_fails(tmp_path, failing):
+  progress = _Progress()
+  runner = fake_program.FakeRunner()
+  if failing == 'runner':
+    runner = _InterruptedRunner(2)
+  else:
+    progress.advance = None
+  with pytest.raises(application.UserError):
+    single_run.run(
+        runner, _make_experiment(context='in_process'), tmp_path, progress
+    )
+  assert len(progress.remarks) == 1
 
 
 @pytest.mark.parametrize('keep', [False, True])

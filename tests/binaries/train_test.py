@@ -103,6 +103,8 @@ def test_run_in_the_other_context_is_not_gone_on_with(tmp_path):
   assert (result.returncode, result.stderr) == (0, '')
   settings = json.loads((tmp_path / 'settings.json').read_text())
   assert settings['context'] == 'in_process'
+  result = _train(tmp_path, '--context=in_process', '--overwrite')
+  assert result.stderr.endswith(' was not busy\n')
 
 
 def test_run_from_before_there_was_a_choice_of_context_is_native(tmp_path):

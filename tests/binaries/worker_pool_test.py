@@ -92,9 +92,8 @@ def test_cores_are_divided(monkeypatch, cores, num_workers, expected):
 
 
 _LISTED_GPUS = '''\
-GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa-1)
-  MIG 1g.5gb Device 0: (UUID: MIG-bbbb-2)
-GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-cccc-3)
+GPU-aaaa-1
+GPU-cccc-3
 '''
 
 
@@ -107,6 +106,7 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-cccc-3)
         ('', _LISTED_GPUS, [None] * 3),
         (None, _LISTED_GPUS, ['GPU-aaaa-1', 'GPU-cccc-3', 'GPU-aaaa-1']),
         (None, '', [None] * 3),
+        (None, 'No devices\nwere found', [None] * 3),
         (None, None, [None] * 3),
     ],
 )
@@ -118,7 +118,9 @@ def test_gpus_are_divided(monkeypatch, tmp_path, visible, listed, expected):
   monkeypatch.setenv('PATH', str(tmp_path))
   if listed is not None:
     program = tmp_path / 'nvidia-smi'
-    program.write_text(f"#!/bin/sh\n[ $1 = --list-gpus ] && echo '{listed}'")
+    program.write_text(
+        f"#!/bin/sh\n[ $1 = --query-gpu=uuid ] && echo '{listed}'"
+    )
     program.chmod(0o755)
   (cell,) = _cells('0 mean 0')
   in_process = cell._replace(
