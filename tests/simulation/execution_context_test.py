@@ -381,3 +381,43 @@ def test_program_ended_during_a_computation_leaves_no_worker(pid_path, name):
     finally:
       program.kill()
   assert _becomes_true(lambda: not _is_running(pid))
+
+
+def _make_adder(number):
+  @tff.tensorflow.computation(np.int32)
+  def add(x):
+    return x + number
+
+  return add
+
+
+def test_a_computation_is_sent_to_the_worker_once(monkeypatch):
+  sent = []
+  create_value = execution_context._WorkerStub.create_value
+
+  def create_and_count(self, request):
+    sent.append(request.value.WhichOneof('value') == 'computation')
+    return create_value(self, request)
+
+  monkeypatch.setattr(
+      execution_context._WorkerStub, 'create_value', create_and_count
+  )
+  adders = [
+      _make_adder(number)
+      for number in range(execution_context._MAX_COMPUTATIONS + 1)
+  ]
+  context = execution_context.create_native_execution_context()
+  try:
+    with tff.framework.get_context_stack().install(context):
+      assert [adders[0](x) for x in (1, 2, 3)] == [1, 2, 3]
+      assert sum(sent) == 1
+      # As many others make it forgotten.
+      assert [add(10) for add in adders[1:]] == list(range(11, 11 + 8))
+      assert adders[0](5) == 5
+      assert sum(sent) == 1 + 8 + 1
+      # A new worker knows nothing.
+      context.close()
+      assert adders[0](6) == 6
+      assert sum(sent) == 1 + 8 + 2
+  finally:
+    context.close()
