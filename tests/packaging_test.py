@@ -192,8 +192,9 @@ def test_pins_meet_every_requirement(python):
   pins = _pinned_versions(python)
   setup = _setup_arguments()
   wanted = _parse(setup['install_requires'])
-  for extra in setup['extras_require'].values():
-    wanted += _parse(extra)
+  for name, extra in setup['extras_require'].items():
+    if name != 'gpu':  # Gigabytes that most machines have no use for.
+      wanted += _parse(extra)
   wanted += _read('requirements.in') + _read('overrides.txt')
   for requirement in wanted:
     name = utils.canonicalize_name(requirement.name)
@@ -202,6 +203,18 @@ def test_pins_meet_every_requirement(python):
         f'{name} {pins[name]} does not meet {requirement}'
     )
   assert pins['tensorflow-federated'] == _tff_import.TFF_VERSION
+
+
+def test_gpu_extra_is_that_of_the_pinned_tensorflow_without_tensorrt():
+  ours = {str(requirement) for requirement in _parse(
+      _setup_arguments()['extras_require']['gpu']
+  )}
+  theirs = set()
+  for requirement in importlib.metadata.requires('tensorflow'):
+    requirement = requirements.Requirement(requirement)
+    if requirement.marker and 'and-cuda' in str(requirement.marker):
+      theirs.add(f'{requirement.name}{requirement.specifier}')
+  assert {name for name in theirs if not name.startswith('tensorrt')} == ours
 
 
 @pytest.mark.parametrize(

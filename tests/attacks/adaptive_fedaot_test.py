@@ -82,7 +82,9 @@ def _harm(honest, sent, mode, reference):
 
 
 @pytest.mark.parametrize('mode', ['holdout', 'agreement'])
-@pytest.mark.parametrize('spread', [0.5, 3.0])
+@pytest.mark.parametrize(
+    'spread', [0.5, pytest.param(3.0, marks=pytest.mark.slow)]
+)
 def test_does_more_harm_than_it_starts_with(mode, spread):
   honest = _honest(spread=spread)
   poisoning = adaptive_fedaot.AdaptiveFedAOT(mode=mode)
@@ -181,8 +183,17 @@ def test_jitter_is_each_attackers_own():
   np.testing.assert_array_equal(send(0.5, 0), send(0.5, 0))
 
 
-@pytest.mark.parametrize('mode', ['holdout', 'agreement'])
-@pytest.mark.parametrize('num_honest, num_attackers', [(0, 3), (1, 2), (3, 0)])
+@pytest.mark.parametrize(
+    'mode, num_honest, num_attackers',
+    [
+        ('holdout', 0, 3),
+        ('agreement', 1, 2),
+        pytest.param('holdout', 1, 2, marks=pytest.mark.slow),
+        pytest.param('holdout', 3, 0, marks=pytest.mark.slow),
+        pytest.param('agreement', 0, 3, marks=pytest.mark.slow),
+        pytest.param('agreement', 3, 0, marks=pytest.mark.slow),
+    ],
+)
 def test_survives_small_cohorts(mode, num_honest, num_attackers):
   poisoning = adaptive_fedaot.AdaptiveFedAOT(mode=mode, jitter=0.2)
   vector, _ = poisoning.agree(
