@@ -56,7 +56,6 @@ _END_TIMEOUT_SECONDS = 5.0
 # An executor keeps the values and TensorFlow sessions of its computations in
 # the worker's memory. Training and evaluation need two at a time.
 _MAX_EXECUTORS = 4
-_MAX_COMPUTATIONS = 8
 
 
 class _WorkerStub(tff.framework.RemoteExecutorGrpcStub):
@@ -126,33 +125,9 @@ class _WorkerStub(tff.framework.RemoteExecutorGrpcStub):
 
 
 class _WorkerExecutor(tff.framework.RemoteExecutor):
-  """A proxy of an executor on the worker; see `value_transfer`.
-
-  It keeps what it has made of the last few computations on the worker, so that
-  a computation is sent once, not in every round: what it captures, the examples
-  of a hold-out for instance, is part of it.
-  """
-
-  def __init__(self, stub: tff.framework.RemoteExecutorStub):
-    super().__init__(stub)
-    self._computations = collections.OrderedDict()
-
-  def close(self):
-    self._computations.clear()
-    super().close()
+  """A proxy of an executor on the worker; see `value_transfer`."""
 
   async def create_value(self, value, type_spec=None):
-    if isinstance(value, tff.framework.ConcreteComputation):
-      # Each holds its computation, whose id is therefore nobody else's.
-      key = id(value)
-      if key not in self._computations:
-        self._computations[key] = (
-            value, await super().create_value(value, type_spec)
-        )
-      self._computations.move_to_end(key)
-      if len(self._computations) > _MAX_COMPUTATIONS:
-        self._computations.popitem(last=False)
-      return self._computations[key][1]
     if not isinstance(type_spec, (tff.FederatedType, tff.TensorType)):
       return await super().create_value(value, type_spec)
     request = executor_pb2.CreateValueRequest(executor=self._executor_id)
