@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow_federated as tff
 from tensorflow_federated.proto.v0 import executor_pb2
 from tensorflow_federated.python.core.impl.compiler import array as array_lib
+from tensorflow_federated.python.core.impl.types import dtype_utils
 from tensorflow_federated.python.core.impl.types import type_serialization
 
 
@@ -59,7 +60,7 @@ def fill_message(
         slot.name = name
       fill_message(slot.value, element, element_type)
   elif _is_array_of(value, type_spec):
-    message.array.dtype = array_lib.dtype_utils.to_proto(type_spec.dtype.type)
+    message.array.dtype = dtype_utils.to_proto(type_spec.dtype.type)
     message.array.shape.dim.extend(value.shape)
     message.array.content = value.tobytes()
   else:
