@@ -66,7 +66,7 @@ class WorkerProcess:
       flags: Sequence[str] = (),
       *,
       log_path: Optional[Union[str, os.PathLike]] = None,
-      start_timeout_seconds: float = 60.0,
+      start_timeout_seconds: float = 300.0,
   ):
     """Starts the worker and waits until it accepts connections.
 
@@ -78,7 +78,8 @@ class WorkerProcess:
         appended to, `tf.print` lines of the computations included. Default: an
         unnamed temporary file, of which errors quote the end.
       start_timeout_seconds: How long to wait for the first connection, in
-        seconds.
+        seconds. Reading a binary of hundreds of megabytes from a busy disk for
+        the first time can take a minute.
 
     Raises:
       RuntimeError: If the worker cannot be started, ends before it accepts

@@ -86,14 +86,26 @@ def test_buckets_are_fixed_by_seed_and_round():
     assert order([3, 1]) != other
 
 
+@pytest.mark.one_context
 def test_every_pair_shares_a_bucket_equally_often():
   n, s, rounds = 6, 2, 1500
-  together = np.zeros([n, n])
-  for round_number in range(rounds):
-    for bucket in _buckets(np.ones([n], bool), s, [7, round_number]):
-      together[np.ix_(bucket, bucket)] += 1
-  np.testing.assert_array_equal(np.diag(together), [rounds] * n)
-  shares = together[~np.eye(n, dtype=bool)] / rounds
+  seeds = tf.constant(
+      [[7, round_number] for round_number in range(rounds)], tf.int64
+  )
+
+  @tf.function
+  def together(seeds):
+    def in_round(seed):
+      is_member = bucketing.random_buckets(tf.ones([n], tf.bool), s, seed)
+      return tf.matmul(is_member, is_member, transpose_a=True)
+
+    return tf.reduce_sum(
+        tf.map_fn(in_round, seeds, fn_output_signature=tf.float32), axis=0
+    )
+
+  counts = together(seeds).numpy()
+  np.testing.assert_array_equal(np.diag(counts), [rounds] * n)
+  shares = counts[~np.eye(n, dtype=bool)] / rounds
   # One of five others; a standard deviation is about 0.01.
   np.testing.assert_allclose(shares, 0.2, atol=0.05)
 

@@ -80,22 +80,27 @@ def _names(measurements):
   return set(measurements).union(*map(_names, measurements.values()))
 
 
-@pytest.mark.parametrize('mode', ['agreement', 'holdout'])
 @pytest.mark.parametrize(
-    'build, weighted, wrap',
+    'mode, build, weighted, wrap',
     [
-        pytest.param(_unweighted, False, _zeroing, id='unweighted_zeroing'),
-        pytest.param(_weighted, True, _clipping, id='fed_avg_clipping'),
-        pytest.param(
-            _fed_prox,
-            True,
-            tff.learning.add_debug_measurements,
-            id='prox_debug',
-        ),
-        pytest.param(_mime_lite, True, None, id='mime_lite'),
+        pytest.param(mode, *setting, id=f'{name}-{mode}', marks=marks)
+        for name, quick_mode, *setting in (
+            ('unweighted_zeroing', 'holdout', _unweighted, False, _zeroing),
+            ('fed_avg_clipping', 'agreement', _weighted, True, _clipping),
+            (
+                'prox_debug',
+                'agreement',
+                _fed_prox,
+                True,
+                tff.learning.add_debug_measurements,
+            ),
+            ('mime_lite', 'holdout', _mime_lite, True, None),
+        )
+        for mode in ('agreement', 'holdout')
+        for marks in [() if mode == quick_mode else pytest.mark.slow]
     ],
 )
-def test_runs_in_a_stock_builder(build, weighted, wrap, mode):
+def test_runs_in_a_stock_builder(mode, build, weighted, wrap):
   holdout = small_problem.holdout() if mode == 'holdout' else None
   aggregator = fedaot.fedaot_factory(holdout, weighted=weighted, seed=1)
   process = build(aggregator if wrap is None else wrap(aggregator))
