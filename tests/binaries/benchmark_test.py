@@ -17,7 +17,6 @@ import itertools
 import os
 import re
 import signal
-import subprocess
 import sys
 import types
 
@@ -391,15 +390,7 @@ for name in ('aggregators', 'num_clients', 'dimension', 'output_dir'):
 )
 def test_flag_file_of_the_speed_comparison(name, num_clients, dimension):
   path = programs.ROOT / 'binaries' / 'flags' / f'{name}.cfg'
-  lines = subprocess.run(
-      [sys.executable, '-c', _READ_FLAGS, str(path)],
-      cwd=programs.ROOT,
-      stdin=subprocess.DEVNULL,
-      capture_output=True,
-      text=True,
-      check=True,
-      timeout=60,
-  ).stdout.splitlines()
+  lines = programs.run_source(_READ_FLAGS, str(path)).splitlines()
   aggregators = 'mean,tff_robust,fedaot,fedaot_no_holdout'
   assert lines == [aggregators, num_clients, dimension, f'out/{name}']
   num_measurements = 1

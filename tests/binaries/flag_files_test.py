@@ -3,8 +3,6 @@
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -49,18 +47,6 @@ print(flags.FLAGS.output_dir)
 """
 
 
-def _run(source: str, *arguments: str) -> str:
-  return subprocess.run(
-      [sys.executable, '-c', source, *arguments],
-      cwd=programs.ROOT,
-      stdin=subprocess.DEVNULL,
-      capture_output=True,
-      text=True,
-      check=True,
-      timeout=60,
-  ).stdout
-
-
 def _path(name: str) -> str:
   return str(_FOLDER / f'{name}.cfg')
 
@@ -72,7 +58,9 @@ def _comment(name: str) -> str:
 
 @pytest.fixture(name='comparisons', scope='module')
 def _read_comparisons():
-  found = json.loads(_run(_READ_COMPARISONS, *map(_path, _COMPARISONS)))
+  found = json.loads(
+      programs.run_source(_READ_COMPARISONS, *map(_path, _COMPARISONS))
+  )
   return {name: found[_path(name)] for name in _COMPARISONS}
 
 
@@ -109,7 +97,7 @@ def test_comparison_makes_the_published_table(comparisons, name):
 
 @pytest.mark.parametrize('name', _BENCHMARKS)
 def test_benchmark_makes_the_published_table(name):
-  count, output_dir = _run(_READ_BENCHMARK, _path(name)).split()
+  count, output_dir = programs.run_source(_READ_BENCHMARK, _path(name)).split()
   published = programs.ROOT / 'docs' / f'{name}.csv'
   assert int(count) == len(programs.read_lines(published)) - 1
   assert output_dir.startswith('out/')

@@ -4,7 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import List
+from typing import List, Set
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -34,6 +34,29 @@ def run(
   output, errors = process.communicate(timeout=300)
   return subprocess.CompletedProcess(
       process.args, process.returncode, output, errors
+  )
+
+
+def run_source(source: str, *arguments: str) -> str:
+  """The output of `python -c source arguments`, which must succeed."""
+  return subprocess.run(
+      [sys.executable, '-c', source, *arguments],
+      cwd=ROOT,
+      stdin=subprocess.DEVNULL,
+      capture_output=True,
+      text=True,
+      check=True,
+      timeout=60,
+  ).stdout
+
+
+def loaded_packages(*modules: str) -> Set[str]:
+  """The names of the top-level packages that modules of ours load."""
+  return set(
+      run_source(
+          f'import sys; import {", ".join(modules)};'
+          ' print(*{name.partition(".")[0] for name in sys.modules})'
+      ).split()
   )
 
 
