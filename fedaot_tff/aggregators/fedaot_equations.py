@@ -311,6 +311,15 @@ def _count_copies(
   )
 
 
+def _copies_discount(
+    cosines: tf.Tensor, config: fedaot_config.FedAOTConfig
+) -> tf.Tensor:
+  """One over the number of copies [N] of each update, itself included."""
+  return 1.0 / (
+      1.0 + _count_copies(cosines, config.copy_cosine, config.copy_temperature)
+  )
+
+
 def _clip_factor(norms: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
   """min(1, bound / norm) [N]; 1 for a zero norm."""
   return tf.where(norms > bound, divide(bound, norms), 1.0)
@@ -343,9 +352,7 @@ def holdout_statistics(
   """
   finite, norms = table['finite'], table['norm']
   cosines = _pair_cosines(_unit_rows(table['sketch']), finite)
-  discount = 1.0 / (
-      1.0 + _count_copies(cosines, config.copy_cosine, config.copy_temperature)
-  )
+  discount = _copies_discount(cosines, config)
   reference_cosine = divide(table['dot_reference'], norms * reference_norm)
   root_cosine = divide(table['dot_root'], norms * root_norm)
   trust = config.min_trust + (1.0 - config.min_trust) * tf.clip_by_value(
@@ -418,6 +425,38 @@ def _principal_coordinates(rows: tf.Tensor) -> tf.Tensor:
   return tf.cond(shape[0] <= shape[1], from_clients, from_coordinates)
 
 
+def _agreed_norm_bound(
+    norms: tf.Tensor,
+    finite: tf.Tensor,
+    cosines: tf.Tensor,
+    config: fedaot_config.FedAOTConfig,
+) -> tf.Tensor:
+  """The norm of a typical update, from the cohort alone.
+
+  Colluders who all send one short vector, and free riders who send next to
+  nothing, pull the median norm down and with it the length of every honest
+  update. So copies share the weight of one, and the shortest updates have none.
+  Whatever a cohort makes of that, the bound stays between the plain median and
+  `config.max_norm_bound_ratio` times it.
+
+  Args:
+    norms: float32 [N].
+    finite: float32 [N].
+    cosines: float32 [N, N], see `_pair_cosines`.
+    config: A `FedAOTConfig`.
+
+  Returns:
+    float32 scalar.
+  """
+  median = weighted_quantile(norms, finite, 0.5)
+  is_short = norms <= config.min_norm_ratio * median
+  weights = finite * _copies_discount(cosines, config)
+  typical = weighted_quantile(norms, tf.where(is_short, 0.0, weights), 0.5)
+  return tf.clip_by_value(
+      typical, median, config.max_norm_bound_ratio * median
+  )
+
+
 def agreement_statistics(
     table: 'collections.OrderedDict[str, tf.Tensor]',
     reference: tf.Tensor,
@@ -440,7 +479,7 @@ def agreement_statistics(
   reference_cosine = tf.linalg.matvec(
       units, divide(reference, tf.norm(reference))
   )
-  norm_bound = weighted_quantile(norms, finite, 0.5)
+  norm_bound = _agreed_norm_bound(norms, finite, cosines, config)
   log_ratio = tf.math.log(
       tf.maximum(
           norms / tf.maximum(norm_bound, _TINY), config.min_norm_ratio

@@ -634,6 +634,32 @@ def test_norm_bound_is_capped_by_the_root_with_a_holdout():
   )
 
 
+def test_copies_and_zeros_hardly_shorten_the_others_without_a_holdout():
+  rng = np.random.default_rng(17)
+  honest = _honest(rng, 9)
+  norms = np.sort(np.linalg.norm(honest, axis=1))
+  short = np.repeat(0.2 * _honest(rng, 1), 7, axis=0)
+  for others, num_counted in ((short, 1), (0 * short, 0), (1e-3 * short, 0)):
+    updates = np.concatenate([honest, others])
+    statistics = _agreement_statistics(updates, np.zeros(_SKETCH))
+    # The median of the honest norms, or next to it.
+    middle = norms[4 - num_counted : 5]
+    bound = statistics.norm_bound.numpy()
+    assert middle[0] * (1 - 1e-5) <= bound <= middle[-1] * (1 + 1e-5)
+    assert bound > np.median(np.linalg.norm(updates, axis=1)) * (1 + 1e-3)
+
+
+def test_norm_bound_is_near_the_median_without_a_holdout():
+  """Nobody can make honest clients look like copies to send long updates."""
+  rng = np.random.default_rng(18)
+  honest = np.repeat(_honest(rng, 1), 9, axis=0)
+  updates = np.concatenate([honest, 5 * _honest(rng, 7)])
+  statistics = _agreement_statistics(updates, np.zeros(_SKETCH))
+  np.testing.assert_allclose(
+      statistics.norm_bound, 1.5 * np.linalg.norm(honest[0]), rtol=1e-5
+  )
+
+
 def test_colluders_have_low_spectral_and_copies_statistics_without_a_holdout():
   rng = np.random.default_rng(16)
   center = 1.5 * rng.normal(size=_DIMENSION)

@@ -359,7 +359,7 @@ class AgreementReference(_Weighting):
     units = _unit_rows(sketches)
     v = finite.astype(np.float64)
 
-    tau = weighted_quantile(norms, v, 0.5)
+    tau = self._norm_bound(norms, units, finite)
     clipped = np.zeros_like(updates)
     clipped_sketches = np.zeros_like(sketches)
     for i in range(count):
@@ -419,6 +419,20 @@ class AgreementReference(_Weighting):
         reference_weights=reference_weights,
         advantages=advantages,
         gradient=gradient)
+
+  def _norm_bound(self, norms: np.ndarray, units: np.ndarray,
+                  finite: np.ndarray) -> float:
+    """tau: a median in which copies share a weight, 1 to 1.5 plain medians."""
+    median = weighted_quantile(norms, finite.astype(np.float64), 0.5)
+    weights = np.zeros(len(norms))
+    for i in np.flatnonzero(finite):
+      if norms[i] > 0.01 * median:
+        weights[i] = 1.0 / (1.0 + sum(
+            sigmoid((units[i] @ units[j] - 0.95) / 0.02)
+            for j in np.flatnonzero(finite)
+            if j != i))
+    return float(
+        np.clip(weighted_quantile(norms, weights, 0.5), median, 1.5 * median))
 
   def _spectral_statistic(self, units: np.ndarray,
                           finite: np.ndarray) -> np.ndarray:
