@@ -13,7 +13,7 @@ execution_context.set_native_execution_context()
 
 Computations are compiled and executed as by TFF's own context. What differs is
 the life of the worker process (see `worker_process`), how its failures are
-told, and how many calls run at once.
+told and survived, and how many calls run at once.
 
 `set_in_process_execution_context` runs computations with this process's own
 TensorFlow instead, and so on its GPUs; see `in_process`.
@@ -29,6 +29,7 @@ import os
 import weakref
 from typing import Any, Callable, Optional, Union
 
+from absl import logging
 import grpc
 import tensorflow_federated as tff
 from tensorflow_federated.proto.v0 import executor_pb2
@@ -56,6 +57,11 @@ _END_TIMEOUT_SECONDS = 5.0
 # An executor keeps the values and TensorFlow sessions of its computations in
 # the worker's memory. Training and evaluation need two at a time.
 _MAX_EXECUTORS = 4
+_MAX_COMPUTATIONS = 8
+
+
+class _WorkerCrashError(RuntimeError):
+  """The worker ended by an error in its own code."""
 
 
 class _WorkerStub(tff.framework.RemoteExecutorGrpcStub):
@@ -80,7 +86,10 @@ class _WorkerStub(tff.framework.RemoteExecutorGrpcStub):
       retryable = isinstance(error, tff.framework.RetryableError)
       # The connection ends a moment before the process is seen to.
       if self._worker.wait(_END_TIMEOUT_SECONDS if retryable else 0.0):
-        raise RuntimeError(
+        kind = (
+            _WorkerCrashError if self._worker.has_crashed() else RuntimeError
+        )
+        raise kind(
             f'The worker process {self._worker.pid} '
             f'{self._worker.describe_end()} during a computation; the next '
             f'computation starts a new worker{self._worker.quote_log()}'
@@ -125,9 +134,32 @@ class _WorkerStub(tff.framework.RemoteExecutorGrpcStub):
 
 
 class _WorkerExecutor(tff.framework.RemoteExecutor):
-  """A proxy of an executor on the worker; see `value_transfer`."""
+  """A proxy of an executor on the worker; see `value_transfer`.
+
+  The last few computations stay on the worker, so that one is sent once, not in
+  every round: what it captures, such as a hold-out, is part of it.
+  """
+
+  def __init__(self, stub: tff.framework.RemoteExecutorStub):
+    super().__init__(stub)
+    self._computations = collections.OrderedDict()
+
+  def close(self):
+    self._computations.clear()
+    super().close()
 
   async def create_value(self, value, type_spec=None):
+    if isinstance(value, tff.framework.ConcreteComputation):
+      # Each holds its computation, whose id is therefore nobody else's.
+      key = id(value)
+      if key not in self._computations:
+        self._computations[key] = (
+            value, await super().create_value(value, type_spec)
+        )
+      self._computations.move_to_end(key)
+      if len(self._computations) > _MAX_COMPUTATIONS:
+        self._computations.popitem(last=False)
+      return self._computations[key][1]
     if not isinstance(type_spec, (tff.FederatedType, tff.TensorType)):
       return await super().create_value(value, type_spec)
     request = executor_pb2.CreateValueRequest(executor=self._executor_id)
@@ -245,6 +277,12 @@ class NativeExecutionContext(tff.framework.SyncExecutionContext):
   def invoke(self, comp: tff.Computation, arg: Any) -> Any:
     """Executes a computation.
 
+    A computation during which the worker crashes is executed once more, by a
+    new worker: a long training does not end with a rare error of TFF's binary.
+    It has no effects that could happen twice, but random numbers without a seed
+    are drawn anew. A worker that is killed, as when memory runs short, is not
+    given another try.
+
     Args:
       comp: The computation.
       arg: Its argument, packed, or None.
@@ -253,9 +291,9 @@ class NativeExecutionContext(tff.framework.SyncExecutionContext):
       The result.
 
     Raises:
-      RuntimeError: If the worker cannot be started, dies during the
-        computation, or fails with a status that TFF would retry for ever; or
-        if the context came into this process by fork.
+      RuntimeError: If the worker cannot be started, is killed during the
+        computation, crashes twice, or fails with a status that TFF would retry
+        for ever; or if the context came into this process by fork.
     """
     if os.getpid() != self._owner_pid:
       # The thread that executes computations does not exist in the child.
@@ -264,7 +302,11 @@ class NativeExecutionContext(tff.framework.SyncExecutionContext):
           f'does not work in its forked child {os.getpid()}; start the child '
           'with the multiprocessing start method "spawn".'
       )
-    return super().invoke(comp, arg)
+    try:
+      return super().invoke(comp, arg)
+    except _WorkerCrashError as error:
+      logging.warning('%s It is tried once more.', error)
+      return super().invoke(comp, arg)
 
   def close(self):
     """Ends the worker, if there is one; a later computation starts another."""

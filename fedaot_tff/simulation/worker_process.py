@@ -35,6 +35,7 @@ from typing import Optional, Sequence, Set, Union
 _POLL_SECONDS = 0.01
 _STOP_TIMEOUT_SECONDS = 10.0
 _LOG_TAIL_BYTES = 1000
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
 # Runs between fork and the worker in a bare interpreter of its own, because
 # Python code between fork and exec (`preexec_fn`) can deadlock in a process
@@ -204,6 +205,14 @@ class WorkerProcess:
     if -status in (signal.SIGKILL, signal.SIGABRT):
       memory = ' (often a sign that memory ran short)'
     return f'was killed by {name}{memory}'
+
+  def has_crashed(self) -> bool:
+    """Whether the worker ended by an error in its own code.
+
+    Neither a signal from outside nor an abort, as when memory runs short, is
+    one.
+    """
+    return not self.is_alive() and -self._process.returncode in _CRASHES
 
   def quote_log(self) -> str:
     """Returns how the worker's output ends, as the end of a one-line error."""

@@ -211,6 +211,44 @@ def test_worker_killed_during_a_computation():
   assert _sum_over_clients([1, 2]) == 3
 
 
+def test_computation_is_tried_once_more_after_a_crash(caplog):
+  context = execution_context.set_native_execution_context()
+  _sum_over_clients([1, 2])
+  pid = context.worker_pid
+  killer = threading.Timer(0.3, os.kill, (pid, signal.SIGSEGV))
+  killer.start()
+  with caplog.at_level('WARNING'):
+    assert _count_to(_LONG // 2) == _LONG // 2
+  killer.join()
+  assert context.worker_pid != pid
+  (record,) = caplog.records
+  assert f'The worker process {pid} was killed by SIGSEGV' in record.message
+  assert record.message.endswith('It is tried once more.')
+
+
+def test_second_crash_is_raised():
+  context = execution_context.set_native_execution_context()
+  _count_to(1)
+  ended = threading.Event()
+
+  def kill_each_worker():
+    pids = set()
+    while len(pids) < 2 and not ended.wait(0.05):
+      pid = context.worker_pid
+      if pid is not None and pid not in pids:
+        time.sleep(0.3)
+        os.kill(pid, signal.SIGSEGV)
+        pids.add(pid)
+
+  killer = threading.Thread(target=kill_each_worker)
+  killer.start()
+  with pytest.raises(RuntimeError, match='was killed by SIGSEGV'):
+    _count_to(_LONG)
+  ended.set()
+  killer.join()
+  assert _count_to(6) == 6
+
+
 def test_worker_killed_between_computations():
   context = execution_context.set_native_execution_context()
   _sum_over_clients([1, 2])
@@ -381,3 +419,43 @@ def test_program_ended_during_a_computation_leaves_no_worker(pid_path, name):
     finally:
       program.kill()
   assert _becomes_true(lambda: not _is_running(pid))
+
+
+def _make_adder(number):
+  @tff.tensorflow.computation(np.int32)
+  def add(x):
+    return x + number
+
+  return add
+
+
+def test_a_computation_is_sent_to_the_worker_once(monkeypatch):
+  sent = []
+  create_value = execution_context._WorkerStub.create_value
+
+  def create_and_count(self, request):
+    sent.append(request.value.WhichOneof('value') == 'computation')
+    return create_value(self, request)
+
+  monkeypatch.setattr(
+      execution_context._WorkerStub, 'create_value', create_and_count
+  )
+  adders = [
+      _make_adder(number)
+      for number in range(execution_context._MAX_COMPUTATIONS + 1)
+  ]
+  context = execution_context.create_native_execution_context()
+  try:
+    with tff.framework.get_context_stack().install(context):
+      assert [adders[0](x) for x in (1, 2, 3)] == [1, 2, 3]
+      assert sum(sent) == 1
+      # As many others make it forgotten.
+      assert [add(10) for add in adders[1:]] == list(range(11, 11 + 8))
+      assert adders[0](5) == 5
+      assert sum(sent) == 1 + 8 + 1
+      # A new worker knows nothing.
+      context.close()
+      assert adders[0](6) == 6
+      assert sum(sent) == 1 + 8 + 2
+  finally:
+    context.close()
