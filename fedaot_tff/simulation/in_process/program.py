@@ -44,8 +44,11 @@ def compile_to_building_block(
   Returns:
     The building block.
   """
+  # A call-dominant form is flat. What replaces the secure sums would make some
+  # computations deeper than a protocol buffer may be.
+  flat = tff.framework.to_call_dominant(computation.to_building_block())
   computation = tff.backends.test.replace_secure_intrinsics_with_bodies(
-      computation
+      tff.framework.ConcreteComputation.from_building_block(flat)
   )
   building_block, _ = tff.tensorflow.replace_intrinsics_with_bodies(
       computation.to_building_block()
