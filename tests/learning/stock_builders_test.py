@@ -94,7 +94,7 @@ def _names(measurements):
                 True,
                 tff.learning.add_debug_measurements,
             ),
-            ('mime_lite', 'holdout', _mime_lite, True, None),
+            ('mime_lite', None, _mime_lite, True, None),
         )
         for mode in ('agreement', 'holdout')
         for marks in [() if mode == quick_mode else pytest.mark.slow]

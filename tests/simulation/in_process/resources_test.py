@@ -189,7 +189,8 @@ def test_calls_leave_nothing_behind():
     assert result[:2] == (_SIZE, 6)
 
   num_bytes, num_functions = _growth(run)
-  assert num_functions == 0
+  # Fewer, if what earlier tests left has been freed meanwhile.
+  assert num_functions <= 0
   assert num_bytes < _LEAK_BYTES / 2
 
 
@@ -207,7 +208,8 @@ def test_failing_calls_leave_nothing_behind():
     raise AssertionError('the computation does not fail')
 
   num_bytes, num_functions = _growth(run)
-  assert num_functions == 0
+  # Fewer, if what earlier tests left has been freed meanwhile.
+  assert num_functions <= 0
   assert num_bytes < _LEAK_BYTES / 2
 
 
