@@ -37,6 +37,15 @@ _STOP_TIMEOUT_SECONDS = 10.0
 _LOG_TAIL_BYTES = 1000
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
+_ENVIRONMENT = {
+    'TF_CPP_MIN_LOG_LEVEL': '2',
+    # A worker starts a thread for each call of a round and detaches it. Up to
+    # this many bytes of stacks glibc keeps the memory of an ended thread. With
+    # its default, of five stacks, the memory of a thread that ends while it is
+    # being detached can be gone before `pthread_detach` reads it: SIGSEGV.
+    'GLIBC_TUNABLES': f'glibc.pthread.stack_cache_size={2**33}',
+}
+
 # Runs between fork and the worker in a bare interpreter of its own, because
 # Python code between fork and exec (`preexec_fn`) can deadlock in a process
 # with threads, and TensorFlow starts many. The signal fires only for deaths
@@ -127,7 +136,7 @@ class WorkerProcess:
           stdin=subprocess.DEVNULL,
           stdout=self._log,
           stderr=self._log,
-          env={'TF_CPP_MIN_LOG_LEVEL': '2', **os.environ},
+          env={**_ENVIRONMENT, **os.environ},
           start_new_session=True,
       )
       self._started.set()
