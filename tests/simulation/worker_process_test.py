@@ -185,6 +185,25 @@ def test_stop(worker):
   worker.stop()
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_keeps_the_stacks_of_threads_unless_told_otherwise(
+    binary_path, monkeypatch
+):
+  def tunables():
+    worker = worker_process.WorkerProcess(binary_path)
+    environment = pathlib.Path(f'/proc/{worker.pid}/environ').read_bytes()
+    worker.stop()
+    (found,) = [
+        v for v in environment.split(b'\0') if v.startswith(b'GLIBC_TUNABLES=')
+    ]
+    return found.partition(b'=')[2]
+
+  monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+  assert tunables() == b'glibc.pthread.stack_cache_size=8589934592'
+  monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.check=0')
+  assert tunables() == b'glibc.malloc.check=0'
+
+
 def test_stop_all_stops_every_worker(binary_path, worker):
   other = worker_process.WorkerProcess(binary_path)
   assert other.port != worker.port
