@@ -39,6 +39,14 @@ one repeat; evaluations are timed apart. Writes:
   end_to_end.md   the tables that are also printed at the end
   settings.json and errors/ as above
 
+With --profile, the rounds of FedAOT on generated updates are cut off after each
+of their steps, and the differences of the cuts' times tell what each step
+takes. Writes:
+
+  profile.csv  a row for each aggregator, N and d: milliseconds of each step
+  profile.md   the tables that are also printed at the end
+  settings.json and errors/ as above
+
 The same command goes on where an earlier one was interrupted. A measurement
 that fails does not keep the others from being made; the exit code is 1 then.
 
@@ -50,18 +58,23 @@ Examples:
 
   python -m binaries.benchmark --end_to_end --tasks=digits --rounds=10 \\
       --aggregators=mean,fedaot
+
+  python -m binaries.benchmark --profile --num_clients=100 --repeats=15
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import re
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Tuple
 
 from absl import flags
 
 from binaries import application
 from binaries import benchmark_end_to_end as end_to_end
+from binaries import benchmark_profile as profile
 from binaries import benchmark_report as report
 from binaries import comparison
 from binaries import csv_log
@@ -76,7 +89,37 @@ _TABLES_FILE = 'benchmark.md'
 _FIGURE_FILE = 'benchmark.png'
 _END_TO_END_FILE = 'end_to_end.csv'
 _END_TO_END_TABLES_FILE = 'end_to_end.md'
-_AGGREGATOR_DEFAULTS = ('all', 'mean,fedaot,fedaot_no_holdout')
+_PROFILE_FILE = 'profile.csv'
+_PROFILE_TABLES_FILE = 'profile.md'
+# Rounds of FedAOT, whose names begin so, can be cut off after a step.
+_PROFILED = 'fedaot'
+
+
+class _Mode(NamedTuple):
+  """What is measured.
+
+  Attributes:
+    flag: The flag that asks for it; None if it is what is measured without one.
+    aggregators: The default of --aggregators.
+    meaningless: The flags that have no meaning in this mode.
+  """
+
+  flag: Optional[str]
+  aggregators: str
+  meaningless: Tuple[str, ...]
+
+
+_ROUNDS_MODE = _Mode(None, 'all', ('tasks', 'rounds'))
+_END_TO_END_MODE = _Mode(
+    'end_to_end',
+    'mean,fedaot,fedaot_no_holdout',
+    ('num_clients', 'dimension', 'time_tff_robust'),
+)
+_PROFILE_MODE = _Mode(
+    'profile',
+    'fedaot,fedaot_no_holdout',
+    ('tasks', 'rounds', 'time_tff_robust'),
+)
 
 _AGGREGATORS = flags.DEFINE_string(
     'aggregators',
@@ -85,7 +128,9 @@ _AGGREGATORS = flags.DEFINE_string(
     ' stands for all without options and wrappers:'
     f' {", ".join(registry.aggregator_names())}. Wrappers:'
     f' {", ".join(registry.wrapper_names())}. Default:'
-    f' {_AGGREGATOR_DEFAULTS[0]}; with --end_to_end {_AGGREGATOR_DEFAULTS[1]}.',
+    f' {_ROUNDS_MODE.aggregators}; with --end_to_end'
+    f' {_END_TO_END_MODE.aggregators}; with --profile'
+    f' {_PROFILE_MODE.aggregators}.',
 )
 _NUM_CLIENTS = flags.DEFINE_list(
     'num_clients', ['10'], 'Comma-separated numbers of clients of a round, N.'
@@ -119,10 +164,10 @@ _ROUNDS = flags.DEFINE_integer(
     'With --end_to_end, the rounds that an aggregator trains at a time.',
     lower_bound=1,
 )
-# The flags that have a meaning in one of the two modes only.
-_MODE_FLAGS = (
-    ('num_clients', 'dimension', 'time_tff_robust'),
-    ('tasks', 'rounds'),
+_PROFILE = flags.DEFINE_bool(
+    'profile',
+    False,
+    'Time the steps of rounds of FedAOT, rather than whole rounds.',
 )
 _REPEATS = flags.DEFINE_integer(
     'repeats', 3, 'How often each measurement is repeated.', lower_bound=1
@@ -149,30 +194,64 @@ _QUIET = flags.DEFINE_bool('quiet', False, 'Report no progress.')
 
 def main() -> int:
   """Runs the program; returns its exit code."""
-  for name in _MODE_FLAGS[0 if _END_TO_END.value else 1]:
+  mode = _mode()
+  for name in mode.meaningless:
     if flags.FLAGS[name].present:
-      raise application.UserError(
-          f'flag --{name} means nothing'
-          f' {"with" if _END_TO_END.value else "without"} --end_to_end; leave'
-          ' it out.'
+      where = (
+          f'with --{mode.flag}'
+          if mode.flag
+          else f'without --{_END_TO_END_MODE.flag}'
       )
-  if _END_TO_END.value:
+      raise application.UserError(
+          f'flag --{name} means nothing {where}; leave it out.'
+      )
+  if mode is _END_TO_END_MODE:
     return _benchmark_trainings()
+  if mode is _PROFILE_MODE:
+    return _profile_rounds()
   return _benchmark_rounds()
+
+
+def _mode() -> _Mode:
+  """What is to be measured."""
+  if _END_TO_END.value and _PROFILE.value:
+    raise application.UserError(
+        'flags --end_to_end and --profile exclude each other; leave one out.'
+    )
+  if _END_TO_END.value:
+    return _END_TO_END_MODE
+  return _PROFILE_MODE if _PROFILE.value else _ROUNDS_MODE
+
+
+class _Kind(NamedTuple):
+  """A kind of measurement of generated updates.
+
+  Attributes:
+    make_runner: Makes a context manager of what has the method `run` of
+      `benchmark_runner.Runner`. It imports TensorFlow, which takes seconds.
+    summarize: Makes a measurement of its key's parts and what `run` yields.
+    to_row: Makes a row of a measurement.
+    parse_row: Makes a measurement of a row.
+    net_ms: The milliseconds of a round of a measurement.
+  """
+
+  make_runner: Callable[[], contextlib.AbstractContextManager]
+  summarize: Callable[..., Any]
+  to_row: Callable[[Any], Dict[str, Any]]
+  parse_row: Callable[[Dict[str, str]], Any]
+  net_ms: Callable[[Any], float]
 
 
 def _benchmark_rounds() -> int:
   """Measures rounds of generated updates."""
-  aggregators = _parse_aggregators()
-  num_clients = _parse_sizes('num_clients', _NUM_CLIENTS.value, minimum=1)
-  dimensions = _parse_sizes('dimension', _DIMENSION.value, minimum=2)
-  # By size first, for what the runner keeps.
-  keys = [
-      (aggregator, n, d)
-      for d in dimensions
-      for n in num_clients
-      for aggregator in aggregators
-  ]
+  axes = _parse_axes()
+  kind = _Kind(
+      _make_runner,
+      report.summarize,
+      dataclasses.asdict,
+      report.parse_row,
+      lambda measurement: measurement.ms_per_round,
+  )
   folder = output_folder.make_folder(pathlib.Path(_OUTPUT_DIR.value))
   with csv_log.CsvLog(
       folder / _RESULTS_FILE, report.COLUMNS, keep=True
@@ -182,54 +261,92 @@ def _benchmark_rounds() -> int:
     # Not needed before the end, but if matplotlib is missing, better now.
     from binaries import benchmark_figure  # pylint: disable=g-import-not-at-top
 
-    num_failed = _measure_missing(keys, folder, log)
-    measurements = _read_measurements(log)
-  tables = report.make_tables(
-      measurements, aggregators, num_clients, dimensions
-  )
-  (folder / _TABLES_FILE).write_text(
-      '\n'.join(map(comparison.format_markdown, tables)), encoding='utf-8'
-  )
+    num_failed = _measure_missing(axes.keys, kind, folder, log)
+    measurements = _read(log, kind.parse_row)
+  tables = report.make_tables(measurements, *axes)
+  _write_tables(folder / _TABLES_FILE, tables)
   benchmark_figure.save_figure(
       folder / _FIGURE_FILE,
-      {key: m for key, m in measurements.items() if key in keys},
-      aggregators,
-      num_clients,
-      dimensions,
+      {key: m for key, m in measurements.items() if key in axes.keys},
+      *axes,
   )
-  print('\n'.join(map(comparison.format_text, tables)))
   print(
       f'See {folder / _FIGURE_FILE}, {folder / _TABLES_FILE} and'
       f' {folder / _RESULTS_FILE}'
   )
-  if num_failed:
-    raise application.UserError(
-        f'{num_failed} of {len(keys)} measurements failed; the same command'
-        ' tries them again.'
-    )
+  _check_failures(num_failed, len(axes.keys))
   return 0
 
 
+def _profile_rounds() -> int:
+  """Measures the steps of FedAOT's rounds of generated updates."""
+  axes = _parse_axes()
+  for name in axes.aggregators:
+    aggregator = registry.get_aggregator(name)
+    if not aggregator.name.startswith(_PROFILED) or aggregator.wrappers:
+      raise application.UserError(
+          f'flag --profile takes FedAOT alone, such as'
+          f' {_PROFILE_MODE.aggregators}; found aggregator {name!r}.'
+      )
+  kind = _Kind(
+      _make_step_runner,
+      profile.summarize,
+      profile.Profile.to_row,
+      profile.parse_row,
+      lambda measurement: measurement.net_ms,
+  )
+  folder = output_folder.make_folder(pathlib.Path(_OUTPUT_DIR.value))
+  with csv_log.CsvLog(
+      folder / _PROFILE_FILE, profile.COLUMNS, keep=True
+  ) as log:
+    _check_settings(folder, dict(_settings(), profile=True))
+    num_failed = _measure_missing(axes.keys, kind, folder, log)
+    profiles = _read(log, kind.parse_row)
+  _write_tables(
+      folder / _PROFILE_TABLES_FILE, profile.make_tables(profiles, *axes)
+  )
+  print(f'See {folder / _PROFILE_TABLES_FILE} and {folder / _PROFILE_FILE}')
+  _check_failures(num_failed, len(axes.keys))
+  return 0
+
+
+def _make_runner() -> contextlib.AbstractContextManager:
+  from binaries import benchmark_runner  # pylint: disable=g-import-not-at-top
+
+  return contextlib.closing(
+      benchmark_runner.Runner(
+          byzantine_fraction=_BYZANTINE_FRACTION.value,
+          seed=_SEED.value,
+          time_tff_robust=_TIME_TFF_ROBUST.value,
+      )
+  )
+
+
+def _make_step_runner() -> contextlib.AbstractContextManager:
+  from binaries import benchmark_steps  # pylint: disable=g-import-not-at-top
+
+  return contextlib.nullcontext(
+      benchmark_steps.StepRunner(
+          byzantine_fraction=_BYZANTINE_FRACTION.value, seed=_SEED.value
+      )
+  )
+
+
 def _measure_missing(
-    keys: Sequence[report.Key], folder: pathlib.Path, log: csv_log.CsvLog
+    keys: Sequence[report.Key],
+    kind: _Kind,
+    folder: pathlib.Path,
+    log: csv_log.CsvLog,
 ) -> int:
   """Makes the measurements that are missing; returns how many failed."""
-  measured = _read_measurements(log)
+  measured = _read(log, kind.parse_row)
   missing = [key for key in keys if key not in measured]
   if not missing:
     return 0
   num_failed = 0
   with progress_lib.Progress(
       len(missing), _REPEATS.value, quiet=_QUIET.value
-  ) as progress:
-    # Takes seconds, as it needs TensorFlow.
-    from binaries import benchmark_runner  # pylint: disable=g-import-not-at-top
-
-    runner = benchmark_runner.Runner(
-        byzantine_fraction=_BYZANTINE_FRACTION.value,
-        seed=_SEED.value,
-        time_tff_robust=_TIME_TFF_ROBUST.value,
-    )
+  ) as progress, kind.make_runner() as runner:
     for number, (aggregator, n, d) in enumerate(missing, start=1):
       progress.start_run(
           f'{number}/{len(missing)} {aggregator}, {n} clients, {d} coordinates'
@@ -239,24 +356,38 @@ def _measure_missing(
       try:
         for repeat in runner.run(aggregator, n, d, _REPEATS.value):
           repeats.append(repeat)
+          measurement = kind.summarize(aggregator, n, d, repeats)
+          description = f'{kind.net_ms(measurement) / n:.3g} ms a client'
           progress.advance(
-              f'repeat {len(repeats)}/{_REPEATS.value},'
-              f' {_describe(report.summarize(aggregator, n, d, repeats))}'
+              f'repeat {len(repeats)}/{_REPEATS.value}, {description}'
           )
       except Exception as error:  # pylint: disable=broad-exception-caught
         num_failed += 1
         _report_failure(progress, error_folder, error)
         continue
       application.remove_error(error_folder)
-      measurement = report.summarize(aggregator, n, d, repeats)
-      log.append(dataclasses.asdict(measurement))
-      progress.end_run(_describe(measurement))
-    runner.close()
+      log.append(kind.to_row(measurement))
+      progress.end_run(description)
   return num_failed
 
 
-def _describe(measurement: report.Measurement) -> str:
-  return f'{measurement.ms_per_client:.3g} ms a client'
+def _write_tables(
+    path: pathlib.Path, tables: Sequence[comparison.Table]
+) -> None:
+  """Writes tables as Markdown and prints them."""
+  path.write_text(
+      '\n'.join(map(comparison.format_markdown, tables)), encoding='utf-8'
+  )
+  print('\n'.join(map(comparison.format_text, tables)))
+
+
+def _check_failures(num_failed: int, num_measurements: int) -> None:
+  """Raises UserError if measurements failed."""
+  if num_failed:
+    raise application.UserError(
+        f'{num_failed} of {num_measurements} measurements failed; the same'
+        ' command tries them again.'
+    )
 
 
 def _benchmark_trainings() -> int:
@@ -272,20 +403,15 @@ def _benchmark_trainings() -> int:
         folder, dict(_settings(), end_to_end=True, rounds=_ROUNDS.value)
     )
     num_failed = _time_missing(experiments, aggregators, folder, log)
-    measurements = _read_trainings(log)
-  tables = end_to_end.make_tables(measurements, tasks, aggregators)
-  (folder / _END_TO_END_TABLES_FILE).write_text(
-      '\n'.join(map(comparison.format_markdown, tables)), encoding='utf-8'
+    measurements = _read(log, end_to_end.parse_row)
+  _write_tables(
+      folder / _END_TO_END_TABLES_FILE,
+      end_to_end.make_tables(measurements, tasks, aggregators),
   )
-  print('\n'.join(map(comparison.format_text, tables)))
   print(
       f'See {folder / _END_TO_END_TABLES_FILE} and {folder / _END_TO_END_FILE}'
   )
-  if num_failed:
-    raise application.UserError(
-        f'{num_failed} of {len(tasks) * len(aggregators)} measurements failed;'
-        ' the same command tries them again.'
-    )
+  _check_failures(num_failed, len(tasks) * len(aggregators))
   return 0
 
 
@@ -312,7 +438,7 @@ def _time_missing(
     log: csv_log.CsvLog,
 ) -> int:
   """Times what is missing; returns how many measurements failed."""
-  timed = _read_trainings(log)
+  timed = _read(log, end_to_end.parse_row)
   missing = {}
   for task in experiments:
     names = [name for name in aggregators if (task, name) not in timed]
@@ -413,25 +539,52 @@ def _usable_cores() -> int:
   return os.cpu_count() or 1
 
 
-def _read_measurements(
-    log: csv_log.CsvLog,
-) -> Dict[report.Key, report.Measurement]:
-  measurements = map(report.parse_row, log.rows())
-  return {measurement.key: measurement for measurement in measurements}
+def _read(
+    log: csv_log.CsvLog, parse_row: Callable[[Dict[str, str]], Any]
+) -> Dict[Tuple[Any, ...], Any]:
+  """The measurements in a file by their key."""
+  return {
+      measurement.key: measurement for measurement in map(parse_row, log.rows())
+  }
 
 
-def _read_trainings(
-    log: csv_log.CsvLog,
-) -> Dict[end_to_end.Key, end_to_end.Measurement]:
-  measurements = map(end_to_end.parse_row, log.rows())
-  return {measurement.key: measurement for measurement in measurements}
+class _Axes(NamedTuple):
+  """The axes of a benchmark of generated updates.
+
+  Attributes:
+    aggregators: The aggregators.
+    num_clients: The numbers of clients.
+    dimensions: The dimensions.
+  """
+
+  aggregators: Tuple[str, ...]
+  num_clients: Tuple[int, ...]
+  dimensions: Tuple[int, ...]
+
+  @property
+  def keys(self) -> List[report.Key]:
+    """All measurements, by size first, for what the runner keeps."""
+    return [
+        (aggregator, n, d)
+        for d in self.dimensions
+        for n in self.num_clients
+        for aggregator in self.aggregators
+    ]
+
+
+def _parse_axes() -> _Axes:
+  return _Axes(
+      _parse_aggregators(),
+      _parse_sizes('num_clients', _NUM_CLIENTS.value, minimum=1),
+      _parse_sizes('dimension', _DIMENSION.value, minimum=2),
+  )
 
 
 def _parse_aggregators() -> Tuple[str, ...]:
   """The aggregators, which must be known."""
   text = _AGGREGATORS.value
   if text is None:
-    text = _AGGREGATOR_DEFAULTS[1 if _END_TO_END.value else 0]
+    text = _mode().aggregators
   aggregators = registry.split_list(text)
   for aggregator in aggregators:
     try:

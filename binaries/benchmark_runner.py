@@ -1,26 +1,16 @@
-"""Times rounds of aggregators in TensorFlow Federated's worker process.
+"""Times rounds of aggregators in TensorFlow Federated's worker process."""
 
-The clients' updates are generated in the worker from the client's number, and
-the aggregate is summed up there, so that neither crosses to Python. What does
-cross in each round is the aggregator's state, as in every TFF process.
-"""
-
-import collections
 from collections.abc import Iterator
 import os
 import pathlib
 import time
-from typing import Any, Callable, List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_federated as tff
 
-from fedaot_tff.aggregators import holdout as holdout_lib
-from fedaot_tff.aggregators import registry
+from binaries import benchmark_rounds as rounds
 from fedaot_tff.simulation import execution_context
 
-_NUM_HOLDOUT_EXAMPLES = 100
 # The worker frees what the first round held during the second.
 _NUM_WARM_UP_ROUNDS = 2
 # What the workers of a measurement hold between rounds, in multiples of the
@@ -118,7 +108,7 @@ class Runner:
       self.close()
       self._references = _References(
           generation=_Timer(
-              lambda context: _Generation(
+              lambda context: rounds.Generation(
                   context, num_clients, dimension, self._seed
               ),
               keep_worker=keep_workers,
@@ -166,15 +156,15 @@ class Runner:
       name: str,
       num_clients: int,
       dimension: int,
-  ) -> '_Rounds':
-    factory = registry.get_aggregator(name).create(
-        registry.AggregatorContext(
-            holdout=_make_holdout(dimension),
-            num_byzantine=round(self._byzantine_fraction * num_clients),
-            seed=self._seed,
-        )
+  ) -> rounds.Rounds:
+    factory = rounds.create_factory(
+        name,
+        num_clients,
+        dimension,
+        byzantine_fraction=self._byzantine_fraction,
+        seed=self._seed,
     )
-    return _Rounds(context, factory, num_clients, dimension, self._seed)
+    return rounds.Rounds(context, factory, num_clients, dimension, self._seed)
 
 
 class _Timer:
@@ -234,85 +224,6 @@ class _References(NamedTuple):
   tff_robust: Optional[_Timer]
 
 
-class _Generation:
-  """Generates the updates of a round and does next to nothing with them."""
-
-  def __init__(
-      self,
-      context: execution_context.NativeExecutionContext,
-      num_clients: int,
-      dimension: int,
-      seed: int,
-  ):
-    generate = _make_generator(dimension, seed)
-
-    @tff.tensorflow.computation(generate.type_signature.result)
-    def take_first(update):
-      return tf.add_n([tensor[0] for tensor in update])
-
-    @tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
-    def generate_all(clients):
-      updates = tff.federated_map(generate, clients)
-      return tff.federated_sum(tff.federated_map(take_first, updates))
-
-    self._context = context
-    self._clients = list(range(num_clients))
-    self._generate_all = generate_all
-
-  def __call__(self) -> None:
-    with tff.framework.get_context_stack().install(self._context):
-      self._generate_all(self._clients)
-
-
-class _Rounds:
-  """Plays rounds of an aggregator, each with the state of the one before."""
-
-  def __init__(
-      self,
-      context: execution_context.NativeExecutionContext,
-      factory: Any,
-      num_clients: int,
-      dimension: int,
-      seed: int,
-  ):
-    generate = _make_generator(dimension, seed)
-    value_type = generate.type_signature.result
-    if isinstance(factory, tff.aggregators.UnweightedAggregationFactory):
-      process = factory.create(value_type)
-    else:
-      process = factory.create(value_type, tff.TensorType(np.float32))
-
-    @tff.tensorflow.computation(value_type)
-    def add_up(update):
-      return tf.add_n([tf.reduce_sum(tensor) for tensor in update])
-
-    @tff.federated_computation(
-        process.initialize.type_signature.result,
-        tff.FederatedType(np.int32, tff.CLIENTS),
-    )
-    def next_fn(state, clients):
-      updates = tff.federated_map(generate, clients)
-      if process.is_weighted:
-        weights = tff.federated_value(np.float32(1.0), tff.CLIENTS)
-        output = process.next(state, updates, weights)
-      else:
-        output = process.next(state, updates)
-      total = tff.federated_map(add_up, output.result)
-      return output.state, total, output.measurements
-
-    self._context = context
-    self._clients = list(range(num_clients))
-    self._next = next_fn
-    with tff.framework.get_context_stack().install(context):
-      self._state = process.initialize()
-
-  def __call__(self) -> None:
-    with tff.framework.get_context_stack().install(self._context):
-      self._state, total, _ = self._next(self._state, self._clients)
-    if not np.isfinite(total):
-      raise ValueError('the aggregate is not finite')
-
-
 def peak_memory_mb(pid: int) -> Optional[float]:
   """The most memory that a process has held, in 10^6 bytes.
 
@@ -337,55 +248,3 @@ def _fit_together(num_clients: int, dimension: int) -> bool:
   memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   updates = num_clients * dimension * np.dtype(np.float32).itemsize
   return _HELD_UPDATES * updates <= memory / 2
-
-
-def _shapes(dimension: int) -> List[List[int]]:
-  """Two tensors an update, as the rules must flatten what models have."""
-  return [[dimension - dimension // 2], [dimension // 2]]
-
-
-def _make_generator(dimension: int, seed: int) -> tff.Computation:
-  """Makes a client's update from its number: noise around what all share."""
-
-  @tff.tensorflow.computation(np.int32)
-  def generate(client):
-    return tuple(
-        tf.random.stateless_uniform(
-            shape, tf.stack([seed + part, client]), -0.5, 1.5, alg='philox'
-        )
-        for part, shape in enumerate(_shapes(dimension))
-    )
-
-  return generate
-
-
-def _make_holdout(dimension: int) -> holdout_lib.HoldOut:
-  """A hold-out whose model has as many weights, and costs as good as nothing.
-
-  Its update has the direction that the clients' updates share.
-  """
-  initial_weights = tuple(
-      np.zeros(shape, np.float32) for shape in _shapes(dimension)
-  )
-
-  def predict(weights, x, training):
-    del training
-    trainable, _ = weights
-    total = tf.add_n([tf.reduce_sum(tensor) for tensor in trainable])
-    return x * total / dimension
-
-  def loss(output, label, sample_weight=None):
-    del sample_weight
-    return tf.reduce_mean(tf.square(output - label))
-
-  model = tff.learning.models.FunctionalModel(
-      initial_weights=(initial_weights, ()),
-      predict_on_batch_fn=tf.function(predict),
-      loss_fn=loss,
-      input_spec=collections.OrderedDict(
-          x=tf.TensorSpec([None], tf.float32),
-          y=tf.TensorSpec([None], tf.float32),
-      ),
-  )
-  ones = np.ones([_NUM_HOLDOUT_EXAMPLES], np.float32)
-  return holdout_lib.HoldOut(model, (ones, -ones))

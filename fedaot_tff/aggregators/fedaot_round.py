@@ -132,32 +132,12 @@ class FedAOTRound(model_aware.ModelAwareRound):
     Returns:
       `WeighedUpdates`.
     """
-    if self._holdout is None:
-      root = None
-      shared = tff.federated_map(self._share, state)
-    else:
-      shared, root = tff.federated_map(self._share_root, (state, model))
-    arguments = [value, tff.federated_broadcast(shared)]
-    if self._use_examples:
-      arguments.append(weight)
-    summaries, projections = tff.federated_map(
-        self._summarize, tuple(arguments)
-    )
+    shared, root = self.share(state, model)
+    summaries, projections = self.summarize(value, shared, weight)
     table = row_gather.federated_gather(summaries)
-    decision, lookup = tff.federated_map(
-        self._decide,
-        (state, table) if root is None else (state, table, root),
-    )
-    coefficients = tff.federated_zip((
-        summaries.fingerprint,
-        summaries.finite,
-        tff.federated_broadcast(lookup),
-    ))
-    result = weighted_sum.federated_weighted_sum(
-        value, coefficients, _look_up_coefficient
-    )
+    decision, lookup = self.decide(state, table, root)
     return WeighedUpdates(
-        result,
+        self.add_up(value, summaries, lookup),
         table,
         decision,
         root,
@@ -182,15 +162,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
       return tff.federated_map(
           self._finish, (state, weighed.table, weighed.decision)
       )
-    evaluation = tff.federated_map(
-        self._evaluate, (state, model_after, weighed.signs)
-    )
-    products = _federated_inner_products(
-        weighed.fingerprints,
-        weighed.projections,
-        tff.federated_broadcast(weighed.table.fingerprint),
-        tff.federated_broadcast(evaluation.projection),
-    )
+    evaluation = self.evaluate(state, weighed, model_after)
     return tff.federated_map(
         self._finish_holdout,
         (
@@ -201,8 +173,108 @@ class FedAOTRound(model_aware.ModelAwareRound):
             weighed.root,
             weighed.signs,
             evaluation,
-            products,
+            self.multiply(weighed, evaluation),
         ),
+    )
+
+  # --- The steps of both halves, for those who want to time them ---
+
+  def share(self, state, model=None):
+    """What the clients' summaries need, and the root update's measures.
+
+    Args:
+      state: As for `weigh`.
+      model: As for `weigh`.
+
+    Returns:
+      A pair at the server: signs, seed and directions of the summaries, and the
+      root update's norm with the loss before; the latter is None in agreement
+      mode.
+    """
+    if self._holdout is None:
+      return tff.federated_map(self._share, state), None
+    return tuple(tff.federated_map(self._share_root, (state, model)))
+
+  def summarize(self, value, shared, weight=None):
+    """Summaries and projections of the updates, at the clients.
+
+    Args:
+      value: As for `weigh`.
+      shared: What `share` returned first.
+      weight: As for `weigh`.
+
+    Returns:
+      A pair at the clients; see `equations.summarize_update`.
+    """
+    arguments = [value, tff.federated_broadcast(shared)]
+    if self._use_examples:
+      arguments.append(weight)
+    return tuple(tff.federated_map(self._summarize, tuple(arguments)))
+
+  def decide(self, state, table, root=None):
+    """The weights.
+
+    Args:
+      state: As for `weigh`.
+      table: The gathered summaries, at the server.
+      root: What `share` returned second.
+
+    Returns:
+      A pair at the server: the decision, and what `add_up` looks up in.
+    """
+    arguments = (state, table) if root is None else (state, table, root)
+    return tuple(tff.federated_map(self._decide, arguments))
+
+  def add_up(self, value, summaries, lookup):
+    """The aggregate.
+
+    Args:
+      value: As for `weigh`.
+      summaries: What `summarize` returned first.
+      lookup: What `decide` returned second.
+
+    Returns:
+      The aggregate, of the value type, at the server.
+    """
+    coefficients = tff.federated_zip((
+        summaries.fingerprint,
+        summaries.finite,
+        tff.federated_broadcast(lookup),
+    ))
+    return weighted_sum.federated_weighted_sum(
+        value, coefficients, _look_up_coefficient
+    )
+
+  def evaluate(self, state, weighed, model_after):
+    """Loss of the updated model on the hold-out, its gradient's projection.
+
+    Args:
+      state: As for `learn`.
+      weighed: As for `learn`.
+      model_after: As for `learn`.
+
+    Returns:
+      An OrderedDict of `loss`, `norm` and `projection` at the server.
+    """
+    return tff.federated_map(
+        self._evaluate, (state, model_after, weighed.signs)
+    )
+
+  def multiply(self, weighed, evaluation):
+    """Inner products of the updates and the gradient.
+
+    Args:
+      weighed: As for `learn`.
+      evaluation: What `evaluate` returned.
+
+    Returns:
+      float32 [N] at the server; see `_federated_inner_products`.
+    """
+    return _federated_inner_products(
+        weighed.fingerprints,
+        weighed.projections,
+        tff.federated_broadcast(weighed.table.fingerprint),
+        tff.federated_broadcast(evaluation.projection),
     )
 
   # --- The computations ---

@@ -69,8 +69,8 @@ def _fake_workers(monkeypatch):
 
   monkeypatch.setattr(benchmark_runner, 'execution_context', workers)
   monkeypatch.setattr(
-      benchmark_runner,
-      '_Generation',
+      benchmark_runner.rounds,
+      'Generation',
       lambda context, n, d, seed: lambda: context.play('generation'),
   )
   monkeypatch.setattr(benchmark_runner.Runner, '_make_rounds', make_rounds)

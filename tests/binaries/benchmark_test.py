@@ -24,6 +24,7 @@ from matplotlib import image
 import pytest
 
 from binaries import application
+from binaries import benchmark_profile as profile
 from binaries import benchmark_report as report
 from binaries import csv_log
 from tests.binaries import programs
@@ -68,6 +69,27 @@ class FakeRoundsRunner:
 
   def close(self):
     pass
+
+
+class FakeStepRunner:
+  """Stands in for `benchmark_steps.StepRunner`."""
+
+  def __init__(self, *, byzantine_fraction, seed):
+    assert 0 <= byzantine_fraction < 1
+    assert seed >= 0
+
+  def run(self, aggregator, num_clients, dimension, repeats):
+    del num_clients, dimension
+    for repeat in range(repeats):
+      if repeat == 1:
+        _fail_if_asked(aggregator)
+      late = 10.0 if repeat == 0 else 0.0
+      seconds, end = {}, late + 1.0
+      for number, step in enumerate(profile.STEPS):
+        if aggregator == 'fedaot' or step not in profile.HOLDOUT_STEPS:
+          end += 1e-3 * number
+          seconds[step] = end
+      yield {**seconds, profile.MEAN: late + 1.02}
 
 
 class FakeTrainingRunner:
@@ -211,6 +233,75 @@ def test_tff_robust_can_be_left_out(tmp_path):
   assert ['krum', '10', '10.00', '-', '40', '25'] in [
       line.split() for line in result.stdout.splitlines()
   ]
+
+
+def _profile(output_dir, *arguments, **environment):
+  return _benchmark(
+      output_dir,
+      '--profile',
+      '--aggregators=fedaot_no_holdout,fedaot',
+      *arguments,
+      **environment,
+  )
+
+
+def test_profile_tells_what_each_step_takes(tmp_path):
+  result = _profile(tmp_path, '--num_clients=10,20')
+  assert result.returncode == 0, result.stderr
+  rows = csv_log.read_rows(tmp_path / 'profile.csv')
+  profiles = {p.key: p for p in map(profile.parse_row, rows)}
+  assert len(profiles) == 4
+  found = profiles['fedaot', 20, 1000000]
+  # The median is not late.
+  assert found.step_ms == pytest.approx(
+      {profile.GENERATION: 1000.0}
+      | {step: float(n) for n, step in enumerate(profile.STEPS) if n}
+  )
+  assert found.net_ms == pytest.approx(sum(range(11)))
+  assert found.mean_ms == pytest.approx(20.0)
+  assert found.repeats == 3
+  markdown = (tmp_path / 'profile.md').read_text()
+  for text in (markdown, result.stdout):
+    assert '20 clients, 1000000 coordinates' in text
+  # Steps that a round does not have are no part of it.
+  assert '| weighted sum (second pass) | 6.0 | 6.0 |' in markdown
+  assert '| inner products with the gradient | - | 9.0 |' in markdown
+  assert '| all steps | 31.0 | 55.0 |' in markdown
+  assert '| all steps, times MeanFactory | 1.55 | 2.75 |' in markdown
+  again = _profile(tmp_path, '--num_clients=10,20', FAKE_FAILURE='fedaot')
+  assert (again.stdout, again.stderr) == (result.stdout, '')
+
+
+def test_profile_goes_on_after_a_crash(tmp_path):
+  assert _profile(tmp_path, FAKE_CRASH='fedaot').returncode == -signal.SIGKILL
+  failed = _profile(tmp_path, '--quiet', FAKE_FAILURE='fedaot')
+  assert failed.returncode == 1
+  assert '| weighted sum (second pass) | 6.0 | - |' in (
+      tmp_path / 'profile.md'
+  ).read_text()
+  assert _profile(tmp_path).returncode == 0
+  assert len(csv_log.read_rows(tmp_path / 'profile.csv')) == 2
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (
+            ['--aggregators=fedaot,krum'],
+            'flag --profile takes FedAOT alone, such as'
+            " fedaot,fedaot_no_holdout; found aggregator 'krum'.",
+        ),
+        (['--aggregators=nnm+fedaot'], 'flag --profile takes FedAOT alone, '),
+        (['--rounds=5'], 'flag --rounds means nothing with --profile; leave'),
+        (['--end_to_end'], 'flags --end_to_end and --profile exclude each'),
+    ],
+)
+def test_profile_of_nothing_that_has_steps(tmp_path, arguments, message):
+  result = _profile(tmp_path / 'new', *arguments)
+  assert result.returncode == 1
+  assert result.stderr.startswith(f'benchmark: {message}')
+  assert len(result.stderr.splitlines()) == 1
+  assert not (tmp_path / 'new').exists()
 
 
 def test_all_stands_for_every_rule(tmp_path):
@@ -401,6 +492,26 @@ def test_flag_file_of_the_speed_comparison(name, num_clients, dimension):
 
 
 @pytest.mark.slow
+def test_profile_of_real_rounds(tmp_path):
+  result = programs.run(
+      'binaries.benchmark',
+      '--profile',
+      '--num_clients=3',
+      '--dimension=20001',
+      '--repeats=2',
+      f'--output_dir={tmp_path}',
+  )
+  assert result.returncode == 0, result.stderr
+  rows = csv_log.read_rows(tmp_path / 'profile.csv')
+  with_holdout, without = map(profile.parse_row, rows)
+  assert list(with_holdout.step_ms) == list(profile.STEPS)
+  assert set(profile.STEPS) - set(without.step_ms) == set(profile.HOLDOUT_STEPS)
+  for found in (with_holdout, without):
+    assert 0 < found.net_ms < 60000
+    assert 0 < found.mean_ms < 60000
+
+
+@pytest.mark.slow
 def test_benchmark_of_real_aggregators(tmp_path):
   result = programs.run(
       'binaries.benchmark',
@@ -425,6 +536,9 @@ def test_benchmark_of_real_aggregators(tmp_path):
 if __name__ == '__main__':
   sys.modules['binaries.benchmark_runner'] = types.SimpleNamespace(
       Runner=FakeRoundsRunner
+  )
+  sys.modules['binaries.benchmark_steps'] = types.SimpleNamespace(
+      StepRunner=FakeStepRunner
   )
   sys.modules['binaries.runner'] = types.SimpleNamespace(
       Runner=FakeTrainingRunner
