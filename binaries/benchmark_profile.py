@@ -198,10 +198,10 @@ def _rows(profiles: Sequence[Optional[Profile]]) -> List[List[str]]:
     ]
 
   rows = [
-      [description, *cells(lambda profile, step=step: profile.step_ms.get(step))]
+      [description, *cells(lambda p, step=step: p.step_ms.get(step))]
       for step, description in _DESCRIPTIONS.items()
   ]
-  rows.append(['all steps', *cells(lambda profile: profile.net_ms)])
+  rows.append(['all steps', *cells(lambda p: p.net_ms)])
   rows.append(['MeanFactory, side by side', *cells(lambda p: p.mean_ms)])
   rows.append([
       'all steps, times MeanFactory',

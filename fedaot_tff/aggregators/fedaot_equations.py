@@ -35,9 +35,13 @@ _QUARTILE_TO_STDDEV = 1.4826
 # Stands for zero in a denominator; far below any norm that matters.
 _TINY = 1e-30
 # Coordinates in a block of `norm_and_sketch`, 256 KiB, and the most blocks that
-# a single large tensor is cut into.
+# an update is cut into, but for the ends of its tensors.
 _BLOCK_SIZE = 2**16
 _MAX_BLOCKS = 64
+# Blocks that have signs of their own; further ones reuse these, moved by a
+# multiple of so many coordinates that a slice of them need not be copied.
+_NUM_SIGN_BLOCKS = 2
+_SHIFT = 16
 
 
 class Statistics(NamedTuple):
@@ -79,10 +83,65 @@ def projection_length(
   return config.sketch_dimension * math.ceil(length / config.sketch_dimension)
 
 
+class _SignLayout(NamedTuple):
+  """Where the signs of an update's rows are; rows have p coordinates.
+
+  Rows are grouped into blocks. A block's signs are consecutive in the table of
+  signs, flattened, and those of different blocks begin at different places
+  modulo p. So coordinates that are added up have signs of different places.
+
+  Attributes:
+    block_rows: The rows of a block; the last one may have fewer.
+    num_blocks: The number of blocks.
+    table_rows: The rows of the table of signs, as long as an update's.
+    is_reused: Whether places of the table are the signs of several rows. Then
+      a block has a sign of its own as well.
+    shift: The distance of two blocks' places that share signs.
+    num_apart: The number of blocks that share none.
+  """
+
+  block_rows: int
+  num_blocks: int
+  table_rows: int
+  is_reused: bool
+  shift: int
+  num_apart: int
+
+  def first_sign(self, block: int, length: int) -> int:
+    """The place of a block's first sign in the flattened table."""
+    group, position = divmod(block, self.num_apart)
+    return position * self.block_rows * length + group * self.shift
+
+
+def _sign_layout(num_rows: int, length: int) -> _SignLayout:
+  """The layout of the signs of R rows of p coordinates."""
+  # Blocks that stay in a core's cache from the product to the sums, but not so
+  # many that the graph of a huge model is long.
+  block_rows = max(1, _BLOCK_SIZE // length, math.ceil(num_rows / _MAX_BLOCKS))
+  num_blocks = math.ceil(num_rows / block_rows)
+  shift = min(_SHIFT, length)
+  # So few groups of blocks that no shift is as long as a row.
+  num_apart = max(
+      _NUM_SIGN_BLOCKS, math.ceil(num_blocks / (length // shift))
+  )
+  is_reused = num_blocks > num_apart
+  return _SignLayout(
+      block_rows,
+      num_blocks,
+      num_apart * block_rows + 1 if is_reused else num_rows,
+      is_reused,
+      shift,
+      num_apart,
+  )
+
+
 def sketch_signs(
     seed: tf.Tensor, num_coordinates: int, length: int
-) -> tf.Tensor:
+) -> 'collections.OrderedDict[str, tf.Tensor]':
   """Random signs of the fold sketch, the same for one seed on every device.
+
+  There are fewer than d of them for a large d: they stay in a core's cache,
+  which an update does not.
 
   Args:
     seed: int64 [2], secret: who knows the signs can hide from the sketch.
@@ -90,10 +149,22 @@ def sketch_signs(
     length: Of the sketch, p.
 
   Returns:
-    float32 [ceil(d / p), p] of -1 and 1.
+    An OrderedDict of -1 and 1: `table` float32 [rows, p], and `blocks`
+    float32 [number of blocks].
   """
-  shape = [math.ceil(num_coordinates / length), length]
-  num_signs = shape[0] * shape[1]
+  layout = _sign_layout(math.ceil(num_coordinates / length), length)
+  return collections.OrderedDict(
+      table=_random_signs(seed, [layout.table_rows, length]),
+      blocks=_random_signs(
+          tf.random.experimental.stateless_fold_in(seed, 0),
+          [layout.num_blocks],
+      ),
+  )
+
+
+def _random_signs(seed: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+  """A float32 tensor of -1 and 1."""
+  num_signs = math.prod(shape)
   # Every byte of a random word gives a sign: random bits are what costs.
   words = tf.random.stateless_uniform(
       [math.ceil(num_signs / 4)], seed, None, None, tf.int32, alg='philox'
@@ -103,13 +174,18 @@ def sketch_signs(
 
 
 def norm_and_sketch(
-    tensors: Sequence[tf.Tensor], signs: tf.Tensor
+    tensors: Sequence[tf.Tensor],
+    signs: 'collections.OrderedDict[str, tf.Tensor]',
 ) -> Tuple[tf.Tensor, tf.Tensor]:
   """Norm and fold sketch of an update in one read of its tensors.
 
   The sketch is linear and keeps inner products: each coordinate gets a random
-  sign, every p-th one is added up. E <S(a), S(b)> = <a, b> with a variance of
-  at most 2 |a|^2 |b|^2 / p; for d <= p it is exact.
+  sign, every p-th one is added up. E <S(a), S(b)> = <a, b>; for d <= p it is
+  exact. The variance is at most 2 |a|^2 |b|^2 / p while each coordinate has a
+  sign of its own, that is for up to two blocks of 2^16 coordinates. Beyond,
+  the signs of two rows of one block have the same products in other blocks,
+  too. That adds nothing to the variance where the entries vary at random; where
+  all are equal it adds up to a half.
 
   Coordinates are taken in this order: of each tensor in turn as many as fill
   whole rows of p, then what is left of each tensor in turn. So no large tensor
@@ -117,38 +193,52 @@ def norm_and_sketch(
 
   Args:
     tensors: float32 tensors of any static shapes, d coordinates in all.
-    signs: float32 [ceil(d / p), p], see `sketch_signs`.
+    signs: See `sketch_signs`.
 
   Returns:
     The Euclidean norm, a float32 scalar, and the sketch, float32 [p].
   """
-  num_rows, length = signs.shape
-  # Blocks that stay in a core's cache from the product to the sums, but not so
-  # many that the graph of a huge model is long.
-  step = max(1, _BLOCK_SIZE // length, math.ceil(num_rows / _MAX_BLOCKS))
+  length = signs['table'].shape[1]
+  table = tf.reshape(signs['table'], [-1])
+  flat = [tf.reshape(tensor, [-1]) for tensor in tensors]
+  num_rows = math.ceil(sum(tensor.shape[0] for tensor in flat) / length)
+  layout = _sign_layout(num_rows, length)
   squares, sums, rest, row = [], [], [], 0
-  for tensor in tensors:
-    flat = tf.reshape(tensor, [-1])
-    num_whole = flat.shape[0] // length
-    rows = tf.reshape(flat[: num_whole * length], [num_whole, length])
-    rest.append(flat[num_whole * length :])
-    for first in range(0, num_whole, step):
-      size = min(step, num_whole - first)
-      block = rows[first : first + size] * signs[row : row + size]
+
+  def add(rows, row):
+    """Adds rows, the first of which is number `row` of the update."""
+    first = 0
+    while first < rows.shape[0]:
+      block, position = divmod(row + first, layout.block_rows)
+      size = min(layout.block_rows - position, rows.shape[0] - first)
+      start = layout.first_sign(block, length) + position * length
+      signed = rows[first : first + size] * tf.reshape(
+          table[start : start + size * length], [size, length]
+      )
       # The signs do not change the squares.
-      squares.append(tf.nn.l2_loss(block))
-      sums.append(tf.reduce_sum(block, axis=0))
-      row += size
+      squares.append(tf.nn.l2_loss(signed))
+      total = tf.reduce_sum(signed, axis=0)
+      sums.append(total * signs['blocks'][block] if layout.is_reused else total)
+      first += size
+    return row + first
+
+  for tensor in flat:
+    num_whole = tensor.shape[0] // length
+    row = add(
+        tf.reshape(tensor[: num_whole * length], [num_whole, length]), row
+    )
+    rest.append(tensor[num_whole * length :])
   rest = tf.concat(rest, axis=0)
   padding = (num_rows - row) * length - rest.shape[0]
-  rest = tf.reshape(tf.pad(rest, [[0, padding]]), [num_rows - row, length])
-  rest *= signs[row:]
-  squares.append(tf.nn.l2_loss(rest))
-  sums.append(tf.reduce_sum(rest, axis=0))
+  add(
+      tf.reshape(tf.pad(rest, [[0, padding]]), [num_rows - row, length]), row
+  )
   return tf.sqrt(2.0 * tf.add_n(squares)), tf.add_n(sums)
 
 
-def fold_sketch(update: tf.Tensor, signs: tf.Tensor) -> tf.Tensor:
+def fold_sketch(
+    update: tf.Tensor, signs: 'collections.OrderedDict[str, tf.Tensor]'
+) -> tf.Tensor:
   """The sketch [p] alone of an update [d]; see `norm_and_sketch`."""
   return norm_and_sketch([update], signs)[1]
 
@@ -180,7 +270,7 @@ def fingerprint(numbers: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def summarize_update(
     tensors: Sequence[tf.Tensor],
-    signs: tf.Tensor,
+    signs: 'collections.OrderedDict[str, tf.Tensor]',
     seed: tf.Tensor,
     directions: 'collections.OrderedDict[str, tf.Tensor]',
     config: fedaot_config.FedAOTConfig,
@@ -189,7 +279,7 @@ def summarize_update(
 
   Args:
     tensors: The update, float32 tensors of static shapes, d coordinates in all.
-    signs: float32 [ceil(d / p), p].
+    signs: See `sketch_signs`.
     seed: int64 [2], of the fingerprint.
     directions: Named float32 [p] sketches of vectors to project the update on.
     config: A `FedAOTConfig`.

@@ -2,7 +2,6 @@
 
 from typing import Any, Callable, Optional
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -34,12 +33,18 @@ def federated_weighted_sum(
   """
   value_type = value.type_signature.member
 
-  def map_types(fn):
-    return tff.types.structure_from_tensor_type_tree(fn, value_type)
+  def map_types(fn, *structs):
+    return tf.nest.map_structure(
+        fn, tff.types.type_to_tf_tensor_specs(value_type), *structs
+    )
 
   @tff.tensorflow.computation
   def zero():
-    return map_types(lambda t: tf.zeros(t.shape, _accumulation_dtype(t)))
+    # One element stands for all: where an aggregation starts, the native
+    # executor copies the zero several times.
+    return map_types(
+        lambda spec: _hide_length(tf.zeros([1], _accumulation_dtype(spec)))
+    )
 
   sum_type = zero.type_signature.result
 
@@ -55,9 +60,11 @@ def federated_weighted_sum(
     def add(total, tensor):
       # 0 times NaN or infinity is 0 here: that is how an update of weight 0
       # stays out of the sum.
-      return total + tf.math.multiply_no_nan(
-          tf.cast(tensor, total.dtype), tf.cast(coefficient, total.dtype)
+      product = tf.math.multiply_no_nan(
+          tf.cast(tf.reshape(tensor, [-1]), total.dtype),
+          tf.cast(coefficient, total.dtype),
       )
+      return _hide_length(total + product)
 
     return tf.nest.map_structure(add, accumulator, value)
 
@@ -67,8 +74,14 @@ def federated_weighted_sum(
 
   @tff.tensorflow.computation(sum_type)
   def report(total):
-    return tf.nest.map_structure(
-        tf.cast, total, map_types(lambda t: tf.as_dtype(t.dtype))
+    return map_types(
+        lambda spec, tensor: tf.reshape(
+            tf.broadcast_to(
+                tf.cast(tensor, spec.dtype), [spec.shape.num_elements()]
+            ),
+            spec.shape,
+        ),
+        total,
     )
 
   return tff.federated_aggregate(
@@ -76,5 +89,10 @@ def federated_weighted_sum(
   )
 
 
-def _accumulation_dtype(tensor_type: tff.TensorType) -> tf.DType:
-  return tf.float64 if tensor_type.dtype == np.float64 else tf.float32
+def _accumulation_dtype(spec: tf.TensorSpec) -> tf.DType:
+  return tf.float64 if spec.dtype == tf.float64 else tf.float32
+
+
+def _hide_length(vector: tf.Tensor) -> tf.Tensor:
+  """The vector; its length is not part of its type."""
+  return tf.compat.v1.placeholder_with_default(vector, [None])

@@ -31,7 +31,20 @@ def _signs(dimension=_DIMENSION, length=_LENGTH):
 
 
 def _flat_signs():
-  return _signs().numpy().ravel()[:_DIMENSION].astype(np.float64)
+  return _signs()['table'].numpy().ravel()[:_DIMENSION].astype(np.float64)
+
+
+def _own_signs(*rows):
+  """Signs of an update that has one for each coordinate."""
+  return collections.OrderedDict(
+      table=_floats(*rows), blocks=tf.ones([1])
+  )
+
+
+def _expand(signs, dimension):
+  return fedaot_reference.expand_signs(
+      signs['table'].numpy(), signs['blocks'].numpy(), dimension
+  )
 
 
 def _summarize(update, **directions):
@@ -135,23 +148,56 @@ _MODES = pytest.mark.parametrize('mode', ['holdout', 'agreement'])
 # --- Sketches and summaries --------------------------------------------------
 
 
-def test_sketch_signs_are_signs_fixed_by_the_seed():
-  signs = _signs(1000, 64).numpy()
-  assert signs.shape == (16, 64)
-  assert set(np.unique(signs)) == {-1.0, 1.0}
-  assert abs(signs.mean()) < 4 / math.sqrt(signs.size)
-  np.testing.assert_array_equal(signs, _signs(1000, 64))
-  other = equations.sketch_signs(_seed(18, 4), 1000, 64)
-  assert 0.4 < np.mean(signs == other) < 0.6
+@pytest.mark.parametrize('dimension, num_rows', [(1000, 16), (2**18, 2049)])
+def test_sketch_signs_are_signs_fixed_by_the_seed(dimension, num_rows):
+  signs = _signs(dimension, 64)
+  table = signs['table'].numpy()
+  # Of four blocks two share the signs of two, moved by less than a row.
+  assert table.shape == (num_rows, 64)
+  assert signs['blocks'].shape == [math.ceil(dimension / 2**16)]
+  assert {*np.unique(table), *np.unique(signs['blocks'])} <= {-1.0, 1.0}
+  assert abs(table.mean()) < 4 / math.sqrt(table.size)
+  np.testing.assert_array_equal(table, _signs(dimension, 64)['table'])
+  other = equations.sketch_signs(_seed(18, 4), dimension, 64)
+  assert 0.4 < np.mean(table == other['table']) < 0.6
+
+
+def test_block_signs_differ_between_seeds():
+  blocks = [
+      equations.sketch_signs(_seed(seed, 0), 2**22, 64)['blocks'].numpy()
+      for seed in range(2)
+  ]
+  assert blocks[0].shape == (64,)
+  assert 0.2 < np.mean(blocks[0] == blocks[1]) < 0.8
+
+
+@pytest.mark.parametrize('length', [1, 8, 20, 256, 8192, 2**17])
+@pytest.mark.parametrize('num_rows', [1, 16, 17, 147, 600, 20_000])
+def test_coordinates_that_are_added_up_have_signs_of_their_own(
+    num_rows, length
+):
+  layout = equations._sign_layout(num_rows, length)
+  starts = [
+      layout.first_sign(row // layout.block_rows, length)
+      + row % layout.block_rows * length
+      for row in range(num_rows)
+  ]
+  assert len(set(starts)) == num_rows
+  assert max(starts) + length <= layout.table_rows * length
+  assert layout.table_rows <= num_rows + 1
+  assert layout.num_blocks <= equations._MAX_BLOCKS
+  # Slices of the table are not copied if they begin at multiples of 64 bytes.
+  if length % 16 == 0:
+    assert all(start % 16 == 0 for start in starts)
 
 
 def test_sketch_pads_to_a_multiple_of_its_dimension():
-  signs = tf.constant([[1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]])
+  signs = _own_signs([1.0, -1.0, 1.0], [-1.0, 1.0, 1.0])
   sketch = equations.fold_sketch(_floats(1.0, 2.0, 4.0, 8.0), signs)
   np.testing.assert_array_equal(sketch, [1 - 8, -2, 4])
-  assert _signs(1, 16).shape == (1, 16)
-  assert _signs(32, 16).shape == (2, 16)
-  assert _signs(33, 16).shape == (3, 16)
+  assert _signs(1, 16)['table'].shape == (1, 16)
+  assert _signs(32, 16)['table'].shape == (2, 16)
+  assert _signs(33, 16)['table'].shape == (3, 16)
 
 
 def test_sketch_is_linear_and_equals_the_reference():
@@ -206,17 +252,19 @@ def test_projection_length(dimension, expected):
 
 def test_whole_rows_of_all_tensors_come_before_what_is_left():
   # Rows of 3: 1 2 3, then 5 6 7 and 8 9 10, then 4, 11 and 12 13.
-  signs = _signs(13, 3).numpy()
+  signs = _signs(13, 3)
   tensors = [
       _floats(1, 2, 3, 4),
       tf.reshape(_floats(5, 6, 7, 8, 9, 10, 11), [7, 1]),
       _floats(12, 13),
   ]
-  norm, sketch = equations.norm_and_sketch(tensors, tf.constant(signs))
+  norm, sketch = equations.norm_and_sketch(tensors, signs)
   rows = np.array(
       [[1, 2, 3], [5, 6, 7], [8, 9, 10], [4, 11, 12], [13, 0, 0]]
   )
-  np.testing.assert_allclose(sketch, (rows * signs).sum(axis=0), rtol=1e-6)
+  np.testing.assert_allclose(
+      sketch, (rows * signs['table'].numpy()).sum(axis=0), rtol=1e-6
+  )
   np.testing.assert_allclose(norm, math.sqrt(819), rtol=1e-6)
 
 
@@ -225,7 +273,8 @@ def test_whole_rows_of_all_tensors_come_before_what_is_left():
 def test_norm_and_sketch_of_many_blocks(sizes, length):
   rng = np.random.default_rng(9)
   dimension = sum(sizes)
-  assert dimension > equations._BLOCK_SIZE
+  # So many that signs are used again.
+  assert dimension > 4 * equations._BLOCK_SIZE
   arrays = [rng.normal(size=size).astype(np.float32) for size in sizes]
   whole = [a[: len(a) // length * length] for a in arrays]
   rest = [a[len(a) // length * length :] for a in arrays]
@@ -235,7 +284,7 @@ def test_norm_and_sketch_of_many_blocks(sizes, length):
   )
   expected = fedaot_reference.fold_sketch(
       np.concatenate(whole + rest).astype(np.float64),
-      signs.numpy().ravel(),
+      _expand(signs, dimension),
       length,
   )
   np.testing.assert_allclose(sketch, expected, atol=1e-3)
@@ -267,6 +316,40 @@ def test_inner_products_of_projections_scatter_as_stated():
   # Ten rows: without their own squares nine tenths of the bound at most.
   assert 0.4 * bound < products.std() < bound
   assert abs(products.mean() - a @ b) < 4 * bound / math.sqrt(300)
+
+
+def _spread(vector, other, length, num_seeds):
+  """Mean and deviation of products of sketches, by the stated deviation."""
+  dimension = len(vector)
+  vectors = [tf.constant(v, tf.float32) for v in (vector, other)]
+
+  @tf.function
+  def product(seed):
+    signs = equations.sketch_signs(seed, dimension, length)
+    first, second = (equations.fold_sketch(v, signs) for v in vectors)
+    return tf.tensordot(first, second, 1)
+
+  products = np.array([product(_seed(seed, 0)) for seed in range(num_seeds)])
+  bound = math.sqrt(2 / length)
+  bound *= np.linalg.norm(vector) * np.linalg.norm(other)
+  return (products.mean() - vector @ other) / bound, products.std() / bound
+
+
+@pytest.mark.parametrize('entries', ['random', 'equal'])
+def test_signs_that_are_used_again_keep_inner_products(entries):
+  # Sixteen blocks, of which eight share the signs of each of two.
+  rng = np.random.default_rng(11)
+  length, dimension, num_seeds = 256, 2**20, 200
+  if entries == 'random':
+    first = rng.normal(size=dimension)
+    second = 0.5 * first + rng.normal(size=dimension)
+  else:
+    first = second = np.ones(dimension)
+  error, deviation = _spread(first, second, length, num_seeds)
+  assert abs(error) < 4 * deviation / math.sqrt(num_seeds)
+  # The worst case has 1 + 7 * 255 / 4095 times the variance.
+  bound = 1.0 if entries == 'random' else math.sqrt(1.44)
+  assert 0.5 * bound < deviation < 1.15 * bound
 
 
 def test_fingerprints_are_equal_if_and_only_if_the_numbers_are():

@@ -116,7 +116,7 @@ def _signs():
   signs = fedaot_equations.sketch_signs(
       _fold_in(tf.constant([_SEED, 0], tf.int64), 0), _DIMENSION, _SKETCH
   )
-  return signs.numpy().ravel()[:_DIMENSION].astype(np.float64)
+  return signs['table'].numpy().ravel()[:_DIMENSION].astype(np.float64)
 
 
 def _cohort(rng, round_num, base):

@@ -50,3 +50,25 @@ def test_sum_of_nobody_is_zero():
   np.testing.assert_array_equal(first, [0, 0])
   assert second == 0
   np.testing.assert_array_equal(third.astype(np.float32), [0])
+
+
+def test_tensors_keep_their_shapes():
+  value_type = tff.to_type((
+      tff.TensorType(np.float32, [2, 3]),
+      tff.TensorType(np.float32, [0, 4]),
+      tff.TensorType(np.float32, [1, 1]),
+  ))
+
+  @tff.federated_computation(
+      tff.FederatedType(value_type, tff.CLIENTS),
+      tff.FederatedType(np.float32, tff.CLIENTS),
+  )
+  def add_up(value, coefficient):
+    return weighted_sum.federated_weighted_sum(value, coefficient)
+
+  matrix = np.arange(6, dtype=np.float32).reshape([2, 3])
+  one = (matrix, np.zeros([0, 4], np.float32), np.ones([1, 1], np.float32))
+  for num_clients in range(3):
+    total = add_up([one] * num_clients, [1.0] * num_clients)
+    for found, tensor in zip(total, one):
+      np.testing.assert_array_equal(found, num_clients * tensor)

@@ -76,6 +76,27 @@ def fold_sketch(vector: np.ndarray, signs: np.ndarray,
   return sketch
 
 
+def expand_signs(table: np.ndarray, blocks: np.ndarray,
+                 num_coordinates: int) -> np.ndarray:
+  """The sign [d] of each coordinate from a table of fewer signs.
+
+  Rows of p coordinates form blocks of 2^16 coordinates, or of as many as make
+  64 blocks. Every other block reads its signs 16 places further on in the
+  table, and each block has a sign of its own.
+  """
+  length = table.shape[1]
+  num_rows = -(-num_coordinates // length)
+  block_rows = max(1, 2**16 // length, -(-num_rows // 64))
+  if num_rows <= 2 * block_rows:
+    return table.ravel()[:num_coordinates]
+  signs = []
+  for row in range(num_rows):
+    block, position = divmod(row, block_rows)
+    start = 16 * (block // 2) + length * (block_rows * (block % 2) + position)
+    signs.append(blocks[block] * table.ravel()[start : start + length])
+  return np.concatenate(signs)[:num_coordinates]
+
+
 def is_finite_update(update: np.ndarray) -> bool:
   """Whether every entry, as float32, is a number of size below 1e15."""
   with np.errstate(over='ignore'):
