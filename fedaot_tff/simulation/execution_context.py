@@ -57,6 +57,8 @@ _END_TIMEOUT_SECONDS = 5.0
 # An executor keeps the values and TensorFlow sessions of its computations in
 # the worker's memory. Training and evaluation need two at a time.
 _MAX_EXECUTORS = 4
+# Those that an executor holds: a round, an evaluation and what goes on around
+# them, each of which may contain data.
 _MAX_COMPUTATIONS = 8
 
 

@@ -9,7 +9,9 @@ import pytest
 from tests.binaries import programs
 
 _FOLDER = programs.ROOT / 'binaries' / 'flags'
-_BENCHMARKS = ('benchmark', 'benchmark_one_core', 'speed', 'speed_large')
+_BENCHMARKS = (
+    'benchmark', 'benchmark_one_core', 'profile', 'speed', 'speed_large',
+)
 _COMPARISONS = tuple(
     path.stem
     for path in sorted(_FOLDER.glob('*.cfg'))
