@@ -4,7 +4,6 @@ TensorFlow is not imported here; `benchmark_steps` makes the measurements.
 """
 
 import dataclasses
-import statistics
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from binaries import comparison
@@ -74,11 +73,11 @@ class Profile:
     dimension: d.
     repeats: How many repeats there were.
     step_ms: The milliseconds of each step that there is, in the order of
-      `STEPS`: differences of the medians over the repeats of the time up to a
-      step's end. They add up to the median time of a round. A step's share may
-      come out below zero by chance.
+      `STEPS`: differences of the times up to the steps' ends, each the least of
+      the repeats, as what disturbs a round can only add to it. They add up to
+      the least time of a round. A step may come out below zero by chance.
     mean_ms: The milliseconds of a round of TFF's `MeanFactory`, net of
-      generating the updates.
+      generating the updates; also of the least times.
   """
 
   aggregator: str
@@ -124,7 +123,7 @@ def summarize(
     The `Profile`.
   """
   ends = {
-      step: 1000 * statistics.median(repeat[step] for repeat in repeats)
+      step: 1000 * min(repeat[step] for repeat in repeats)
       for step in repeats[0]
   }
   step_ms, previous = {}, 0.0

@@ -252,7 +252,7 @@ def test_profile_tells_what_each_step_takes(tmp_path):
   profiles = {p.key: p for p in map(profile.parse_row, rows)}
   assert len(profiles) == 4
   found = profiles['fedaot', 20, 1000000]
-  # The median is not late.
+  # The quickest repeat is not late.
   assert found.step_ms == pytest.approx(
       {profile.GENERATION: 1000.0}
       | {step: float(n) for n, step in enumerate(profile.STEPS) if n}
