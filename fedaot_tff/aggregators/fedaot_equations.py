@@ -181,11 +181,13 @@ def norm_and_sketch(
 
   The sketch is linear and keeps inner products: each coordinate gets a random
   sign, every p-th one is added up. E <S(a), S(b)> = <a, b>; for d <= p it is
-  exact. The variance is at most 2 |a|^2 |b|^2 / p while each coordinate has a
-  sign of its own, that is for up to two blocks of 2^16 coordinates. Beyond,
-  the signs of two rows of one block have the same products in other blocks,
-  too. That adds nothing to the variance where the entries vary at random; where
-  all are equal it adds up to a half.
+  exact. With a sign for each coordinate, that is for up to two blocks of 2^16
+  coordinates, the variance is at most 2 sum_c |a_c|^2 |b_c|^2, where a_c is
+  what is added up at place c: 2 |a|^2 |b|^2 / p where places share evenly, up
+  to 2 |a|^2 |b|^2 where one holds all. Beyond, the signs of two rows of a block
+  have the same products in other blocks, too. That adds nothing where entries
+  vary at random and up to a half where all are equal; a few coordinates that
+  are chosen for it have up to 32 times the variance.
 
   Coordinates are taken in this order: of each tensor in turn as many as fill
   whole rows of p, then what is left of each tensor in turn. So no large tensor

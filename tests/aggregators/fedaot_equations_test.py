@@ -337,7 +337,7 @@ def test_signs_that_are_used_again_keep_inner_products(entries):
     first = second = np.ones(dimension)
   error, deviation = _spread(first, second, length, num_seeds)
   assert abs(error) < 4 * deviation / math.sqrt(num_seeds)
-  # The worst case has 1 + 7 * 255 / 4095 times the variance.
+  # Pairs within a block, 255 of 4,095, count eightfold: 1 + 7 * 255 / 4095.
   bound = 1.0 if entries == 'random' else math.sqrt(1.44)
   assert 0.5 * bound < deviation < 1.15 * bound
 
