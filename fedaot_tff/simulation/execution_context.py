@@ -162,7 +162,7 @@ class _WorkerExecutor(tff.framework.RemoteExecutor):
       if len(self._computations) > _MAX_COMPUTATIONS:
         self._computations.popitem(last=False)
       return self._computations[key][1]
-    if not isinstance(type_spec, (tff.FederatedType, tff.TensorType)):
+    if type_spec is None or isinstance(type_spec, tff.FunctionType):
       return await super().create_value(value, type_spec)
     request = executor_pb2.CreateValueRequest(executor=self._executor_id)
     value_transfer.fill_message(request.value, value, type_spec)

@@ -459,3 +459,45 @@ def test_a_computation_is_sent_to_the_worker_once(monkeypatch):
       assert sum(sent) == 1 + 8 + 2
   finally:
     context.close()
+
+
+def test_structs_are_copied_as_seldom_as_federated_values(monkeypatch):
+  filled = []
+  fill_message = execution_context.value_transfer.fill_message
+
+  def fill_and_note(message, value, type_spec):
+    if isinstance(type_spec, tff.StructType):
+      filled.append(type_spec.compact_representation())
+    fill_message(message, value, type_spec)
+
+  monkeypatch.setattr(
+      execution_context.value_transfer, 'fill_message', fill_and_note
+  )
+  pair_type = tff.to_type((np.int32, tff.TensorType(np.int32, [2])))
+
+  @tff.tensorflow.computation(pair_type)
+  def multiply(pair):
+    return pair[0] * pair[1]
+
+  clients_type = tff.to_type((
+      tff.FederatedType(np.int32, tff.CLIENTS),
+      tff.FederatedType(np.int32, tff.SERVER),
+  ))
+
+  @tff.federated_computation(clients_type)
+  def add(arguments):
+    clients, server = arguments
+    return tff.federated_sum(clients), server
+
+  context = execution_context.create_native_execution_context()
+  try:
+    with tff.framework.get_context_stack().install(context):
+      np.testing.assert_array_equal(
+          multiply((3, np.array([1, 2], np.int32))), [3, 6]
+      )
+      assert tuple(add(([1, 2, 3], 4))) == (6, 4)
+  finally:
+    context.close()
+  assert filled == [
+      t.compact_representation() for t in (pair_type, clients_type)
+  ]
