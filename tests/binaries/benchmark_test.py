@@ -476,7 +476,7 @@ for name in ('aggregators', 'num_clients', 'dimension', 'output_dir'):
     'name, num_clients, dimension',
     [
         ('speed', '10,100,1000', '10000,100000'),
-        ('speed_large', '10,100', '1200000'),
+        ('speed_large', '10,100,300', '1200000'),
     ],
 )
 def test_flag_file_of_the_speed_comparison(name, num_clients, dimension):
