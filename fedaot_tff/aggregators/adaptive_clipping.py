@@ -6,7 +6,7 @@ from typing import NamedTuple, Union
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedaot_tff.aggregators import krum
+from fedaot_tff.aggregators import byzantine_bound
 from fedaot_tff.aggregators import median_norm_bounding
 
 
@@ -112,11 +112,13 @@ def adaptive_clipping_factory(
       number.
     ValueError: If `num_byzantine` is out of its range.
   """
-  num_byzantine = krum.check_num_byzantine(num_byzantine)
+  num_byzantine = byzantine_bound.check_num_byzantine(num_byzantine)
 
   def bound_fn(norms, is_finite):
     del is_finite  # Norms are zero where it is False.
-    resolved = krum.resolve_num_byzantine(num_byzantine, tf.size(norms))
+    resolved = byzantine_bound.resolve_num_byzantine(
+        num_byzantine, tf.size(norms)
+    )
     bound = adaptive_bound(norms, resolved)
     return bound.norm, collections.OrderedDict(
         num_byzantine=resolved, cohort_too_small=bound.cohort_too_small

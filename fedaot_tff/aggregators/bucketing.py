@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import ignored_weights
 
 
 def random_buckets(
@@ -171,7 +172,6 @@ def bucketing_factory(
       argument is of another kind.
     ValueError: If `bucket_size` or `seed` is out of range.
   """
-  factory = BucketingFactory(inner, bucket_size, seed=seed)
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory
+  return ignored_weights.accept_weights(
+      BucketingFactory(inner, bucket_size, seed=seed), weighted
+  )

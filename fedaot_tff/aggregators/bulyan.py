@@ -7,8 +7,10 @@ from typing import Any, Dict, NamedTuple, Tuple, Union
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot_tff.aggregators import byzantine_bound
 from fedaot_tff.aggregators import coordinate_median
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import ignored_weights
 from fedaot_tff.aggregators import krum
 from fedaot_tff.aggregators import trimmed_mean
 
@@ -157,7 +159,7 @@ def bulyan(
   )
 
 
-class BulyanFactory(flat_updates.GatheringFactory):
+class BulyanFactory(byzantine_bound.BoundedFactory):
   """Aggregation factory for Bulyan on top of Krum.
 
   With n updates of which f may be Byzantine, Krum (see `krum.KrumFactory`) is
@@ -197,31 +199,16 @@ class BulyanFactory(flat_updates.GatheringFactory):
     * `cohort_too_small`, bool: see above.
   """
 
-  def __init__(self, num_byzantine: Union[int, float]):
-    """Initializes `BulyanFactory`.
-
-    Args:
-      num_byzantine: f, how many Byzantine clients to withstand: an int >= 0, or
-        a float in [0, 1), the fraction of each round's cohort, rounded down.
-
-    Raises:
-      TypeError: If `num_byzantine` is not a number.
-      ValueError: If `num_byzantine` is out of its range.
-    """
-    self._num_byzantine = krum.check_num_byzantine(num_byzantine)
-
-  def rule(
-      self, updates: tf.Tensor, is_finite: tf.Tensor
+  def bounded_rule(
+      self,
+      updates: tf.Tensor,
+      is_finite: tf.Tensor,
+      num_byzantine: tf.Tensor,
   ) -> Tuple[tf.Tensor, Dict[str, Any]]:
-    """Applies `bulyan`; see `GatheringFactory.rule`."""
-    num_byzantine = krum.resolve_num_byzantine(
-        self._num_byzantine, tf.shape(updates)[0]
-    )
+    """Applies `bulyan`; see `BoundedFactory`."""
     result = bulyan(updates, is_finite, num_byzantine)
     return result.update, collections.OrderedDict(
         is_selected=result.is_selected,
-        num_byzantine=num_byzantine,
-        num_non_finite=tf.reduce_sum(tf.cast(~is_finite, tf.int32)),
         cohort_too_small=result.cohort_too_small,
     )
 
@@ -232,7 +219,7 @@ def bulyan_factory(
   """Creates a factory for Bulyan on top of Krum.
 
   Args:
-    num_byzantine: See `BulyanFactory`.
+    num_byzantine: See `byzantine_bound.BoundedFactory`.
     weighted: If True, the factory is a
       `tff.aggregators.WeightedAggregationFactory` for processes that weight
       their clients. The weights are ignored: clients report them, so a
@@ -242,10 +229,7 @@ def bulyan_factory(
     A `BulyanFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `BulyanFactory`.
-    ValueError: See `BulyanFactory`.
+    TypeError: See `byzantine_bound.BoundedFactory`.
+    ValueError: See `byzantine_bound.BoundedFactory`.
   """
-  factory = BulyanFactory(num_byzantine)
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory
+  return ignored_weights.accept_weights(BulyanFactory(num_byzantine), weighted)

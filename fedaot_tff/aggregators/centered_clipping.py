@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import ignored_weights
 from fedaot_tff.aggregators import row_gather
 
 
@@ -328,9 +329,9 @@ def centered_clipping_factory(
     TypeError: See `CenteredClippingFactory`.
     ValueError: See `CenteredClippingFactory`.
   """
-  factory = CenteredClippingFactory(
-      clipping_radius, num_iterations=num_iterations
+  return ignored_weights.accept_weights(
+      CenteredClippingFactory(
+          clipping_radius, num_iterations=num_iterations
+      ),
+      weighted,
   )
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory

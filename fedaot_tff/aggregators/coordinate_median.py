@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import ignored_weights
 
 # Coordinates handled at a time, so that no second table is held.
 _BLOCK_COLUMNS = 16384
@@ -106,7 +107,4 @@ def coordinate_median_factory(
   Returns:
     A `CoordinateMedianFactory`, wrapped if `weighted`.
   """
-  factory = CoordinateMedianFactory()
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory
+  return ignored_weights.accept_weights(CoordinateMedianFactory(), weighted)

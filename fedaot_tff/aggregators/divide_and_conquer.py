@@ -8,8 +8,9 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot_tff.aggregators import byzantine_bound
 from fedaot_tff.aggregators import flat_updates
-from fedaot_tff.aggregators import krum
+from fedaot_tff.aggregators import ignored_weights
 from fedaot_tff.aggregators import minimum_diameter_averaging
 
 
@@ -151,7 +152,7 @@ def divide_and_conquer(
   )
 
 
-class DivideAndConquerFactory(flat_updates.GatheringFactory):
+class DivideAndConquerFactory(byzantine_bound.BoundedFactory):
   """Aggregation factory for divide and conquer (DnC).
 
   Of n updates up to f may be Byzantine. Each iteration draws b coordinates at
@@ -221,7 +222,7 @@ class DivideAndConquerFactory(flat_updates.GatheringFactory):
       TypeError: If an argument is of another kind.
       ValueError: If an argument is out of its range.
     """
-    self._num_byzantine = krum.check_num_byzantine(num_byzantine)
+    super().__init__(num_byzantine)
     self._num_iterations = _check_positive_int('num_iterations', num_iterations)
     self._num_sampled = _check_positive_int('num_sampled', num_sampled)
     if isinstance(filter_fraction, bool) or not isinstance(
@@ -239,16 +240,14 @@ class DivideAndConquerFactory(flat_updates.GatheringFactory):
     self._filter_fraction = float(filter_fraction)
     self._seed = flat_updates.check_seed(seed)
 
-  def rule(
+  def bounded_rule(
       self,
       updates: tf.Tensor,
       is_finite: tf.Tensor,
+      num_byzantine: tf.Tensor,
       round_number: tf.Tensor,
   ) -> Tuple[tf.Tensor, Dict[str, Any]]:
-    """Applies `divide_and_conquer`; see `GatheringFactory.rule`."""
-    num_byzantine = krum.resolve_num_byzantine(
-        self._num_byzantine, tf.shape(updates)[0]
-    )
+    """Applies `divide_and_conquer`; see `BoundedFactory`."""
     result = divide_and_conquer(
         updates,
         is_finite,
@@ -260,8 +259,6 @@ class DivideAndConquerFactory(flat_updates.GatheringFactory):
     )
     return result.update, collections.OrderedDict(
         weights=result.weights,
-        num_byzantine=num_byzantine,
-        num_non_finite=tf.reduce_sum(tf.cast(~is_finite, tf.int32)),
         cohort_too_small=result.cohort_too_small,
     )
 
@@ -303,13 +300,13 @@ def divide_and_conquer_factory(
     TypeError: See `DivideAndConquerFactory`.
     ValueError: See `DivideAndConquerFactory`.
   """
-  factory = DivideAndConquerFactory(
-      num_byzantine,
-      num_iterations=num_iterations,
-      num_sampled=num_sampled,
-      filter_fraction=filter_fraction,
-      seed=seed,
+  return ignored_weights.accept_weights(
+      DivideAndConquerFactory(
+          num_byzantine,
+          num_iterations=num_iterations,
+          num_sampled=num_sampled,
+          filter_fraction=filter_fraction,
+          seed=seed,
+      ),
+      weighted,
   )
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory

@@ -10,6 +10,7 @@ import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import foolsgold
+from fedaot_tff.aggregators import ignored_weights
 
 
 class FlameResult(NamedTuple):
@@ -216,7 +217,6 @@ def flame_factory(
     TypeError: See `FlameFactory`.
     ValueError: See `FlameFactory`.
   """
-  factory = FlameFactory(noise_multiplier=noise_multiplier, seed=seed)
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory
+  return ignored_weights.accept_weights(
+      FlameFactory(noise_multiplier=noise_multiplier, seed=seed), weighted
+  )

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import ignored_weights
 from fedaot_tff.aggregators import krum
 
 # Two updates that are more alike count as copies, so that rounding does not
@@ -198,7 +199,6 @@ def foolsgold_factory(
     TypeError: See `FoolsGoldFactory`.
     ValueError: See `FoolsGoldFactory`.
   """
-  factory = FoolsGoldFactory(confidence=confidence)
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory
+  return ignored_weights.accept_weights(
+      FoolsGoldFactory(confidence=confidence), weighted
+  )

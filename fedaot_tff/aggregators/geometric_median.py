@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import ignored_weights
 from fedaot_tff.aggregators import krum
 
 # Half the distance of 1 to the next float32.
@@ -325,9 +326,11 @@ def geometric_median_factory(
     TypeError: See `GeometricMedianFactory`.
     ValueError: See `GeometricMedianFactory`.
   """
-  factory = GeometricMedianFactory(
-      smoothing=smoothing, tolerance=tolerance, max_iterations=max_iterations
+  return ignored_weights.accept_weights(
+      GeometricMedianFactory(
+          smoothing=smoothing,
+          tolerance=tolerance,
+          max_iterations=max_iterations,
+      ),
+      weighted,
   )
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory

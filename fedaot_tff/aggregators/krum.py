@@ -8,7 +8,9 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot_tff.aggregators import byzantine_bound
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import ignored_weights
 
 # Coordinates handled at a time, so that no float64 copy of the table is held.
 _BLOCK_COLUMNS = 4096
@@ -155,7 +157,7 @@ def krum(
   return KrumResult(update, weights, num_neighbors < 1)
 
 
-class KrumFactory(flat_updates.GatheringFactory):
+class KrumFactory(byzantine_bound.BoundedFactory):
   """Aggregation factory for Krum and multi-Krum.
 
   With n updates x_i of which f may be Byzantine, the score of an update is
@@ -216,7 +218,7 @@ class KrumFactory(flat_updates.GatheringFactory):
         int or None.
       ValueError: If an argument is out of its range.
     """
-    self._num_byzantine = check_num_byzantine(num_byzantine)
+    super().__init__(num_byzantine)
     if num_selected is not None:
       if isinstance(num_selected, bool) or not isinstance(
           num_selected, numbers.Integral
@@ -238,13 +240,13 @@ class KrumFactory(flat_updates.GatheringFactory):
     self._num_selected = num_selected
     self._neighbors = neighbors
 
-  def rule(
-      self, updates: tf.Tensor, is_finite: tf.Tensor
+  def bounded_rule(
+      self,
+      updates: tf.Tensor,
+      is_finite: tf.Tensor,
+      num_byzantine: tf.Tensor,
   ) -> Tuple[tf.Tensor, Dict[str, Any]]:
-    """Applies `krum`; see `flat_updates.GatheringFactory.rule`."""
-    num_byzantine = resolve_num_byzantine(
-        self._num_byzantine, tf.shape(updates)[0]
-    )
+    """Applies `krum`; see `BoundedFactory`."""
     result = krum(
         updates,
         is_finite,
@@ -254,66 +256,8 @@ class KrumFactory(flat_updates.GatheringFactory):
     )
     return result.update, collections.OrderedDict(
         weights=result.weights,
-        num_byzantine=num_byzantine,
-        num_non_finite=tf.reduce_sum(tf.cast(~is_finite, tf.int32)),
         cohort_too_small=result.cohort_too_small,
     )
-
-
-def check_num_byzantine(num_byzantine: Union[int, float]) -> Union[int, float]:
-  """Checks a number or a fraction of Byzantine clients.
-
-  Args:
-    num_byzantine: An int >= 0, a number of clients, or a float in [0, 1), a
-      fraction of the cohort; numbers of NumPy will do.
-
-  Returns:
-    `num_byzantine` as an int or a float of Python.
-
-  Raises:
-    TypeError: If it is not a number.
-    ValueError: If it is out of range.
-  """
-  if isinstance(num_byzantine, bool) or not isinstance(
-      num_byzantine, numbers.Real
-  ):
-    raise TypeError(
-        'Expected `num_byzantine` to be an int (clients) or a float '
-        f'(fraction of the cohort), found {num_byzantine!r}.'
-    )
-  if isinstance(num_byzantine, numbers.Integral):
-    if num_byzantine < 0:
-      raise ValueError(
-          'Expected an int `num_byzantine`, a number of clients, to be 0 or '
-          f'more, found {num_byzantine!r}.'
-      )
-  elif not 0.0 <= num_byzantine < 1.0:
-    raise ValueError(
-        'Expected a float `num_byzantine`, the fraction of the cohort, to be '
-        f'at least 0 and below 1, found {num_byzantine!r}; use an int for a '
-        'number of clients.'
-    )
-  is_number = isinstance(num_byzantine, numbers.Integral)
-  return (int if is_number else float)(num_byzantine)
-
-
-def resolve_num_byzantine(
-    num_byzantine: Union[int, float], cohort_size: tf.Tensor
-) -> tf.Tensor:
-  """Turns a number or a fraction of Byzantine clients into a number.
-
-  Args:
-    num_byzantine: An int, the number itself, or a float, a fraction.
-    cohort_size: A scalar int32.
-
-  Returns:
-    A scalar int32; a fraction of the cohort is rounded down.
-  """
-  if isinstance(num_byzantine, numbers.Integral):
-    return tf.constant(num_byzantine, tf.int32)
-  # 0.29 * 100 is a little less than 29 in floating point.
-  expected = num_byzantine * tf.cast(cohort_size, tf.float64) + 1e-6
-  return tf.cast(tf.floor(expected), tf.int32)
 
 
 def krum_factory(
@@ -341,9 +285,9 @@ def krum_factory(
     TypeError: See `KrumFactory`.
     ValueError: See `KrumFactory`.
   """
-  factory = KrumFactory(
-      num_byzantine, num_selected=num_selected, neighbors=neighbors
+  return ignored_weights.accept_weights(
+      KrumFactory(
+          num_byzantine, num_selected=num_selected, neighbors=neighbors
+      ),
+      weighted,
   )
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory

@@ -7,7 +7,9 @@ from typing import Any, Dict, NamedTuple, Tuple, Union
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot_tff.aggregators import byzantine_bound
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import ignored_weights
 from fedaot_tff.aggregators import krum
 
 # How many partial solutions the search for a subset holds at a time. It drops
@@ -256,7 +258,7 @@ def minimum_diameter_averaging(
   )
 
 
-class MinimumDiameterAveragingFactory(flat_updates.GatheringFactory):
+class MinimumDiameterAveragingFactory(byzantine_bound.BoundedFactory):
   """Aggregation factory for minimum diameter averaging.
 
   With n updates x_i of which f may be Byzantine, the result is the mean of
@@ -300,31 +302,16 @@ class MinimumDiameterAveragingFactory(flat_updates.GatheringFactory):
     * `cohort_too_small`, bool: see above.
   """
 
-  def __init__(self, num_byzantine: Union[int, float]):
-    """Initializes `MinimumDiameterAveragingFactory`.
-
-    Args:
-      num_byzantine: f, how many Byzantine clients to withstand: an int >= 0, or
-        a float in [0, 1), the fraction of each round's cohort, rounded down.
-
-    Raises:
-      TypeError: If `num_byzantine` is not a number.
-      ValueError: If `num_byzantine` is out of its range.
-    """
-    self._num_byzantine = krum.check_num_byzantine(num_byzantine)
-
-  def rule(
-      self, updates: tf.Tensor, is_finite: tf.Tensor
+  def bounded_rule(
+      self,
+      updates: tf.Tensor,
+      is_finite: tf.Tensor,
+      num_byzantine: tf.Tensor,
   ) -> Tuple[tf.Tensor, Dict[str, Any]]:
-    """Applies `minimum_diameter_averaging`; see `GatheringFactory.rule`."""
-    num_byzantine = krum.resolve_num_byzantine(
-        self._num_byzantine, tf.shape(updates)[0]
-    )
+    """Applies `minimum_diameter_averaging`; see `BoundedFactory`."""
     result = minimum_diameter_averaging(updates, is_finite, num_byzantine)
     return result.update, collections.OrderedDict(
         weights=result.weights,
-        num_byzantine=num_byzantine,
-        num_non_finite=tf.reduce_sum(tf.cast(~is_finite, tf.int32)),
         is_exact=result.is_exact,
         cohort_too_small=result.cohort_too_small,
     )
@@ -336,7 +323,7 @@ def minimum_diameter_averaging_factory(
   """Creates a factory for minimum diameter averaging.
 
   Args:
-    num_byzantine: See `MinimumDiameterAveragingFactory`.
+    num_byzantine: See `byzantine_bound.BoundedFactory`.
     weighted: If True, the factory is a
       `tff.aggregators.WeightedAggregationFactory` for processes that weight
       their clients. The weights are ignored: clients report them, so a
@@ -346,10 +333,9 @@ def minimum_diameter_averaging_factory(
     A `MinimumDiameterAveragingFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `MinimumDiameterAveragingFactory`.
-    ValueError: See `MinimumDiameterAveragingFactory`.
+    TypeError: See `byzantine_bound.BoundedFactory`.
+    ValueError: See `byzantine_bound.BoundedFactory`.
   """
-  factory = MinimumDiameterAveragingFactory(num_byzantine)
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory
+  return ignored_weights.accept_weights(
+      MinimumDiameterAveragingFactory(num_byzantine), weighted
+  )

@@ -8,8 +8,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot_tff.aggregators import byzantine_bound
 from fedaot_tff.aggregators import fedaot_equations
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import ignored_weights
 from fedaot_tff.aggregators import krum
 from fedaot_tff.aggregators import row_gather
 
@@ -156,9 +158,7 @@ def nearest_neighbor_mixing_factory(
         'Expected `inner` to be a tff.aggregators.AggregationFactory, found '
         f'{inner!r}.'
     )
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory
+  return ignored_weights.accept_weights(factory, weighted)
 
 
 class NearestNeighborMixingFactory(flat_updates.GatheringFactory):
@@ -183,14 +183,14 @@ class NearestNeighborMixingFactory(flat_updates.GatheringFactory):
       ValueError: See `nearest_neighbor_mixing_factory`.
     """
     self._inner = inner
-    self._num_byzantine = krum.check_num_byzantine(num_byzantine)
+    self._num_byzantine = byzantine_bound.check_num_byzantine(num_byzantine)
     self.counts_rounds = inner.counts_rounds
 
   def rule(
       self, updates: tf.Tensor, is_finite: tf.Tensor, *round_number: tf.Tensor
   ) -> Tuple[tf.Tensor, Dict[str, Any]]:
     """Mixes and aggregates; see `flat_updates.GatheringFactory.rule`."""
-    num_byzantine = krum.resolve_num_byzantine(
+    num_byzantine = byzantine_bound.resolve_num_byzantine(
         self._num_byzantine, tf.shape(updates)[0]
     )
     neighbors = nearest_neighbors(updates, is_finite, num_byzantine)
@@ -213,7 +213,7 @@ class _BroadcastMixing:
       num_byzantine: Union[int, float],
   ):
     self._inner = inner
-    self._num_byzantine = krum.check_num_byzantine(num_byzantine)
+    self._num_byzantine = byzantine_bound.check_num_byzantine(num_byzantine)
     # Clients that knew it could make two updates with one fingerprint.
     self._seed = secrets.randbits(63)
 
@@ -245,7 +245,7 @@ class _BroadcastMixing:
     @tff.tensorflow.computation(rows.type_signature.member)
     def mix_rows(rows):
       updates, is_finite = rows['update'], rows['is_finite']
-      num_byzantine = krum.resolve_num_byzantine(
+      num_byzantine = byzantine_bound.resolve_num_byzantine(
           self._num_byzantine, tf.shape(updates)[0]
       )
       neighbors = nearest_neighbors(updates, is_finite, num_byzantine)

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import ignored_weights
 
 # The bandwidth is the mean distance to the nearest half of the points.
 _BANDWIDTH_QUANTILE = 0.5
@@ -338,12 +339,12 @@ def sign_guard_factory(
     TypeError: See `SignGuardFactory`.
     ValueError: See `SignGuardFactory`.
   """
-  factory = SignGuardFactory(
-      lower=lower,
-      upper=upper,
-      coordinate_fraction=coordinate_fraction,
-      seed=seed,
+  return ignored_weights.accept_weights(
+      SignGuardFactory(
+          lower=lower,
+          upper=upper,
+          coordinate_fraction=coordinate_fraction,
+          seed=seed,
+      ),
+      weighted,
   )
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory

@@ -6,8 +6,9 @@ from typing import Any, Callable, Dict, NamedTuple, Tuple, Union
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot_tff.aggregators import byzantine_bound
 from fedaot_tff.aggregators import flat_updates
-from fedaot_tff.aggregators import krum
+from fedaot_tff.aggregators import ignored_weights
 
 # Coordinates handled at a time, so that no second table is held.
 _BLOCK_COLUMNS = 16384
@@ -106,7 +107,7 @@ def trimmed_mean(
   return TrimmedMeanResult(update, num_finite - num_byzantine <= num_byzantine)
 
 
-class TrimmedMeanFactory(flat_updates.GatheringFactory):
+class TrimmedMeanFactory(byzantine_bound.BoundedFactory):
   """Aggregation factory for the coordinate-wise trimmed mean.
 
   With x_(1) <= ... <= x_(n) the sorted values of a coordinate over the n finite
@@ -139,30 +140,15 @@ class TrimmedMeanFactory(flat_updates.GatheringFactory):
     * `cohort_too_small`, bool: see above.
   """
 
-  def __init__(self, num_byzantine: Union[int, float]):
-    """Initializes `TrimmedMeanFactory`.
-
-    Args:
-      num_byzantine: f, how many Byzantine clients to withstand: an int >= 0, or
-        a float in [0, 1), the fraction of each round's cohort, rounded down.
-
-    Raises:
-      TypeError: If `num_byzantine` is not a number.
-      ValueError: If `num_byzantine` is out of its range.
-    """
-    self._num_byzantine = krum.check_num_byzantine(num_byzantine)
-
-  def rule(
-      self, updates: tf.Tensor, is_finite: tf.Tensor
+  def bounded_rule(
+      self,
+      updates: tf.Tensor,
+      is_finite: tf.Tensor,
+      num_byzantine: tf.Tensor,
   ) -> Tuple[tf.Tensor, Dict[str, Any]]:
-    """Applies `trimmed_mean`; see `GatheringFactory.rule`."""
-    num_byzantine = krum.resolve_num_byzantine(
-        self._num_byzantine, tf.shape(updates)[0]
-    )
+    """Applies `trimmed_mean`; see `BoundedFactory`."""
     result = trimmed_mean(updates, is_finite, num_byzantine)
     return result.update, collections.OrderedDict(
-        num_byzantine=num_byzantine,
-        num_non_finite=tf.reduce_sum(tf.cast(~is_finite, tf.int32)),
         cohort_too_small=result.cohort_too_small,
     )
 
@@ -173,7 +159,7 @@ def trimmed_mean_factory(
   """Creates a factory for the coordinate-wise trimmed mean.
 
   Args:
-    num_byzantine: See `TrimmedMeanFactory`.
+    num_byzantine: See `byzantine_bound.BoundedFactory`.
     weighted: If True, the factory is a
       `tff.aggregators.WeightedAggregationFactory` for processes that weight
       their clients. The weights are ignored: clients report them, so a
@@ -183,10 +169,9 @@ def trimmed_mean_factory(
     A `TrimmedMeanFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `TrimmedMeanFactory`.
-    ValueError: See `TrimmedMeanFactory`.
+    TypeError: See `byzantine_bound.BoundedFactory`.
+    ValueError: See `byzantine_bound.BoundedFactory`.
   """
-  factory = TrimmedMeanFactory(num_byzantine)
-  if weighted:
-    return tff.aggregators.as_weighted_aggregator(factory)
-  return factory
+  return ignored_weights.accept_weights(
+      TrimmedMeanFactory(num_byzantine), weighted
+  )

@@ -326,9 +326,9 @@ def test_process(weighted):
   assert output_type.measurements == tff.FederatedType(
       collections.OrderedDict(
           is_selected=tff.TensorType(np.bool_, [None]),
+          cohort_too_small=np.bool_,
           num_byzantine=np.int32,
           num_non_finite=np.int32,
-          cohort_too_small=np.bool_,
       ),
       tff.SERVER,
   )

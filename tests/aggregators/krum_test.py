@@ -296,26 +296,6 @@ def test_far_minority_is_not_selected():
   np.testing.assert_allclose(result.weights, [0] * 4 + [1 / 8] * 8)
 
 
-@pytest.mark.parametrize(
-    'num_byzantine, cohort_size, expected',
-    [
-        (3, 10, 3),
-        (3, 2, 3),
-        (0.29, 100, 29),
-        (0.4, 20, 8),
-        (0.4, 21, 8),
-        (0.2, 9, 1),
-        (0.0, 9, 0),
-        (0.3, 0, 0),
-    ],
-)
-def test_resolve_num_byzantine(num_byzantine, cohort_size, expected):
-  resolved = krum.resolve_num_byzantine(
-      num_byzantine, tf.constant(cohort_size)
-  )
-  assert resolved.dtype == tf.int32 and resolved == expected
-
-
 # The factory.
 
 _VALUE_TYPE = tff.to_type(
@@ -363,9 +343,9 @@ def test_process(weighted):
   assert output_type.measurements == tff.FederatedType(
       collections.OrderedDict(
           weights=tff.TensorType(np.float32, [None]),
+          cohort_too_small=np.bool_,
           num_byzantine=np.int32,
           num_non_finite=np.int32,
-          cohort_too_small=np.bool_,
       ),
       tff.SERVER,
   )
@@ -397,12 +377,6 @@ def test_process_without_clients():
     'arguments, options, error, found',
     [
         (['3'], {}, TypeError, "'3'"),
-        ([None], {}, TypeError, 'None'),
-        ([True], {}, TypeError, 'True'),
-        ([-1], {}, ValueError, '-1'),
-        ([1.0], {}, ValueError, '1.0'),
-        ([-0.1], {}, ValueError, '-0.1'),
-        ([float('nan')], {}, ValueError, 'nan'),
         ([1], {'num_selected': 0}, ValueError, 'found 0'),
         ([1], {'num_selected': 2.0}, TypeError, 'found 2.0'),
         ([1], {'num_selected': True}, TypeError, 'found True'),

@@ -334,10 +334,10 @@ def test_process(weighted):
   assert output_type.measurements == tff.FederatedType(
       collections.OrderedDict(
           weights=tff.TensorType(np.float32, [None]),
-          num_byzantine=np.int32,
-          num_non_finite=np.int32,
           is_exact=np.bool_,
           cohort_too_small=np.bool_,
+          num_byzantine=np.int32,
+          num_non_finite=np.int32,
       ),
       tff.SERVER,
   )

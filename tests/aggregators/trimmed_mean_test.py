@@ -253,9 +253,9 @@ def test_process(weighted):
   assert output_type.result == tff.FederatedType(_VALUE_TYPE, tff.SERVER)
   assert output_type.measurements == tff.FederatedType(
       collections.OrderedDict(
+          cohort_too_small=np.bool_,
           num_byzantine=np.int32,
           num_non_finite=np.int32,
-          cohort_too_small=np.bool_,
       ),
       tff.SERVER,
   )
