@@ -356,13 +356,9 @@ def test_process_without_clients():
   assert output.measurements['cohort_too_small']
 
 
-@pytest.mark.parametrize(
-    'num_byzantine, error, found',
-    [('3', TypeError, "'3'"), (-1, ValueError, '-1'), (1.0, ValueError, '1.0')],
-)
-def test_construction_errors(num_byzantine, error, found):
-  with pytest.raises(error, match=found):
-    bulyan.BulyanFactory(num_byzantine)
+def test_num_byzantine_is_checked():
+  with pytest.raises(ValueError, match='found -1'):
+    bulyan.BulyanFactory(-1)
 
 
 def test_rejects_integer_updates():

@@ -279,23 +279,9 @@ def test_process_without_clients():
   assert output.measurements['cohort_too_small']
 
 
-@pytest.mark.parametrize(
-    'num_byzantine, error, found',
-    [
-        ('3', TypeError, "'3'"),
-        (None, TypeError, 'None'),
-        (True, TypeError, 'True'),
-        (-1, ValueError, '-1'),
-        (1.0, ValueError, '1.0'),
-        (-0.1, ValueError, '-0.1'),
-        (float('nan'), ValueError, 'nan'),
-    ],
-)
-def test_construction_errors(num_byzantine, error, found):
-  with pytest.raises(error) as raised:
-    trimmed_mean.TrimmedMeanFactory(num_byzantine)
-  assert found in str(raised.value)
-  assert '\n' not in str(raised.value)
+def test_num_byzantine_is_checked():
+  with pytest.raises(ValueError, match='found -1'):
+    trimmed_mean.TrimmedMeanFactory(-1)
 
 
 def test_rejects_integer_updates():
