@@ -229,7 +229,8 @@ def bulyan_factory(
     A `BulyanFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `byzantine_bound.BoundedFactory`.
+    TypeError: See `byzantine_bound.BoundedFactory`, and if `weighted` is not a
+      bool.
     ValueError: See `byzantine_bound.BoundedFactory`.
   """
   return ignored_weights.accept_weights(BulyanFactory(num_byzantine), weighted)

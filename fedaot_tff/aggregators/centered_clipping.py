@@ -326,7 +326,7 @@ def centered_clipping_factory(
     A `CenteredClippingFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `CenteredClippingFactory`.
+    TypeError: See `CenteredClippingFactory`, and if `weighted` is not a bool.
     ValueError: See `CenteredClippingFactory`.
   """
   return ignored_weights.accept_weights(

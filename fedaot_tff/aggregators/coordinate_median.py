@@ -106,5 +106,8 @@ def coordinate_median_factory(
 
   Returns:
     A `CoordinateMedianFactory`, wrapped if `weighted`.
+
+  Raises:
+    TypeError: If `weighted` is not a bool.
   """
   return ignored_weights.accept_weights(CoordinateMedianFactory(), weighted)

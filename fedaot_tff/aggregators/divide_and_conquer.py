@@ -297,7 +297,7 @@ def divide_and_conquer_factory(
     A `DivideAndConquerFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `DivideAndConquerFactory`.
+    TypeError: See `DivideAndConquerFactory`, and if `weighted` is not a bool.
     ValueError: See `DivideAndConquerFactory`.
   """
   return ignored_weights.accept_weights(

@@ -214,7 +214,7 @@ def flame_factory(
     A `FlameFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `FlameFactory`.
+    TypeError: See `FlameFactory`, and if `weighted` is not a bool.
     ValueError: See `FlameFactory`.
   """
   return ignored_weights.accept_weights(

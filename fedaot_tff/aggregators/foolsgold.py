@@ -196,7 +196,7 @@ def foolsgold_factory(
     A `FoolsGoldFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `FoolsGoldFactory`.
+    TypeError: See `FoolsGoldFactory`, and if `weighted` is not a bool.
     ValueError: See `FoolsGoldFactory`.
   """
   return ignored_weights.accept_weights(

@@ -323,7 +323,7 @@ def geometric_median_factory(
     A `GeometricMedianFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `GeometricMedianFactory`.
+    TypeError: See `GeometricMedianFactory`, and if `weighted` is not a bool.
     ValueError: See `GeometricMedianFactory`.
   """
   return ignored_weights.accept_weights(

@@ -282,7 +282,7 @@ def krum_factory(
     A `KrumFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `KrumFactory`.
+    TypeError: See `KrumFactory`, and if `weighted` is not a bool.
     ValueError: See `KrumFactory`.
   """
   return ignored_weights.accept_weights(

@@ -333,7 +333,8 @@ def minimum_diameter_averaging_factory(
     A `MinimumDiameterAveragingFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `byzantine_bound.BoundedFactory`.
+    TypeError: See `byzantine_bound.BoundedFactory`, and if `weighted` is not a
+      bool.
     ValueError: See `byzantine_bound.BoundedFactory`.
   """
   return ignored_weights.accept_weights(

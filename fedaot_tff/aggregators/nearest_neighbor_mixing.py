@@ -143,8 +143,8 @@ def nearest_neighbor_mixing_factory(
     are handed to a weighted `inner` as they are.
 
   Raises:
-    TypeError: If `inner` is not an aggregation factory or `num_byzantine` not a
-      number.
+    TypeError: If `inner` is not an aggregation factory, `num_byzantine` not a
+      number, or `weighted`, where it has an effect, not a bool.
     ValueError: If `num_byzantine` is out of range.
   """
   if isinstance(inner, tff.aggregators.WeightedAggregationFactory):

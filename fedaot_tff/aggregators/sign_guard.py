@@ -336,7 +336,7 @@ def sign_guard_factory(
     A `SignGuardFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `SignGuardFactory`.
+    TypeError: See `SignGuardFactory`, and if `weighted` is not a bool.
     ValueError: See `SignGuardFactory`.
   """
   return ignored_weights.accept_weights(

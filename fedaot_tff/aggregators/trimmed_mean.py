@@ -169,7 +169,8 @@ def trimmed_mean_factory(
     A `TrimmedMeanFactory`, wrapped if `weighted`.
 
   Raises:
-    TypeError: See `byzantine_bound.BoundedFactory`.
+    TypeError: See `byzantine_bound.BoundedFactory`, and if `weighted` is not a
+      bool.
     ValueError: See `byzantine_bound.BoundedFactory`.
   """
   return ignored_weights.accept_weights(

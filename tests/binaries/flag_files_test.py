@@ -10,7 +10,12 @@ from tests.binaries import programs
 
 _FOLDER = programs.ROOT / 'binaries' / 'flags'
 _BENCHMARKS = (
-    'benchmark', 'benchmark_one_core', 'profile', 'speed', 'speed_large',
+    'benchmark',
+    'benchmark_one_core',
+    'end_to_end',
+    'profile',
+    'speed',
+    'speed_large',
 )
 _COMPARISONS = tuple(
     path.stem
@@ -43,8 +48,12 @@ from binaries import benchmark
 from fedaot_tff.aggregators import registry
 
 flags.FLAGS(['benchmark', f'--flagfile={sys.argv[1]}'])
-num_rules = len(registry.split_list(flags.FLAGS.aggregators))
-print(num_rules * len(flags.FLAGS.num_clients) * len(flags.FLAGS.dimension))
+count = len(registry.split_list(flags.FLAGS.aggregators))
+if flags.FLAGS.end_to_end:
+  count *= len(flags.FLAGS.tasks)
+else:
+  count *= len(flags.FLAGS.num_clients) * len(flags.FLAGS.dimension)
+print(count)
 print(flags.FLAGS.output_dir)
 """
 
