@@ -1,0 +1,3 @@
+"""FedAOT and other Byzantine-robust aggregation rules, on NumPy alone."""
+
+__version__ = '0.2.0'
