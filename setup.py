@@ -1,4 +1,4 @@
-"""Builds the `fedaot-tff` distribution."""
+"""Builds the `fedaot` distribution: `fedaot`, on NumPy, and `fedaot_tff`."""
 
 import pathlib
 import re
@@ -10,7 +10,7 @@ _ROOT = pathlib.Path(__file__).parent
 
 def _version() -> str:
   """Reads `__version__` without importing the package."""
-  source = (_ROOT / 'fedaot_tff' / '__init__.py').read_text(encoding='utf-8')
+  source = (_ROOT / 'fedaot' / '__init__.py').read_text(encoding='utf-8')
   return re.search(r"^__version__ = '([^']+)'$", source, re.MULTILINE).group(1)
 
 
@@ -41,25 +41,22 @@ _TENSORFLOW_FEDERATED_REQUIRES = [
 ]
 
 setuptools.setup(
-    name='fedaot-tff',
+    name='fedaot',
     version=_version(),
     description=(
         'Byzantine-robust federated learning with learned aggregation weights,'
-        ' for TensorFlow Federated.'
+        ' for TensorFlow Federated and for plain arrays.'
     ),
     license='Apache-2.0',
     packages=setuptools.find_packages(
         where=str(_ROOT),
-        include=[
-            'fedaot_tff', 'fedaot_tff.*',
-            'tasks', 'tasks.*',
-            'binaries', 'binaries.*',
-        ]
+        include=['fedaot', 'fedaot.*', 'fedaot_tff', 'fedaot_tff.*'],
     ),
-    package_data={'binaries': ['flags/*.cfg']},
-    python_requires='>=3.9,<3.12',
-    install_requires=_TENSORFLOW_FEDERATED_REQUIRES,
+    python_requires='>=3.9',
+    install_requires=['numpy>=1.23'],
     extras_require={
+        # For `fedaot_tff`; Python 3.9 to 3.11.
+        'tff': _TENSORFLOW_FEDERATED_REQUIRES,
         # The CUDA libraries of `tensorflow[and-cuda]` 2.14.1, but for TensorRT,
         # whose pinned release was withdrawn and which nothing here uses.
         'gpu': [
@@ -74,7 +71,7 @@ setuptools.setup(
             'nvidia-cusparse-cu11==11.7.5.86',
             'nvidia-nccl-cu11==2.16.5',
         ],
-        # What `tasks` and `binaries` need on top of the library.
+        # What `tasks` and `binaries`, programs of the checkout, need as well.
         'experiments': [
             'matplotlib',
             'mlxtend==0.23.4',

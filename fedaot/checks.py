@@ -18,7 +18,6 @@ def check_number(
   """A finite number with minimum <= value <= maximum, above < value < below."""
   if isinstance(value, bool) or not isinstance(value, numbers.Real):
     raise TypeError(f'{name} must be a number; {_found(value)}.')
-  value = float(value)
   bounds = [
       f'{sign} {bound:g}'
       for sign, bound in (
@@ -31,7 +30,7 @@ def check_number(
     raise ValueError(
         f'{name} must be {" and ".join(bounds) or "finite"}; found {value!r}.'
     )
-  return value
+  return float(value)
 
 
 def check_int(

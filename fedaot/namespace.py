@@ -27,6 +27,21 @@ class NumPyNamespace:
     return array.shape[0]
 
   @staticmethod
+  def softplus(array):
+    """log(1 + exp(x))."""
+    return np.logaddexp(0.0, array)
+
+  @staticmethod
+  def stop_gradient(array):
+    """The array, a constant to automatic differentiation."""
+    return array
+
+  @staticmethod
+  def cond(condition, if_true, if_false):
+    """`if_true()` or `if_false()`, which return arrays alike."""
+    return if_true() if condition else if_false()
+
+  @staticmethod
   def while_loop(condition, body, state):
     """`while condition(*state): state = body(*state)`; arrays keep shapes."""
     while condition(*state):

@@ -9,14 +9,13 @@ from typing import Any
 
 from fedaot_tff import _tff_import
 
-__version__ = '0.1.0'
-
 _tff_import.check_tff_installed()
 
 # Public name -> the module that defines it.
 _MODULE_OF = {
+    '__version__': 'fedaot',
     'adaptive_clipping_factory': 'fedaot_tff.aggregators.adaptive_clipping',
-    'AGREEMENT_STATISTICS': 'fedaot_tff.aggregators.fedaot_equations',
+    'AGREEMENT_STATISTICS': 'fedaot',
     'attack_names': 'fedaot_tff.attacks.registry',
     'Attacker': 'fedaot_tff.attacks.attack',
     'bucketing_factory': 'fedaot_tff.aggregators.bucketing',
@@ -32,8 +31,7 @@ _MODULE_OF = {
     'DataPoisoning': 'fedaot_tff.attacks.attack',
     'divide_and_conquer_factory': 'fedaot_tff.aggregators.divide_and_conquer',
     'fedaot_factory': 'fedaot_tff.aggregators.fedaot',
-    'FedAOTConfig': 'fedaot_tff.aggregators.fedaot_config',
-    'FedAOTFactory': 'fedaot_tff.aggregators.fedaot',
+    'FedAOTConfig': 'fedaot',
     'flame_factory': 'fedaot_tff.aggregators.flame',
     'fltrust_factory': 'fedaot_tff.aggregators.fltrust',
     'foolsgold_factory': 'fedaot_tff.aggregators.foolsgold',
@@ -43,7 +41,7 @@ _MODULE_OF = {
     'holdout_finetuned_mean_factory': (
         'fedaot_tff.aggregators.holdout_finetuned_mean'
     ),
-    'HOLDOUT_STATISTICS': 'fedaot_tff.aggregators.fedaot_equations',
+    'HOLDOUT_STATISTICS': 'fedaot',
     'Knowledge': 'fedaot_tff.attacks.attack',
     'krum_factory': 'fedaot_tff.aggregators.krum',
     'median_norm_bounding_factory': (
@@ -61,11 +59,10 @@ _MODULE_OF = {
     'synchronize_model': 'fedaot_tff.learning.model_mirror',
     'train_rounds': 'fedaot_tff.simulation.training',
     'trimmed_mean_factory': 'fedaot_tff.aggregators.trimmed_mean',
-    'UnweightedFedAOTFactory': 'fedaot_tff.aggregators.fedaot',
     'UpdatePoisoning': 'fedaot_tff.attacks.attack',
 }
 
-__all__ = ('__version__', *sorted(_MODULE_OF))
+__all__ = tuple(sorted(_MODULE_OF))
 
 
 def __getattr__(name: str) -> Any:

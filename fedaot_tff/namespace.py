@@ -10,7 +10,14 @@ class TensorFlowNamespace:
   def __getattr__(self, name):
     return getattr(tnp, name)
 
+  cond = staticmethod(tf.cond)
   eigh = staticmethod(tf.linalg.eigh)
+  softplus = staticmethod(tf.math.softplus)
+  stop_gradient = staticmethod(tf.stop_gradient)
+
+  @staticmethod
+  def eye(size):
+    return tf.eye(size, dtype=tf.float64)
 
   @staticmethod
   def size(array):

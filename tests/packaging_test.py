@@ -146,36 +146,32 @@ def test_setup_takes_the_version_of_the_package():
   assert _setup_arguments()['version'] == fedaot_tff.__version__
 
 
-def test_setup_packages_the_library_tasks_and_binaries_only():
+def test_setup_takes_no_other_names_in_an_environment():
   packages = set(_setup_arguments()['packages'])
-  for package in ('fedaot_tff', 'fedaot_tff.aggregators', 'tasks', 'binaries'):
-    assert package in packages
   assert {package.partition('.')[0] for package in packages} == {
-      'fedaot_tff', 'tasks', 'binaries',
+      'fedaot', 'fedaot_tff'
   }
 
 
 def test_every_folder_of_modules_is_packaged():
   packages = set(_setup_arguments()['packages'])
-  for top in ('fedaot_tff', 'tasks', 'binaries'):
+  for top in ('fedaot', 'fedaot_tff'):
     for module in (_ROOT / top).rglob('*.py'):
       package = '.'.join(module.parent.relative_to(_ROOT).parts)
       assert package in packages, f'{package} has no __init__.py'
 
 
-def test_setup_does_not_require_tff():
-  names = {
-      utils.canonicalize_name(requirement.name)
-      for requirement in _parse(_setup_arguments()['install_requires'])
-  }
-  assert 'tensorflow-federated' not in names
+def test_setup_requires_numpy_alone():
+  assert _setup_arguments()['install_requires'] == ['numpy>=1.23']
+  for requirement in _parse(_setup_arguments()['extras_require']['tff']):
+    assert utils.canonicalize_name(requirement.name) != 'tensorflow-federated'
 
 
 def test_setup_requires_what_tff_requires():
   """But for jax and jaxlib, whose pins cannot be met."""
   ours = {
       utils.canonicalize_name(requirement.name): requirement
-      for requirement in _parse(_setup_arguments()['install_requires'])
+      for requirement in _parse(_setup_arguments()['extras_require']['tff'])
   }
   requirements = importlib.metadata.requires('tensorflow-federated')
   for requirement in _parse(requirements):

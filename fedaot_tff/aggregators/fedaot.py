@@ -1,25 +1,18 @@
-"""FedAOT as TFF aggregation factories."""
+"""FedAOT as a TFF aggregation factory."""
 
 from typing import Optional
 
 import tensorflow_federated as tff
 
-from fedaot_tff.aggregators import fedaot_config
+from fedaot import checks
+from fedaot import config as config_lib
 from fedaot_tff.aggregators import fedaot_round
-from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import model_aware
 
 
-def fedaot_factory(
-    holdout: Optional[holdout_lib.HoldOut] = None,
-    *,
-    weighted: bool = True,
-    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-    config: Optional[fedaot_config.FedAOTConfig] = None,
-    seed: Optional[int] = None,
-) -> tff.aggregators.AggregationFactory:
-  """Creates the FedAOT aggregator, robust against Byzantine clients.
+class FedAOTFactory(model_aware.ModelAwareFactory):
+  """FedAOT, robust against Byzantine clients.
 
   The aggregate is a weighted mean of the client updates with learned soft
   weights: statistics of each update become a reliability score, a softmax turns
@@ -40,7 +33,7 @@ def fedaot_factory(
   mirror and model differ. `fedaot_tff.build_fedaot_fed_avg` needs neither.
 
   The state of the created process is an OrderedDict, see
-  `fedaot_round.FedAOTRound.initialize`; with a hold-out it has a further entry
+  `fedaot_round.FedAOTRound`; with a hold-out it has a further entry
   `mirror`, an OrderedDict of `weights` and `optimizer`.
 
   The measurements are an OrderedDict; N clients in the order in which they were
@@ -69,62 +62,41 @@ def fedaot_factory(
 
   Source: Das & Sen, "Dynamic Meta-Layer Aggregation for Byzantine-Robust
   Federated Learning", arXiv 2603.16846.
-
-  Args:
-    holdout: The clean examples at the server, or None for agreement mode.
-    weighted: Whether to return a `tff.aggregators.WeightedAggregationFactory`
-      (default), which `tff.learning.algorithms.build_weighted_*` take, or a
-      `tff.aggregators.UnweightedAggregationFactory`. The weights, which clients
-      report themselves, have no effect unless `config.max_example_ratio` is
-      set.
-    server_optimizer: The optimizer that the learning process applies the
-      aggregate with; of use with a `holdout` only. None (default) is TFF's
-      default, SGD with learning rate 1.
-    config: The constants of the algorithm; None for the defaults.
-    seed: The seed of the sketch and of the hold-out's split, a nonnegative int
-      below 2^63. It should be unknown to clients. None (default) draws one at
-      random; give one to make runs repeatable.
-
-  Returns:
-    A `tff.aggregators.AggregationFactory`.
-
-  Raises:
-    TypeError: If an argument is of another kind.
-    ValueError: If `server_optimizer` is given without a `holdout` or `seed` is
-      out of range.
   """
-  if not isinstance(weighted, bool):
-    raise TypeError(f'weighted must be a bool; found {weighted!r}.')
-  cls = FedAOTFactory if weighted else UnweightedFedAOTFactory
-  return cls(
-      holdout, server_optimizer=server_optimizer, config=config, seed=seed
-  )
-
-
-class _FactoryBase(model_aware.ModelAwareFactory):
-  """What the weighted and the unweighted factory share."""
-
-  needs_holdout = False
 
   def __init__(
       self,
       holdout: Optional[holdout_lib.HoldOut] = None,
       *,
       server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-      config: Optional[fedaot_config.FedAOTConfig] = None,
+      config: Optional[config_lib.FedAOTConfig] = None,
       seed: Optional[int] = None,
   ):
-    """Initializes the factory; see `fedaot_factory` for the arguments."""
-    super().__init__(holdout, server_optimizer=server_optimizer)
-    if config is not None and not isinstance(
-        config, fedaot_config.FedAOTConfig
-    ):
+    """Initializes the factory.
+
+    Args:
+      holdout: The clean examples at the server, or None for agreement mode.
+      server_optimizer: The optimizer that the learning process applies the
+        aggregate with; of use with a `holdout` only. None (default) is TFF's
+        default, SGD with learning rate 1.
+      config: The constants of the algorithm; None for the defaults.
+      seed: The seed of the sketch and of the hold-out's split, a nonnegative
+        int below 2^63. It should be unknown to clients. None (default) draws
+        one at random; give one to make runs repeatable.
+
+    Raises:
+      TypeError: If an argument is of another kind.
+      ValueError: If `server_optimizer` is given without a `holdout` or `seed`
+        is out of range.
+    """
+    super().__init__(holdout, server_optimizer)
+    if config is not None and not isinstance(config, config_lib.FedAOTConfig):
       raise TypeError(
-          'config must be a fedaot_tff.FedAOTConfig or None; found'
+          'config must be a fedaot.FedAOTConfig or None; found'
           f' {type(config).__name__}.'
       )
-    self._config = config or fedaot_config.FedAOTConfig()
-    self._seed = flat_updates.check_seed(seed)
+    self._config = config or config_lib.FedAOTConfig()
+    self._seed = checks.check_seed(seed)
 
   def create_round(
       self, value_type: tff.Type, weight_type: Optional[tff.Type]
@@ -138,31 +110,5 @@ class _FactoryBase(model_aware.ModelAwareFactory):
         seed=self._seed,
     )
 
-  def create_process(
-      self, value_type: tff.Type, weight_type: Optional[tff.Type]
-  ) -> tff.templates.AggregationProcess:
-    """The process, weighted unless `weight_type` is None."""
-    if self.wants_model:
-      return super().create_process(value_type, weight_type)
-    fedaot = self.create_round(value_type, weight_type)
 
-    def next_fn(state, value, weight):
-      weighed = fedaot.weigh(state, value, weight)
-      new_state, measurements = fedaot.learn(state, weighed)
-      return tff.templates.MeasuredProcessOutput(
-          new_state, weighed.result, measurements
-      )
-
-    return model_aware.create_process(
-        fedaot.initialize, next_fn, value_type, weight_type
-    )
-
-
-class FedAOTFactory(_FactoryBase, model_aware.WeightedModelAwareFactory):
-  """FedAOT for weighted values; see `fedaot_factory`."""
-
-
-class UnweightedFedAOTFactory(
-    _FactoryBase, model_aware.UnweightedModelAwareFactory
-):
-  """FedAOT for values without weights; see `fedaot_factory`."""
+fedaot_factory = FedAOTFactory

@@ -109,14 +109,9 @@ class FLTrustRound(model_aware.ModelAwareRound):
           is_finite=flat_updates.is_finite_update(update),
       )
 
-    self._initialize = initialize
+    self.initialize = initialize
     self._train_root = train_root
     self._judge = judge
-
-  @property
-  def initialize(self) -> tff.Computation:
-    """Unplaced computation of the initial state, which is empty."""
-    return self._initialize
 
   def weigh(self, state, value, weight=None, model=None) -> _WeighedUpdates:
     """See `model_aware.ModelAwareRound`; `weight` has no effect."""
@@ -167,13 +162,8 @@ class FLTrustRound(model_aware.ModelAwareRound):
     return state, tff.federated_map(measure, (weighed.table, weighed.root))
 
 
-def fltrust_factory(
-    holdout: holdout_lib.HoldOut,
-    *,
-    weighted: bool = False,
-    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-) -> tff.aggregators.AggregationFactory:
-  """Creates a factory for FLTrust.
+class FLTrustFactory(model_aware.ModelAwareFactory):
+  """FLTrust.
 
   The server trains on its clean hold-out like a client. With its update g_0
   and those of the clients, g_i, the trust scores and the aggregate are
@@ -215,27 +205,27 @@ def fltrust_factory(
     * `num_trusted`, int32: the number of positive scores;
     * `num_non_finite`, int32: the number of updates left out.
 
-  Args:
-    holdout: The clean examples at the server.
-    weighted: If True, the factory is a
-      `tff.aggregators.WeightedAggregationFactory` for processes that weight
-      their clients. The weights are ignored: clients report them, so a
-      Byzantine client could claim any.
-    server_optimizer: The optimizer that the learning process applies the
-      aggregate with. None (default) is TFF's default, SGD with learning rate 1.
-
-  Returns:
-    An `FLTrustFactory` or `WeightedFLTrustFactory`.
-
-  Raises:
-    TypeError: If an argument is of another kind.
+  The weights of the clients are ignored: they report them, so a Byzantine
+  client could claim any.
   """
-  cls = WeightedFLTrustFactory if weighted else FLTrustFactory
-  return cls(holdout, server_optimizer=server_optimizer)
 
+  def __init__(
+      self,
+      holdout: holdout_lib.HoldOut,
+      *,
+      server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+  ):
+    """Initializes the factory.
 
-class _FactoryBase(model_aware.ModelAwareFactory):
-  """What the weighted and the unweighted factory share."""
+    Args:
+      holdout: The clean examples at the server.
+      server_optimizer: See `fedaot_tff.fedaot_factory`.
+
+    Raises:
+      TypeError: If an argument is of another kind.
+    """
+    model_aware.check_holdout(holdout)
+    super().__init__(holdout, server_optimizer)
 
   def create_round(
       self, value_type: tff.Type, weight_type: Optional[tff.Type]
@@ -245,11 +235,4 @@ class _FactoryBase(model_aware.ModelAwareFactory):
     return FLTrustRound(value_type, self._holdout)
 
 
-class FLTrustFactory(_FactoryBase, model_aware.UnweightedModelAwareFactory):
-  """FLTrust for values without weights; see `fltrust_factory`."""
-
-
-class WeightedFLTrustFactory(
-    _FactoryBase, model_aware.WeightedModelAwareFactory
-):
-  """FLTrust for weighted values, whose weights it ignores."""
+fltrust_factory = FLTrustFactory

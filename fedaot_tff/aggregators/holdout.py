@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import checks
+
 # Larger constants of a graph are sent to the worker on each call, about 11 ms
 # a MB; beyond this size that shows.
 _LARGE_CONSTANT_BYTES = 5_000_000
@@ -79,11 +81,9 @@ class HoldOut:
     self._x, self._y, dataset_batch_size = _to_arrays(model, dataset)
     if batch_size is None:
       batch_size = dataset_batch_size or 20
-    _check_positive_int('batch_size', batch_size)
-    _check_positive_int('num_steps', num_steps)
+    self._batch_size = checks.check_int('batch_size', batch_size, minimum=1)
+    self._num_steps = checks.check_int('num_steps', num_steps, minimum=1)
     self._client_optimizer = client_optimizer
-    self._batch_size = int(batch_size)
-    self._num_steps = int(num_steps)
     num_bytes = sum(a.nbytes for a in tf.nest.flatten((self._x, self._y)))
     if num_bytes > _LARGE_CONSTANT_BYTES:
       logging.warning(
@@ -229,16 +229,6 @@ def _check_optimizer(name: str, optimizer: Any) -> None:
         ' tff.learning.optimizers.build_sgdm(0.1); found'
         f' {type(optimizer).__name__}.'
     )
-
-
-def _check_positive_int(name: str, value: Any) -> None:
-  if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-    raise TypeError(
-        f'{name} must be an int; found {value!r} of type'
-        f' {type(value).__name__}.'
-    )
-  if value < 1:
-    raise ValueError(f'{name} must be at least 1; found {value}.')
 
 
 def _split_element(element: Any) -> Tuple[Any, Any]:

@@ -61,14 +61,9 @@ class HoldOutFinetunedMeanRound(model_aware.ModelAwareRound):
       )
       return result, tf.where(usable, tf.norm(flat), 0.0)
 
-    self._initialize = initialize
+    self.initialize = initialize
     self._judge = judge
     self._finetune = finetune
-
-  @property
-  def initialize(self) -> tff.Computation:
-    """Unplaced computation of the initial state, which is empty."""
-    return self._initialize
 
   def weigh(self, state, value, weight=None, model=None) -> _WeighedUpdates:
     """See `model_aware.ModelAwareRound`; `weight` has no effect."""
@@ -110,13 +105,8 @@ class HoldOutFinetunedMeanRound(model_aware.ModelAwareRound):
     return state, tff.federated_map(measure, (weighed.table, weighed.norm))
 
 
-def holdout_finetuned_mean_factory(
-    holdout: holdout_lib.HoldOut,
-    *,
-    weighted: bool = False,
-    server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-) -> tff.aggregators.AggregationFactory:
-  """Creates a factory for the mean that is fine-tuned on the hold-out.
+class HoldOutFinetunedMeanFactory(model_aware.ModelAwareFactory):
+  """The mean of the updates, fine-tuned on the hold-out.
 
   A control, not a defence: a rule that uses a hold-out should beat it, as the
   hold-out could as well be trained on. With model x, and the mean m of the
@@ -155,31 +145,27 @@ def holdout_finetuned_mean_factory(
     * `finetuning_norm`, float32: ||u(x - m)||, zero if not finite;
     * `num_non_finite`, int32: the number of updates left out.
 
-  Args:
-    holdout: The clean examples at the server.
-    weighted: If True, the factory is a
-      `tff.aggregators.WeightedAggregationFactory` for processes that weight
-      their clients. The weights are ignored: clients report them, so a
-      Byzantine client could claim any.
-    server_optimizer: The optimizer that the learning process applies the
-      aggregate with. None (default) is TFF's default, SGD with learning rate 1.
-
-  Returns:
-    A `HoldOutFinetunedMeanFactory` or `WeightedHoldOutFinetunedMeanFactory`.
-
-  Raises:
-    TypeError: If an argument is of another kind.
+  The weights of the clients are ignored: they report them, so a Byzantine
+  client could claim any.
   """
-  cls = (
-      WeightedHoldOutFinetunedMeanFactory
-      if weighted
-      else HoldOutFinetunedMeanFactory
-  )
-  return cls(holdout, server_optimizer=server_optimizer)
 
+  def __init__(
+      self,
+      holdout: holdout_lib.HoldOut,
+      *,
+      server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
+  ):
+    """Initializes the factory.
 
-class _FactoryBase(model_aware.ModelAwareFactory):
-  """What the weighted and the unweighted factory share."""
+    Args:
+      holdout: The clean examples at the server.
+      server_optimizer: See `fedaot_tff.fedaot_factory`.
+
+    Raises:
+      TypeError: If an argument is of another kind.
+    """
+    model_aware.check_holdout(holdout)
+    super().__init__(holdout, server_optimizer)
 
   def create_round(
       self, value_type: tff.Type, weight_type: Optional[tff.Type]
@@ -189,13 +175,4 @@ class _FactoryBase(model_aware.ModelAwareFactory):
     return HoldOutFinetunedMeanRound(value_type, self._holdout)
 
 
-class HoldOutFinetunedMeanFactory(
-    _FactoryBase, model_aware.UnweightedModelAwareFactory
-):
-  """For values without weights; see `holdout_finetuned_mean_factory`."""
-
-
-class WeightedHoldOutFinetunedMeanFactory(
-    _FactoryBase, model_aware.WeightedModelAwareFactory
-):
-  """For weighted values, whose weights it ignores."""
+holdout_finetuned_mean_factory = HoldOutFinetunedMeanFactory

@@ -1,10 +1,10 @@
-"""Aggregators that must know the global model, and the process that mirrors it.
+"""Aggregators that may need the global model, and the process that mirrors it.
 
 An aggregation process sees updates only. A rule that trains on the server's
 hold-out or measures its loss needs the model, too; it is a `ModelAwareRound`.
 A learning process that composes it hands the model over
-(`fedaot_tff.learning.composition`). Elsewhere, in TFF's own builders say,
-`create_mirror_process` follows the model in the aggregator's state.
+(`fedaot_tff.learning.composition`). Elsewhere, in TFF's own builders say, the
+process of a `ModelAwareFactory` follows the model in its state.
 """
 
 import abc
@@ -28,12 +28,17 @@ class ModelAwareRound(abc.ABC):
 
   `weigh` and `learn` are called inside of a federated computation, the model's
   update by the aggregate between them.
+
+  Attributes:
+    initialize: Unplaced computation of the initial state, an OrderedDict.
   """
 
+  initialize: tff.Computation
+
   @property
-  @abc.abstractmethod
-  def initialize(self) -> tff.Computation:
-    """Unplaced computation of the initial state, an OrderedDict."""
+  def needs_model(self) -> bool:
+    """Whether `weigh` and `learn` must be given the model."""
+    return True
 
   @abc.abstractmethod
   def weigh(
@@ -76,29 +81,22 @@ class ModelAwareRound(abc.ABC):
     """
 
 
-class ModelAwareFactory(abc.ABC):
+class ModelAwareFactory(tff.aggregators.WeightedAggregationFactory):
   """Base class of the factories whose rounds are `ModelAwareRound`s.
 
-  A factory is a `WeightedModelAwareFactory` or an
-  `UnweightedModelAwareFactory` as well.
-
-  Attributes:
-    needs_holdout: Whether there must be a hold-out; True unless a subclass says
-      otherwise.
+  A factory is for values with weights, as the weighted builders of
+  `tff.learning.algorithms` have them; `unweighted` is for those without.
   """
-
-  needs_holdout = True
 
   def __init__(
       self,
-      holdout: Optional[holdout_lib.HoldOut] = None,
-      *,
+      holdout: Optional[holdout_lib.HoldOut],
       server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
   ):
     """Initializes the factory.
 
     Args:
-      holdout: The clean examples at the server.
+      holdout: The clean examples at the server; None if the rule needs none.
       server_optimizer: The optimizer that the learning process applies the
         aggregate with; of use with a `holdout` only. None (default) is TFF's
         default, SGD with learning rate 1.
@@ -107,14 +105,8 @@ class ModelAwareFactory(abc.ABC):
       TypeError: If an argument is of another kind.
       ValueError: If `server_optimizer` is given without a `holdout`.
     """
-    if not isinstance(holdout, holdout_lib.HoldOut) and (
-        self.needs_holdout or holdout is not None
-    ):
-      raise TypeError(
-          'holdout must be a fedaot_tff.HoldOut'
-          f'{"" if self.needs_holdout else " or None"}; found'
-          f' {type(holdout).__name__}.'
-      )
+    if holdout is not None:
+      check_holdout(holdout)
     if server_optimizer is not None:
       if not isinstance(server_optimizer, tff.learning.optimizers.Optimizer):
         raise TypeError(
@@ -131,16 +123,6 @@ class ModelAwareFactory(abc.ABC):
         or tff.learning.optimizers.build_sgdm(learning_rate=1.0)
     )
 
-  @property
-  def holdout(self) -> Optional[holdout_lib.HoldOut]:
-    """The clean examples at the server, None if there are none."""
-    return self._holdout
-
-  @property
-  def wants_model(self) -> bool:
-    """Whether a learning process must hand the model to the rounds."""
-    return self._holdout is not None
-
   @abc.abstractmethod
   def create_round(
       self, value_type: tff.Type, weight_type: Optional[tff.Type]
@@ -155,23 +137,10 @@ class ModelAwareFactory(abc.ABC):
       A `ModelAwareRound`.
     """
 
-  def create_process(
-      self, value_type: tff.Type, weight_type: Optional[tff.Type]
-  ) -> tff.templates.AggregationProcess:
-    """A process that mirrors the model; see `create_mirror_process`."""
-    return create_mirror_process(
-        self.create_round(value_type, weight_type),
-        value_type,
-        weight_type,
-        self._holdout.initial_weights,
-        self._server_optimizer,
-    )
-
-
-class WeightedModelAwareFactory(
-    ModelAwareFactory, tff.aggregators.WeightedAggregationFactory
-):
-  """Base class of the factories for weighted values."""
+  @property
+  def unweighted(self) -> tff.aggregators.UnweightedAggregationFactory:
+    """The same rule for values without weights."""
+    return UnweightedFactory(self)
 
   def create(
       self, value_type: tff.Type, weight_type: tff.Type
@@ -183,7 +152,8 @@ class WeightedModelAwareFactory(
       weight_type: A scalar number, the clients' example counts.
 
     Returns:
-      A weighted `tff.templates.AggregationProcess`.
+      A weighted `tff.templates.AggregationProcess`; see `create_process` for
+      its state.
 
     Raises:
       TypeError: If a type is of another kind.
@@ -200,26 +170,78 @@ class WeightedModelAwareFactory(
       )
     return self.create_process(value_type, weight_type)
 
+  def create_process(
+      self, value_type: tff.Type, weight_type: Optional[tff.Type]
+  ) -> tff.templates.AggregationProcess:
+    """Creates the process, unweighted if `weight_type` is None.
 
-class UnweightedModelAwareFactory(
-    ModelAwareFactory, tff.aggregators.UnweightedAggregationFactory
-):
-  """Base class of the factories for values without weights."""
-
-  def create(self, value_type: tff.Type) -> tff.templates.AggregationProcess:
-    """Creates the process for updates of `value_type`.
+    Its state is the round's. If the round needs the model, a further entry
+    `mirror`, an OrderedDict of `weights` and `optimizer`, follows it: the
+    mirror starts at the hold-out model's initial weights and applies each
+    aggregate just as the learning process does, so that mirror and model stay
+    equal to the last bit. See `fedaot_tff.synchronize_model` for models that
+    start elsewhere.
 
     Args:
-      value_type: A structure of float tensors of known shapes.
+      value_type: The type of a client update.
+      weight_type: The type of a client's weight.
 
     Returns:
-      An unweighted `tff.templates.AggregationProcess`.
-
-    Raises:
-      TypeError: If `value_type` is of another kind.
-      ValueError: If it does not match the hold-out's model.
+      A `tff.templates.AggregationProcess`.
     """
-    return self.create_process(value_type, None)
+    this_round = self.create_round(value_type, weight_type)
+    if this_round.needs_model:
+      initialize, next_fn = _mirror(
+          this_round,
+          value_type,
+          self._holdout.initial_weights,
+          self._server_optimizer,
+      )
+    else:
+      initialize = this_round.initialize
+
+      def next_fn(state, value, weight):
+        weighed = this_round.weigh(state, value, weight)
+        new_state, measurements = this_round.learn(state, weighed)
+        return tff.templates.MeasuredProcessOutput(
+            new_state, weighed.result, measurements
+        )
+
+    init = tff.federated_computation(
+        lambda: tff.federated_eval(initialize, tff.SERVER)
+    )
+    types = [
+        init.type_signature.result,
+        tff.FederatedType(value_type, tff.CLIENTS),
+    ]
+    if weight_type is None:
+      unweighted_next = tff.federated_computation(
+          lambda state, value: next_fn(state, value, None), types
+      )
+      return tff.templates.AggregationProcess(init, unweighted_next)
+    types.append(tff.FederatedType(weight_type, tff.CLIENTS))
+    return tff.templates.AggregationProcess(
+        init, tff.federated_computation(next_fn, types)
+    )
+
+
+class UnweightedFactory(tff.aggregators.UnweightedAggregationFactory):
+  """A `ModelAwareFactory`, `weighted`, for values without weights."""
+
+  def __init__(self, weighted: ModelAwareFactory):
+    self.weighted = weighted
+
+  def create(self, value_type: tff.Type) -> tff.templates.AggregationProcess:
+    """See `ModelAwareFactory.create`."""
+    return self.weighted.create_process(value_type, None)
+
+
+def check_holdout(holdout: Any) -> None:
+  """Raises TypeError unless it is a `HoldOut`."""
+  if not isinstance(holdout, holdout_lib.HoldOut):
+    raise TypeError(
+        f'holdout must be a fedaot_tff.HoldOut; found {type(holdout).__name__}.'
+    )
 
 
 def is_mirrored(state: Any) -> bool:
@@ -230,35 +252,17 @@ def is_mirrored(state: Any) -> bool:
   return isinstance(mirror, Mapping) and set(mirror) == set(_MIRROR_ENTRIES)
 
 
-def create_mirror_process(
-    model_aware_round: ModelAwareRound,
+def _mirror(
+    this_round: ModelAwareRound,
     value_type: tff.Type,
-    weight_type: Optional[tff.Type],
     initial_weights: Callable[[], Any],
     server_optimizer: tff.learning.optimizers.Optimizer,
-) -> tff.templates.AggregationProcess:
-  """Creates a process that follows the global model in its state.
-
-  The mirror starts at the initial weights and applies each aggregate just as
-  the learning process does, so that mirror and model stay equal to the last
-  bit. See `fedaot_tff.synchronize_model` for models that start elsewhere.
-
-  Args:
-    model_aware_round: The round.
-    value_type: The type of a client update.
-    weight_type: The type of a client's weight; None for an unweighted process.
-    initial_weights: Returns the model's initial trainable weights, as tensors
-      in the order of `tf.nest.flatten`.
-    server_optimizer: The optimizer of the learning process.
-
-  Returns:
-    A `tff.templates.AggregationProcess`. Its state is the round's with a
-    further entry `mirror`, an OrderedDict of `weights` and `optimizer`.
-  """
+):
+  """Initial state and next function of a process that follows the model."""
 
   @tff.tensorflow.computation
   def initialize():
-    state = model_aware_round.initialize()
+    state = this_round.initialize()
     specs = tff.types.type_to_tf_tensor_specs(value_type)
     state[MIRROR] = collections.OrderedDict(
         weights=tf.nest.pack_sequence_as(
@@ -273,7 +277,7 @@ def create_mirror_process(
     mirror = state.pop(MIRROR)
     return state, mirror
 
-  mirror_type = split_state.type_signature.result[1]
+  state_type, mirror_type = split_state.type_signature.result
 
   @tff.tensorflow.computation(mirror_type, value_type)
   @tf.function
@@ -294,69 +298,20 @@ def create_mirror_process(
         stepped, [tf.where(is_finite, new, old) for new, old in tensors]
     )
 
-  @tff.tensorflow.computation(
-      model_aware_round.initialize.type_signature.result, mirror_type
-  )
+  @tff.tensorflow.computation(state_type, mirror_type)
   def join_state(state, mirror):
     state[MIRROR] = mirror
     return state
 
   def next_fn(state, value, weight):
     state, mirror = tff.federated_map(split_state, state)
-    weighed = model_aware_round.weigh(
-        state, value, weight, model=mirror.weights
-    )
+    weighed = this_round.weigh(state, value, weight, model=mirror.weights)
     mirror = tff.federated_map(apply_aggregate, (mirror, weighed.result))
-    new_state, measurements = model_aware_round.learn(
-        state, weighed, mirror.weights
-    )
+    new_state, measurements = this_round.learn(state, weighed, mirror.weights)
     return tff.templates.MeasuredProcessOutput(
         tff.federated_map(join_state, (new_state, mirror)),
         weighed.result,
         measurements,
     )
 
-  return create_process(initialize, next_fn, value_type, weight_type)
-
-
-def create_process(
-    initialize: tff.Computation,
-    next_fn: Callable[[Any, Any, Any], Any],
-    value_type: tff.Type,
-    weight_type: Optional[tff.Type],
-) -> tff.templates.AggregationProcess:
-  """Creates a process, weighted unless `weight_type` is None.
-
-  Args:
-    initialize: Unplaced computation of the initial state.
-    next_fn: Takes state, value and weight, the last None if unweighted, and
-      returns a `tff.templates.MeasuredProcessOutput`; called inside of a
-      federated computation.
-    value_type: The type of a client update.
-    weight_type: The type of a client's weight, None if there is none.
-
-  Returns:
-    A `tff.templates.AggregationProcess`.
-  """
-  init = tff.federated_computation(
-      lambda: tff.federated_eval(initialize, tff.SERVER)
-  )
-  types = [
-      init.type_signature.result,
-      tff.FederatedType(value_type, tff.CLIENTS),
-  ]
-  if weight_type is None:
-
-    @tff.federated_computation(*types)
-    def unweighted_next(state, value):
-      return next_fn(state, value, None)
-
-    return tff.templates.AggregationProcess(init, unweighted_next)
-
-  @tff.federated_computation(
-      *types, tff.FederatedType(weight_type, tff.CLIENTS)
-  )
-  def weighted_next(state, value, weight):
-    return next_fn(state, value, weight)
-
-  return tff.templates.AggregationProcess(init, weighted_next)
+  return initialize, next_fn

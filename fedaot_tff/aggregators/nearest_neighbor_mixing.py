@@ -9,11 +9,11 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import byzantine_bound
-from fedaot_tff.aggregators import fedaot_equations
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import ignored_weights
 from fedaot_tff.aggregators import krum
 from fedaot_tff.aggregators import row_gather
+from fedaot_tff.aggregators import summaries
 
 
 class NearestNeighbors(NamedTuple):
@@ -224,7 +224,7 @@ class _BroadcastMixing:
 
     @tff.tensorflow.computation(value_type)
     def fingerprint(value):
-      return fedaot_equations.fingerprint(
+      return summaries.fingerprint(
           flat_updates.flatten(value), tf.constant([self._seed, 0], tf.int64)
       )
 

@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 from typing import Union
 
 from fedaot_tff import named_spec
-from fedaot_tff.aggregators import fedaot_config
+from fedaot import config as config_lib
 
 
 class AggregatorContext(NamedTuple):
@@ -112,7 +112,7 @@ def _fedaot(context, **constants):
 
   return fedaot.fedaot_factory(
       context.holdout,
-      config=fedaot_config.FedAOTConfig(**constants),
+      config=config_lib.FedAOTConfig(**constants),
       seed=context.seed,
   )
 
@@ -148,7 +148,7 @@ _CONSTANTS = {
         if isinstance(field.default, int)
         else named_spec.parse_number
     )
-    for field in dataclasses.fields(fedaot_config.FedAOTConfig)
+    for field in dataclasses.fields(config_lib.FedAOTConfig)
     if not isinstance(field.default, tuple)
 }
 _FROZEN_CONSTANTS = {
@@ -220,21 +220,21 @@ _ENTRIES = {
         _fedaot,
         _CONSTANTS,
         needs_holdout=True,
-        check=fedaot_config.FedAOTConfig,
+        check=config_lib.FedAOTConfig,
     ),
     'fedaot_no_holdout': _Entry(
-        _fedaot_no_holdout, _CONSTANTS, check=fedaot_config.FedAOTConfig
+        _fedaot_no_holdout, _CONSTANTS, check=config_lib.FedAOTConfig
     ),
     'fedaot_frozen': _Entry(
         _frozen(_fedaot),
         _FROZEN_CONSTANTS,
         needs_holdout=True,
-        check=fedaot_config.FedAOTConfig,
+        check=config_lib.FedAOTConfig,
     ),
     'fedaot_no_holdout_frozen': _Entry(
         _frozen(_fedaot_no_holdout),
         _FROZEN_CONSTANTS,
-        check=fedaot_config.FedAOTConfig,
+        check=config_lib.FedAOTConfig,
     ),
     'oracle': _Entry(_oracle, discard_attackers=True),
 }

@@ -6,11 +6,13 @@ from typing import Any, Callable, Tuple
 
 import tensorflow as tf
 
-from fedaot_tff.aggregators import fedaot_config
-from fedaot_tff.aggregators import fedaot_equations as equations
+from fedaot import checks
+from fedaot import config as config_lib
+from fedaot import equations
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import summaries
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
+from fedaot_tff.namespace import TENSORFLOW
 
 _MODES = ('auto', 'holdout', 'agreement')
 # Step lengths of the descent, as fractions of the largest norm allowed.
@@ -63,17 +65,11 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
       TypeError: If an argument is of another kind.
       ValueError: If it is not allowed.
     """
-    if mode not in _MODES:
-      raise ValueError(
-          f'mode must be one of {", ".join(_MODES)}; found {mode!r}.'
-      )
-    self._mode = mode
+    self._mode = checks.check_choice('mode', mode, _MODES)
     self._steps = checks.check_int('steps', steps, minimum=1)
-    self._jitter = checks.check_number('jitter', jitter)
-    if self._jitter < 0:
-      raise ValueError(f'jitter must not be negative; found {jitter!r}.')
-    self._max_scale = checks.check_positive('max_scale', max_scale)
-    self._config = fedaot_config.FedAOTConfig()
+    self._jitter = checks.check_number('jitter', jitter, minimum=0)
+    self._max_scale = checks.check_number('max_scale', max_scale, above=0)
+    self._config = config_lib.FedAOTConfig()
 
   def initial_state(self, num_coordinates: int) -> Any:
     """The last global model and the rebuilt reference, both zero at first."""
@@ -168,27 +164,29 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
       reference: tf.Tensor,
   ) -> Callable[[tf.Tensor], tf.Tensor]:
     """The function that is maximized, from a vector [d] to a scalar."""
-    config = self._config
-    known = _weighting_of(knowledge.defence_state)
+    config, state = self._config, knowledge.defence_state
+    is_fedaot = isinstance(state, Mapping) and 'weighting' in state
     mode = self._mode
     if mode == 'auto':
-      mode = 'agreement' if known and known.in_agreement_mode else 'holdout'
-    statistics = (
-        equations.AGREEMENT_STATISTICS
-        if mode == 'agreement'
-        else equations.HOLDOUT_STATISTICS
-    )
-    theta = equations.initial_weighting(len(statistics), config)
-    if known and known.in_agreement_mode == (mode == 'agreement'):
-      theta = known.weighting
+      in_agreement = is_fedaot and 'previous' in state
+      mode = 'agreement' if in_agreement else 'holdout'
+    if is_fedaot and ('previous' in state) == (mode == 'agreement'):
+      theta = state['weighting']
+    else:
+      theta = equations.initial_weighting(TENSORFLOW, config)
+    theta = {name: tf.cast(v, tf.float64) for name, v in theta.items()}
     honest, num_attackers = knowledge.honest, knowledge.num_attackers
-    signs = equations.sketch_signs(
+    signs = summaries.draw_signs(
         tf.cast(knowledge.seed, tf.int64),
         mean.shape[0],
         config.sketch_dimension,
     )
+
+    def fold(vector):
+      return summaries.norm_and_sketch([vector], signs)[1]
+
     sketches = tf.map_fn(
-        lambda update: equations.fold_sketch(update, signs),
+        fold,
         honest,
         # Says the shape where there are no honest clients.
         fn_output_signature=tf.TensorSpec([config.sketch_dimension]),
@@ -211,28 +209,26 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
       table = collections.OrderedDict(
           finite=tf.ones([knowledge.num_honest + num_attackers]),
           norm=with_attackers(norms, norm * (1 + self._jitter**2) ** 0.5),
-          sketch=tf.concat(
-              [sketches, equations.fold_sketch(vector, signs) + norm * noise], 0
-          ),
+          sketch=tf.concat([sketches, fold(vector) + norm * noise], 0),
       )
       if mode == 'agreement':
-        found = equations.agreement_statistics(
-            table, equations.fold_sketch(reference, signs), config
-        )
+        known_reference, root_norm = fold(reference), None
       else:
+        known_reference, root_norm = reference, tf.cast(typical, tf.float64)
         for name, direction in (('reference', reference), ('root', root)):
           table[f'dot_{name}'] = with_attackers(
               tf.linalg.matvec(honest, direction),
               tf.tensordot(vector, direction, 1),
           )
-        found = equations.holdout_statistics(
-            table, tf.norm(reference), typical, config
-        )
-      weights = equations.softmax_weights(
-          equations.scores(theta, found.z) + found.log_discount,
-          table['finite'],
+      decision = equations.decide(
+          TENSORFLOW,
+          theta,
+          {name: tf.cast(rows, tf.float64) for name, rows in table.items()},
+          tf.cast(known_reference, tf.float64),
+          root_norm,
+          config,
       )
-      coefficients = weights * found.clip
+      coefficients = tf.cast(decision.weights * decision.clip, tf.float32)
       # The aggregate less the mean is one combination of the honest updates
       # and another of the vector.
       of_honest = coefficients[: knowledge.num_honest] - tf.math.divide_no_nan(
@@ -248,26 +244,6 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
       return tf.math.divide_no_nan(square, tf.reduce_sum(mean * mean))
 
     return simulate
-
-
-class _KnownWeighting:
-  """What the state of a FedAOT process tells.
-
-  Attributes:
-    weighting: The weighting variables theta.
-    in_agreement_mode: Whether it works without a hold-out.
-  """
-
-  def __init__(self, state: Mapping):
-    self.weighting = state['weighting']
-    self.in_agreement_mode = 'previous' in state
-
-
-def _weighting_of(defence_state: Any):
-  """The `_KnownWeighting`, or None if the defence is not FedAOT."""
-  if isinstance(defence_state, Mapping) and 'weighting' in defence_state:
-    return _KnownWeighting(defence_state)
-  return None
 
 
 def _norm(vector: tf.Tensor) -> tf.Tensor:

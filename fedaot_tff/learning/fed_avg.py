@@ -6,13 +6,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import checks
+from fedaot import config as config_lib
 from fedaot_tff.aggregators import fedaot
-from fedaot_tff.aggregators import fedaot_config
-from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import model_aware
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
 from fedaot_tff.learning import composition
 
 ModelFn = Union[
@@ -29,7 +28,7 @@ def build_fedaot_fed_avg(
     server_optimizer_fn: Optional[tff.learning.optimizers.Optimizer] = None,
     *,
     holdout: Optional[holdout_lib.HoldOut] = None,
-    config: Optional[fedaot_config.FedAOTConfig] = None,
+    config: Optional[config_lib.FedAOTConfig] = None,
     seed: Optional[int] = None,
     client_weighting: tff.learning.ClientWeighting = (
         tff.learning.ClientWeighting.NUM_EXAMPLES
@@ -75,7 +74,7 @@ def build_fedaot_fed_avg(
     TypeError: If an argument is of another kind.
     ValueError: If the hold-out's model is not the one that is trained.
   """
-  if holdout is not None and isinstance(holdout, holdout_lib.HoldOut):
+  if isinstance(holdout, holdout_lib.HoldOut):
     holdout = holdout.with_default_client_optimizer(client_optimizer_fn)
   return _build_fed_avg(
       model_fn,
@@ -147,7 +146,9 @@ def build_attacked_fed_avg(
         f' {type(update_poisoning).__name__}.'
     )
   if forged_examples is not None:
-    forged_examples = checks.check_positive('forged_examples', forged_examples)
+    forged_examples = checks.check_number(
+        'forged_examples', forged_examples, above=0
+    )
   if discard_attackers and isinstance(
       model_aggregator,
       (
@@ -173,7 +174,7 @@ def build_attacked_fed_avg(
       update_poisoning=update_poisoning,
       forged_examples=forged_examples,
       discard_attackers=discard_attackers,
-      seed=flat_updates.check_seed(seed),
+      seed=checks.check_seed(seed),
   )
 
 
@@ -298,8 +299,10 @@ def _create_aggregator(
     factory: tff.aggregators.AggregationFactory, value_type: tff.Type
 ):
   """A weighted process, or a `ModelAwareRound`."""
-  if isinstance(factory, model_aware.ModelAwareFactory) and factory.wants_model:
+  if isinstance(factory, model_aware.ModelAwareFactory):
     return factory.create_round(value_type, _WEIGHT_TYPE)
+  if isinstance(factory, model_aware.UnweightedFactory):
+    return factory.weighted.create_round(value_type, None)
   if isinstance(factory, tff.aggregators.UnweightedAggregationFactory):
     factory = tff.aggregators.as_weighted_aggregator(factory)
   if not isinstance(factory, tff.aggregators.WeightedAggregationFactory):

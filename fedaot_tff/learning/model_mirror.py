@@ -1,9 +1,9 @@
 """Keeps the aggregator's mirror of the global model in step with the model.
 
 An aggregator with a hold-out in a stock learning process follows the global
-model in its state (`model_aware.create_mirror_process`). The mirror starts at
-the hold-out model's initial weights and applies the aggregates with its own
-server optimizer, so both must be the process's own.
+model in its state (`model_aware.ModelAwareFactory.create_process`). The mirror
+starts at the hold-out model's initial weights and applies the aggregates with
+its own server optimizer, so both must be the process's own.
 """
 
 import collections

@@ -7,16 +7,16 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import config as config_lib
 from fedaot_tff.aggregators import fedaot
-from fedaot_tff.aggregators import fedaot_config
-from fedaot_tff.aggregators import fedaot_equations
 from fedaot_tff.aggregators import holdout as holdout_lib
+from fedaot_tff.aggregators import summaries
 from tests.reference import fedaot_reference
 
 _FEATURES, _CLASSES = 5, 3
 _DIMENSION = (_FEATURES + 1) * _CLASSES
 _SKETCH = 8
-_CONFIG = fedaot_config.FedAOTConfig(sketch_dimension=_SKETCH)
+_CONFIG = config_lib.FedAOTConfig(sketch_dimension=_SKETCH)
 _SEED = 5
 _CLIENT_LEARNING_RATE = 0.3
 _BATCH_SIZE = 8
@@ -113,10 +113,10 @@ def _fold_in(seed, data):
 
 
 def _signs():
-  signs = fedaot_equations.sketch_signs(
+  signs = summaries.draw_signs(
       _fold_in(tf.constant([_SEED, 0], tf.int64), 0), _DIMENSION, _SKETCH
   )
-  return signs['table'].numpy().ravel()[:_DIMENSION].astype(np.float64)
+  return signs.table.numpy().ravel()[:_DIMENSION].astype(np.float64)
 
 
 def _cohort(rng, round_num, base):
@@ -137,15 +137,15 @@ def _cohort(rng, round_num, base):
 
 @pytest.fixture(scope='module')
 def agreement_process():
-  return fedaot.fedaot_factory(
-      config=_CONFIG, seed=_SEED, weighted=False
-  ).create(_VALUE_TYPE)
+  return fedaot.fedaot_factory(config=_CONFIG, seed=_SEED).unweighted.create(
+      _VALUE_TYPE
+  )
 
 
 @pytest.fixture(scope='module')
 def holdout_process():
   return fedaot.fedaot_factory(
-      _holdout(), config=_CONFIG, seed=_SEED, weighted=True
+      _holdout(), config=_CONFIG, seed=_SEED
   ).create(_VALUE_TYPE, tff.TensorType(np.float32))
 
 

@@ -229,7 +229,7 @@ def test_kinds_of_arguments():
       assert message.startswith(f'{name} must be an int; found {value!r}')
     for value in (0, -1):
       message = _error_message(ValueError, model, (x, y), **{name: value})
-      assert message == f'{name} must be at least 1; found {value}.'
+      assert message == f'{name} must be >= 1; found {value}.'
   message = _error_message(TypeError, model, (x, y), num_steps=None)
   assert message.startswith('num_steps must be an int; found None')
 

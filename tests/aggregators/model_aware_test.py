@@ -52,15 +52,27 @@ class _SumRound(model_aware.ModelAwareRound):
     return tff.federated_map(count, state), tff.federated_zip(measurements)
 
 
+class _InitialModel:
+  """Of a hold-out only what the mirror asks."""
+
+  def initial_weights(self):
+    # In the order of `tf.nest.flatten`, by key.
+    return tf.constant(_INITIAL['a']), tf.constant(_INITIAL['b'])
+
+
+class _SumFactory(model_aware.ModelAwareFactory):
+
+  def __init__(self, optimizer):
+    super().__init__(None)
+    self._holdout = _InitialModel()
+    self._server_optimizer = optimizer
+
+  def create_round(self, value_type, weight_type):
+    return _SumRound()
+
+
 def _create(optimizer, weight_type=None):
-  return model_aware.create_mirror_process(
-      _SumRound(),
-      _VALUE_TYPE,
-      weight_type,
-      # In the order of `tf.nest.flatten`, by key.
-      lambda: (tf.constant(_INITIAL['a']), tf.constant(_INITIAL['b'])),
-      optimizer,
-  )
+  return _SumFactory(optimizer).create_process(_VALUE_TYPE, weight_type)
 
 
 def _update(scale):
@@ -127,5 +139,6 @@ def test_other_states_have_no_mirror(state):
   assert not model_aware.is_mirrored(state)
 
 
-def test_wants_the_model_only_with_a_holdout():
-  assert not fedaot.fedaot_factory().wants_model
+def test_fedaot_needs_the_model_only_with_a_holdout():
+  this_round = fedaot.fedaot_factory().create_round(_VALUE_TYPE, None)
+  assert not this_round.needs_model

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fedaot_tff.aggregators import fedaot_config
-from fedaot_tff.aggregators import fedaot_equations as equations
+import fedaot
+from fedaot import equations
+from fedaot.namespace import NUMPY
 from fedaot_tff.attacks import adaptive_fedaot
 from fedaot_tff.attacks import attack
 
@@ -54,51 +55,33 @@ def _graph(mode):
   return agree, state
 
 
-def _harm(honest, sent, mode, reference):
-  """|aggregate - mean|^2 / |mean|^2 of FedAOT, by its equations."""
-  config = fedaot_config.FedAOTConfig()
+class _KnownRoot:
+  """A hold-out whose root update is given."""
+
+  num_examples = 1
+
+  def __init__(self, root):
+    self._root = root
+
+  def train(self, model, positions):
+    return [model[0] - self._root]
+
+  def loss_and_gradient(self, model, positions):
+    return 0.0, [np.zeros_like(model[0])]
+
+
+def _harm(honest, sent, mode):
+  """|aggregate - mean|^2 / |mean|^2 of FedAOT in its first round."""
   mean = honest.mean(axis=0)
   typical = np.median(np.linalg.norm(honest, axis=1))
-  directions = collections.OrderedDict(
-      reference=tf.constant(reference),
-      root=tf.constant(np.float32(typical * mean / np.linalg.norm(mean))),
+  holdout = _KnownRoot(typical * mean / np.linalg.norm(mean))
+  aggregator = fedaot.FedAOTAggregator(
+      holdout if mode == 'holdout' else None, seed=1
   )
-  length = equations.projection_length(_D, config)
-  signs = equations.sketch_signs(tf.constant(_SEED, tf.int64), _D, length)
-  projections = collections.OrderedDict(
-      (name, equations.fold_sketch(direction, signs))
-      for name, direction in directions.items()
+  (negative,) = aggregator.aggregate(
+      [np.zeros_like(mean)], [[-u] for u in np.concatenate([honest, sent])]
   )
-  updates = np.concatenate([honest, sent])
-  rows = [
-      equations.summarize_update(
-          [tf.constant(u)], signs, tf.constant([0, 0], tf.int64), projections,
-          config,
-      )[0]
-      for u in updates
-  ]
-  table = {key: tf.stack([row[key] for row in rows]) for key in rows[0]}
-  if mode == 'agreement':
-    found = equations.agreement_statistics(
-        table,
-        equations.narrow_sketch(
-            projections['reference'], config.sketch_dimension
-        ),
-        config,
-    )
-  else:
-    found = equations.holdout_statistics(
-        table, tf.norm(directions['reference']), typical, config
-    )
-  weights = equations.softmax_weights(
-      equations.scores(
-          equations.initial_weighting(found.z.shape[1], config), found.z
-      )
-      + found.log_discount,
-      table['finite'],
-  )
-  aggregate = (weights * found.clip).numpy() @ updates
-  return np.sum((aggregate - mean) ** 2) / np.sum(mean**2)
+  return np.sum((negative + mean) ** 2) / np.sum(mean**2)
 
 
 @pytest.mark.parametrize('mode', ['holdout', 'agreement'])
@@ -107,12 +90,11 @@ def test_does_more_harm_than_it_starts_with(mode, spread):
   honest = _honest(spread=spread)
   agree, state = _graph(mode)
   vector, _ = agree(_knowledge(honest, 8), state)
-  reference = np.zeros([_D], np.float32)
   mean = honest.mean(axis=0)
   typical = np.median(np.linalg.norm(honest, axis=1))
 
   def harm(sent):
-    return _harm(honest, np.tile(np.float32(sent), [8, 1]), mode, reference)
+    return _harm(honest, np.tile(np.float32(sent), [8, 1]), mode)
 
   found = harm(vector)
   for start in (-mean, mean):
@@ -137,8 +119,8 @@ def test_takes_mode_and_variables_from_the_defence(monkeypatch):
   class Seen(Exception):
     """Ends the attack where it scores the cohort for the first time."""
 
-  def see(theta, z):
-    del z
+  def see(xp, theta, z):
+    del xp, z
     raise Seen(theta)
 
   monkeypatch.setattr(equations, 'scores', see)
@@ -153,9 +135,9 @@ def test_takes_mode_and_variables_from_the_defence(monkeypatch):
         ),
     )
   weighting = collections.OrderedDict(
-      equations.initial_weighting(4, fedaot_config.FedAOTConfig())
+      equations.initial_weighting(NUMPY, fedaot.FedAOTConfig())
   )
-  weighting['margin'] = tf.constant([3.0, 4.0, 5.0, 6.0])
+  weighting['margin'] = np.array([3.0, 4.0, 5.0, 6.0])
   poisoning = adaptive_fedaot.AdaptiveFedAOT()
   for state, mode, margin in (
       ((), 'holdout', 2.0),
@@ -226,9 +208,9 @@ def test_survives_a_cohort_without_honest_clients_with_jitter():
     'error, message, options',
     [
         (ValueError, "mode must be one of .*; found 'x'", dict(mode='x')),
-        (ValueError, 'steps must be at least 1; found 0', dict(steps=0)),
+        (ValueError, 'steps must be >= 1; found 0', dict(steps=0)),
         (ValueError, 'jitter must', dict(jitter=-0.1)),
-        (ValueError, 'max_scale must be positive', dict(max_scale=0)),
+        (ValueError, 'max_scale must be > 0', dict(max_scale=0)),
         (TypeError, "max_scale must be a number; found '2'", dict(max_scale='2')),
     ],
 )

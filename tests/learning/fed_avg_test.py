@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import fedaot
-from fedaot_tff.aggregators import fedaot_config
+from fedaot import config as config_lib
 from fedaot_tff.attacks import attack
 from fedaot_tff.attacks import sign_flip
 from fedaot_tff.learning import fed_avg
@@ -188,7 +188,7 @@ _THETA = collections.OrderedDict(
 
 def _evaluation_half(round_num):
   """Positions of the hold-out examples whose loss a round measures."""
-  config = fedaot_config.FedAOTConfig()
+  config = config_lib.FedAOTConfig()
   seed = tf.constant([_SEED, 0], tf.int64)
   for number in (2, round_num):
     seed = tf.random.experimental.stateless_fold_in(seed, number)
@@ -238,7 +238,7 @@ def test_meta_gradient_is_the_derivative_of_the_holdout_loss(sgd_process):
   measured = output.metrics['aggregator']
   assert measured['num_clipped'] > 0
   assert np.all(measured['weights'] > 0.01)
-  decay = fedaot_config.FedAOTConfig().meta_beta_1
+  decay = config_lib.FedAOTConfig().meta_beta_1
   old, new = (
       _flatten(s.aggregator['meta_optimizer']['first_moment'])
       for s in (state, output.state)
@@ -445,7 +445,7 @@ def test_the_oracle_is_at_the_honest_mean():
     'aggregator',
     [
         tff.aggregators.UnweightedMeanFactory(),
-        fedaot.FedAOTFactory(seed=_SEED),
+        fedaot.fedaot_factory(seed=_SEED),
     ],
     ids=['unweighted', 'fedaot'],
 )
@@ -457,7 +457,7 @@ def test_discard_attackers_needs_an_aggregator_that_heeds_weights(aggregator):
 
 def test_fedaot_with_a_holdout_is_handed_the_model_and_resists():
   process = _attacked(
-      fedaot.fedaot_factory(_holdout(), weighted=False, seed=_SEED),
+      fedaot.fedaot_factory(_holdout(), seed=_SEED).unweighted,
       update_poisoning=sign_flip.SignFlip(),
   )
   attackers = [0, 2, 3, 5]

@@ -102,7 +102,8 @@ def _names(measurements):
 )
 def test_runs_in_a_stock_builder(mode, build, weighted, wrap):
   holdout = small_problem.holdout() if mode == 'holdout' else None
-  aggregator = fedaot.fedaot_factory(holdout, weighted=weighted, seed=1)
+  aggregator = fedaot.fedaot_factory(holdout, seed=1)
+  aggregator = aggregator if weighted else aggregator.unweighted
   process = build(aggregator if wrap is None else wrap(aggregator))
   initialize, next_fn = process.initialize, process.next
   assert (

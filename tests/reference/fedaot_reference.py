@@ -61,7 +61,8 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray,
   taking_part = np.flatnonzero(weights > 0.0)
   if taking_part.size == 0:
     return 0.0
-  order = taking_part[np.argsort(values[taking_part], kind='stable')]
+  # Of equal values the one of less weight comes first.
+  order = taking_part[np.lexsort((weights[taking_part], values[taking_part]))]
   total = np.sum(weights[order])
   positions = (np.cumsum(weights[order]) - weights[order] / 2.0) / total
   return float(np.interp(q, positions, values[order]))

@@ -1,0 +1,143 @@
+"""What FedAOT sees of an update, read once; `fedaot.sketch` in TensorFlow."""
+
+import collections
+import math
+from typing import Sequence, Tuple
+
+import tensorflow as tf
+
+from fedaot import config as config_lib
+from fedaot import sketch
+
+
+def draw_signs(
+    seed: tf.Tensor, num_coordinates: int, length: int
+) -> sketch.Signs:
+  """The signs for updates of d coordinates and projections [p].
+
+  Args:
+    seed: int64 [2]; the same seed gives the same signs on every device.
+    num_coordinates: d.
+    length: p.
+
+  Returns:
+    `sketch.Signs` of tensors.
+  """
+  layout = sketch.sign_layout(math.ceil(num_coordinates / length), length)
+  return sketch.Signs(
+      _random_signs(seed, [layout.table_rows, length]),
+      _random_signs(
+          tf.random.experimental.stateless_fold_in(seed, 0), [layout.num_blocks]
+      ),
+  )
+
+
+def _random_signs(seed: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+  num_signs = math.prod(shape)
+  # Every byte of a random word gives a sign: random bits are what costs.
+  words = tf.random.stateless_uniform(
+      [math.ceil(num_signs / 4)], seed, None, None, tf.int32, alg='philox'
+  )
+  signed_bytes = tf.reshape(tf.bitcast(words, tf.int8), [-1])[:num_signs]
+  return tf.where(tf.reshape(signed_bytes, shape) < 0, -1.0, 1.0)
+
+
+def norm_and_sketch(
+    tensors: Sequence[tf.Tensor], signs: sketch.Signs
+) -> Tuple[tf.Tensor, tf.Tensor]:
+  """Norm, a float32 scalar, and sketch, float32 [p], of an update.
+
+  Args:
+    tensors: Float tensors of any static shapes, d coordinates in all.
+    signs: See `draw_signs`.
+  """
+  length = signs.table.shape[1]
+  table = tf.reshape(signs.table, [-1])
+  flat = [tf.reshape(tf.cast(t, tf.float32), [-1]) for t in tensors]
+  num_rows = math.ceil(sum(tensor.shape[0] for tensor in flat) / length)
+  layout = sketch.sign_layout(num_rows, length)
+  squares, sums, rest, row = [], [], [], 0
+
+  def add(rows, row):
+    """Adds rows, the first of which is number `row` of the update."""
+    first = 0
+    while first < rows.shape[0]:
+      block, position = divmod(row + first, layout.block_rows)
+      size = min(layout.block_rows - position, rows.shape[0] - first)
+      start = layout.first_sign(block, length) + position * length
+      signed = rows[first : first + size] * tf.reshape(
+          table[start : start + size * length], [size, length]
+      )
+      # The signs do not change the squares.
+      squares.append(tf.nn.l2_loss(signed))
+      total = tf.reduce_sum(signed, axis=0)
+      sums.append(total * signs.blocks[block] if layout.is_reused else total)
+      first += size
+    return row + first
+
+  for tensor in flat:
+    num_whole = tensor.shape[0] // length
+    row = add(
+        tf.reshape(tensor[: num_whole * length], [num_whole, length]), row
+    )
+    rest.append(tensor[num_whole * length :])
+  rest = tf.concat(rest, axis=0)
+  padding = (num_rows - row) * length - rest.shape[0]
+  add(tf.reshape(tf.pad(rest, [[0, padding]]), [num_rows - row, length]), row)
+  return tf.sqrt(2.0 * tf.add_n(squares)), tf.add_n(sums)
+
+
+def fingerprint(numbers: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+  """Keyed 64-bit hash of floats [k] by which a client finds its row in a table.
+
+  Multilinear hashing modulo 2^64: different rows collide with a probability of
+  at most 2^-33 whatever they are, as long as the seed, int64 [2], is secret.
+  """
+  factors = tf.random.stateless_uniform(
+      [numbers.shape[0]], seed, None, None, tf.int64, alg='philox'
+  )
+  bits = tf.cast(tf.bitcast(numbers, tf.int32), tf.int64)
+  return tf.reduce_sum(factors * bits)
+
+
+def summarize_update(
+    tensors: Sequence[tf.Tensor],
+    signs: sketch.Signs,
+    seed: tf.Tensor,
+    directions: 'collections.OrderedDict[str, tf.Tensor]',
+    config: config_lib.FedAOTConfig,
+) -> Tuple['collections.OrderedDict[str, tf.Tensor]', tf.Tensor]:
+  """Summary of one client update: all that the weighting sees of it.
+
+  Args:
+    tensors: See `norm_and_sketch`.
+    signs: See `draw_signs`.
+    seed: int64 [2], of the fingerprint.
+    directions: Named float32 [p] sketches of vectors to project the update on.
+    config: A `FedAOTConfig`.
+
+  Returns:
+    A pair. First a row of the table of `fedaot.equations` in float32, with the
+    row's `fingerprint`, int64; second the update's sketch, float32 [p].
+    All but the fingerprint is 0 for an update that is not usable.
+  """
+  norm, projection = norm_and_sketch(tensors, signs)
+  # No entry is larger than the norm, and a NaN compares false.
+  usable = norm < config.max_norm
+  norm = tf.where(usable, norm, 0.0)
+  projection = tf.where(usable, projection, 0.0)
+  # A sketch of p floats folds into one of a length that divides p.
+  short = tf.reduce_sum(
+      tf.reshape(projection, [-1, config.sketch_dimension]), axis=0
+  )
+  dots = [tf.tensordot(projection, v, 1) for v in directions.values()]
+  row = collections.OrderedDict(
+      fingerprint=fingerprint(
+          tf.concat([tf.stack([norm] + dots), short], axis=0), seed
+      ),
+      finite=tf.cast(usable, tf.float32),
+      norm=norm,
+      sketch=short,
+  )
+  row.update((f'dot_{name}', dot) for name, dot in zip(directions, dots))
+  return row, projection

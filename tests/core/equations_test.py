@@ -1,0 +1,708 @@
+"""The equations of FedAOT: hand numbers, invariances and the reference."""
+
+import math
+
+import numpy as np
+import pytest
+
+import fedaot
+from fedaot import equations
+from fedaot import sketch
+from fedaot.namespace import NUMPY
+from tests.reference import fedaot_reference
+
+_DIMENSION = 100
+_SKETCH = 16
+_CONFIG = fedaot.FedAOTConfig(sketch_dimension=_SKETCH)
+_MODES = pytest.mark.parametrize('mode', ['holdout', 'agreement'])
+
+
+def _flat_signs():
+  signs = sketch.draw_signs(np.random.default_rng(17), _DIMENSION, _SKETCH)
+  return signs.table.ravel()[:_DIMENSION].astype(float)
+
+
+def _fold(vector):
+  return fedaot_reference.fold_sketch(vector, _flat_signs(), _SKETCH)
+
+
+def _table(updates):
+  """Norms and sketches; zeros for what is not usable."""
+  with np.errstate(all='ignore'):
+    norms = np.linalg.norm(updates, axis=1)
+  usable = norms < _CONFIG.max_norm
+  return {
+      'finite': usable.astype(float),
+      'norm': np.where(usable, norms, 0.0),
+      'sketch': np.stack(
+          [_fold(u if ok else 0 * _flat_signs()) for u, ok in zip(updates, usable)]
+      ),
+  }
+
+
+def _holdout_statistics(updates, reference, root):
+  table = _table(updates)
+  usable = table['finite'] > 0
+  for name, direction in (('reference', reference), ('root', root)):
+    products = np.zeros(len(updates))
+    products[usable] = np.asarray(updates)[usable] @ direction
+    table[f'dot_{name}'] = products
+  return equations.holdout_statistics(
+      NUMPY, table, np.linalg.norm(reference), np.linalg.norm(root), _CONFIG
+  )
+
+
+def _agreement_statistics(updates, reference):
+  return equations.agreement_statistics(
+      NUMPY, _table(updates), reference, _CONFIG
+  )
+
+
+def _start(config=_CONFIG):
+  return equations.initial_weighting(NUMPY, config)
+
+
+def _weights(statistics, finite=None):
+  if finite is None:
+    finite = np.ones_like(statistics.clip)
+  return equations.weights(
+      NUMPY, _start(), statistics.z, statistics.log_discount, finite
+  )
+
+
+def _honest(rng, num_clients, center=None):
+  """Updates [N, d] that scatter around a common center."""
+  if center is None:
+    center = rng.normal(size=_DIMENSION)
+  return center + rng.normal(size=[num_clients, _DIMENSION])
+
+
+def _statistics_of(mode, updates, center, scale=1.0):
+  """Statistics in either mode, with a reference and a root along `center`."""
+  if mode == 'holdout':
+    return _holdout_statistics(updates, center, scale * center)
+  return _agreement_statistics(updates, _fold(center))
+
+
+# --- Quantiles ---------------------------------------------------------------
+
+
+def _weighted_quantile(values, weights, quantile):
+  return equations.weighted_quantile(
+      NUMPY, np.asarray(values, float), np.asarray(weights, float), quantile
+  )
+
+
+@pytest.mark.parametrize(
+    'values, weights, quantile, expected',
+    [
+        ([3, 1, 2], [1, 1, 1], 0.5, 2),
+        ([4, 1, 3, 2], [1, 1, 1, 1], 0.5, 2.5),
+        # Positions 1/8, 3/8, 5/8, 7/8: 3/4 lies between the last two.
+        ([4, 1, 3, 2], [1, 1, 1, 1], 0.75, 3.5),
+        ([4, 1, 3, 2], [1, 1, 1, 1], 0.0, 1),
+        ([4, 1, 3, 2], [1, 1, 1, 1], 1.0, 4),
+        # Positions 0.3 and 0.8.
+        ([1, 2], [0.6, 0.4], 0.5, 1.4),
+        ([2, 1], [0.4, 0.6], 0.5, 1.4),
+        # Entries of weight 0: below, between and above the others.
+        ([-9, 1, 3, 4], [0, 1, 0, 1], 0.5, 2.5),
+        ([9, 1, 2, 3], [0, 1, 1, 1], 0.5, 2),
+        ([-9, 1, 9, 2], [0, 1, 0, 1], 0.75, 2),
+        ([-9, -8, -7], [0, 1, 0], 0.9, -8),
+        ([5], [0.1], 0.5, 5),
+        ([5], [0.1], 0.75, 5),
+        ([5], [0], 0.5, 0),
+        ([5, 7], [0, 0], 0.75, 0),
+        ([2, 2, 2], [1, 5, 1], 0.5, 2),
+    ],
+)
+def test_weighted_quantile_by_hand(values, weights, quantile, expected):
+  result = _weighted_quantile(values, weights, quantile)
+  np.testing.assert_allclose(result, expected, rtol=1e-12)
+
+
+def test_weighted_quantile_interpolates_like_numpy():
+  rng = np.random.default_rng(4)
+  for _ in range(20):
+    num_values = rng.integers(1, 12)
+    values = rng.normal(size=num_values)
+    weights = rng.uniform(size=num_values) + 0.01
+    order = np.argsort(values)
+    positions = np.cumsum(weights[order]) - weights[order] / 2
+    for quantile in (0.1, 0.25, 0.5, 0.75):
+      np.testing.assert_allclose(
+          _weighted_quantile(values, weights, quantile),
+          np.interp(quantile, positions / weights.sum(), values[order]),
+          atol=1e-12,
+      )
+
+
+def test_weighted_quantile_ignores_the_order_even_of_tied_values():
+  values, weights = np.array([1.0, 1.0, 2.0]), np.array([0.1, 0.5, 0.4])
+  found = [
+      _weighted_quantile(values[order], weights[order], 0.5)
+      for order in ([0, 1, 2], [1, 0, 2], [2, 1, 0], [2, 0, 1])
+  ]
+  np.testing.assert_allclose(found, found[0], rtol=1e-12)
+
+
+def _standardize(values, floor):
+  values = np.asarray(values, float)
+  return equations.standardize(
+      NUMPY, values, np.ones(len(values)), floor, 10.0
+  )
+
+
+def test_standardize_by_hand_and_bounded():
+  # Median 3, upper quartile 4.25.
+  values = np.arange(1.0, 6.0)
+  np.testing.assert_allclose(
+      _standardize(values, 0.1), (values - 3) / (1.4826 * 1.25 + 0.1)
+  )
+  z = _standardize([0.0] * 6 + [5.0, -5.0], 1e-3)
+  np.testing.assert_allclose(z, [0] * 6 + [10, -10])
+
+
+def test_standardize_has_no_spread_from_below_the_median():
+  wide = _standardize([-90, -80, 3, 4, 5], 0.1)
+  narrow = _standardize([1, 2, 3, 4, 5], 0.1)
+  np.testing.assert_allclose(wide[2:], narrow[2:])
+
+
+# --- Statistics --------------------------------------------------------------
+
+
+def _rough_cohort(rng, center):
+  """Honest updates with boosted, opposed, copied, zero and broken ones."""
+  updates = _honest(rng, rng.integers(6, 14), center)
+  updates[0] *= -4
+  updates[1] *= 20
+  updates[2] = updates[3] + 1e-3 * rng.normal(size=_DIMENSION)
+  updates[4, 5] = np.nan
+  if rng.uniform() < 0.5:
+    updates[5] = 0
+  return updates
+
+
+def _check_against_reference(found, expected, updates):
+  finite = expected['finite']
+  for name, value in (('values', 'statistics'), ('z', 'z')):
+    np.testing.assert_allclose(
+        getattr(found, name)[finite],
+        expected[value][finite],
+        atol=1e-9,
+        err_msg=name,
+    )
+  np.testing.assert_allclose(found.norm_bound, expected['norm_bound'])
+  np.testing.assert_allclose(
+      _weights(found, finite.astype(float)), expected['weights'], atol=1e-9
+  )
+  np.testing.assert_allclose(
+      found.clip[finite, None] * updates[finite], expected['clipped'][finite]
+  )
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_holdout_statistics_equal_the_reference(seed):
+  rng = np.random.default_rng(seed)
+  center = rng.normal(size=_DIMENSION)
+  updates = _rough_cohort(rng, center)
+  model = fedaot_reference.HoldOutReference(
+      signs=_flat_signs(), sketch_dimension=_SKETCH
+  )
+  model.reference = center + rng.normal(size=_DIMENSION)
+  root = 0.5 * center + 0.5 * rng.normal(size=_DIMENSION)
+  if seed == 5:
+    root = np.zeros(_DIMENSION)
+  found = _holdout_statistics(updates, model.reference, root)
+  expected = model.aggregate(updates, root)
+  _check_against_reference(found, expected, updates)
+  finite = expected['finite']
+  np.testing.assert_allclose(
+      found.log_discount[finite],
+      np.log(expected['copies_discount'][finite]),
+      atol=1e-9,
+  )
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_agreement_statistics_equal_the_reference(seed):
+  rng = np.random.default_rng(seed)
+  center = rng.normal(size=_DIMENSION)
+  updates = _rough_cohort(rng, center)
+  model = fedaot_reference.AgreementReference(
+      signs=_flat_signs(), sketch_dimension=_SKETCH
+  )
+  if seed:
+    model.reference = _fold(center + rng.normal(size=_DIMENSION))
+  found = _agreement_statistics(updates, model.reference)
+  expected = model.next(updates)
+  _check_against_reference(found, expected, updates)
+  assert not np.any(found.log_discount)
+
+
+def test_pair_cosines_tie_for_closest_neighbours():
+  rng = np.random.default_rng(6)
+  for num_clients in range(5, 25):
+    rows = rng.normal(size=[num_clients, 256])
+    finite = np.array([0.0] + [1.0] * (num_clients - 1))
+    cosines = equations.pair_cosines(
+        NUMPY, equations._unit_rows(NUMPY, rows), finite
+    )
+    np.testing.assert_array_equal(cosines[1:, 1:], cosines[1:, 1:].T)
+    np.testing.assert_array_equal(cosines[:, 0], -1)
+    np.testing.assert_array_equal(np.diag(cosines), -1)
+
+
+@_MODES
+def test_statistics_are_permuted_with_the_clients(mode):
+  rng = np.random.default_rng(10)
+  center = rng.normal(size=_DIMENSION)
+  updates = _honest(rng, 9, center)
+  updates[:3] = -2 * center + 0.1 * rng.normal(size=[3, _DIMENSION])
+  order = rng.permutation(9)
+  statistics = _statistics_of(mode, updates, center)
+  permuted = _statistics_of(mode, updates[order], center)
+  for name in ('values', 'z', 'log_discount', 'clip'):
+    np.testing.assert_allclose(
+        getattr(statistics, name)[order],
+        getattr(permuted, name),
+        atol=1e-9,
+        err_msg=name,
+    )
+  np.testing.assert_allclose(statistics.norm_bound, permuted.norm_bound)
+  np.testing.assert_allclose(_weights(statistics)[order], _weights(permuted))
+
+
+@_MODES
+@pytest.mark.parametrize('scale', [1e-6, 1e-2, 1e6])
+def test_weights_do_not_depend_on_the_unit_of_the_updates(mode, scale):
+  rng = np.random.default_rng(11)
+  center = rng.normal(size=_DIMENSION)
+  updates = _honest(rng, 8, center)
+  updates[0] *= -3
+  updates[1] *= 6
+  statistics = _statistics_of(mode, updates, center)
+  scaled = _statistics_of(mode, scale * updates, center, scale)
+  np.testing.assert_allclose(_weights(scaled), _weights(statistics), rtol=1e-9)
+  np.testing.assert_allclose(scaled.norm_bound, scale * statistics.norm_bound)
+  np.testing.assert_allclose(scaled.clip, statistics.clip)
+
+
+@_MODES
+def test_weights_sum_to_one_and_prefer_the_honest(mode):
+  rng = np.random.default_rng(12)
+  center = rng.normal(size=_DIMENSION)
+  updates = _honest(rng, 10, center)
+  updates[:3] *= -1
+  weights = _weights(_statistics_of(mode, updates, center))
+  np.testing.assert_allclose(weights.sum(), 1)
+  assert np.all(weights > 0)
+  assert weights[:3].sum() < 0.03
+
+
+def test_copies_together_weigh_about_one_client_with_a_holdout():
+  rng = np.random.default_rng(13)
+  center = rng.normal(size=_DIMENSION)
+  honest = _honest(rng, 6, center)
+  for num_copies in (2, 6, 20):
+    copies = np.repeat(_honest(rng, 1, center), num_copies, axis=0)
+    statistics = _holdout_statistics(
+        np.concatenate([copies, honest]), center, center
+    )
+    discount = np.exp(statistics.log_discount[:num_copies])
+    np.testing.assert_allclose(num_copies * discount, 1, atol=0.15)
+    weights = _weights(statistics)
+    assert weights[:num_copies].sum() < 1.2 * weights[num_copies:].mean()
+
+
+def test_a_majority_against_the_root_moves_no_median_with_a_holdout():
+  rng = np.random.default_rng(14)
+  root = rng.normal(size=_DIMENSION)
+  honest = _honest(rng, 8, root)
+  attackers = -10 * _honest(rng, 12, root)
+  alone = _holdout_statistics(honest, root, root)
+  together = _holdout_statistics(np.concatenate([honest, attackers]), root, root)
+  assert _weights(together)[8:].sum() < 1e-3
+  assert np.all(together.z[8:, :2] == -10)
+  np.testing.assert_allclose(together.norm_bound, alone.norm_bound, rtol=0.15)
+
+
+@pytest.mark.parametrize('size', [0.0, 1e-3])
+def test_majority_of_short_updates_does_not_shorten_the_others(size):
+  rng = np.random.default_rng(14)
+  root = rng.normal(size=_DIMENSION)
+  honest = _honest(rng, 8, root)
+  short = size * rng.normal(size=[12, _DIMENSION])
+  statistics = _holdout_statistics(np.concatenate([honest, short]), root, root)
+  alone = _holdout_statistics(honest, root, root)
+  np.testing.assert_allclose(
+      statistics.norm_bound, alone.norm_bound, rtol=0.05
+  )
+  np.testing.assert_array_equal(statistics.clip[:8], 1.0)
+
+
+def test_norm_bound_is_capped_by_the_root_with_a_holdout():
+  rng = np.random.default_rng(15)
+  root = rng.normal(size=_DIMENSION)
+  updates = 5 * _honest(rng, 6, root)
+  statistics = _holdout_statistics(updates, root, root)
+  root_norm = np.linalg.norm(root)
+  norms = np.linalg.norm(updates, axis=1)
+  np.testing.assert_allclose(statistics.norm_bound, 1.2 * root_norm)
+  np.testing.assert_allclose(
+      statistics.clip, np.minimum(1, 2.4 * root_norm / norms)
+  )
+
+
+def test_copies_and_zeros_hardly_shorten_the_others_without_a_holdout():
+  rng = np.random.default_rng(17)
+  honest = _honest(rng, 9)
+  norms = np.sort(np.linalg.norm(honest, axis=1))
+  short = np.repeat(0.2 * _honest(rng, 1), 7, axis=0)
+  for others, num_counted in ((short, 1), (0 * short, 0), (1e-3 * short, 0)):
+    updates = np.concatenate([honest, others])
+    bound = _agreement_statistics(updates, np.zeros(_SKETCH)).norm_bound
+    # The median of the honest norms, or next to it.
+    middle = norms[4 - num_counted : 5]
+    assert middle[0] * (1 - 1e-6) <= bound <= middle[-1] * (1 + 1e-6)
+    assert bound > np.median(np.linalg.norm(updates, axis=1)) * (1 + 1e-3)
+
+
+def test_norm_bound_is_near_the_median_without_a_holdout():
+  """Nobody can make honest clients look like copies to send long updates."""
+  rng = np.random.default_rng(18)
+  honest = np.repeat(_honest(rng, 1), 9, axis=0)
+  updates = np.concatenate([honest, 5 * _honest(rng, 7)])
+  statistics = _agreement_statistics(updates, np.zeros(_SKETCH))
+  np.testing.assert_allclose(
+      statistics.norm_bound, 1.5 * np.linalg.norm(honest[0])
+  )
+
+
+def test_colluders_have_low_spectral_and_copies_statistics_without_a_holdout():
+  rng = np.random.default_rng(16)
+  center = 1.5 * rng.normal(size=_DIMENSION)
+  updates = _honest(rng, 12, center)
+  updates[:4] = _honest(rng, 1)[0] + 0.1 * rng.normal(size=[4, _DIMENSION])
+  values = _agreement_statistics(updates, np.zeros(_SKETCH)).values
+  for name in ('spectral', 'copies'):
+    column = values[:, equations.AGREEMENT_STATISTICS.index(name)]
+    assert column[:4].max() < column[4:].min(), name
+  np.testing.assert_array_equal(
+      values[:, equations.AGREEMENT_STATISTICS.index('reference_cosine')], 0
+  )
+
+
+@pytest.mark.parametrize('shape', [(5, 30), (30, 5), (12, 12)])
+def test_principal_coordinates_are_the_top_singular_direction(shape):
+  rows = np.random.default_rng(17).normal(size=shape)
+  found = equations._principal_coordinates(NUMPY, rows)
+  left, values, _ = np.linalg.svd(rows, full_matrices=False)
+  expected = left[:, 0] * values[0]
+  np.testing.assert_allclose(
+      found, expected * np.sign(expected[0] * found[0]), atol=1e-9
+  )
+
+
+@_MODES
+def test_degenerate_cohorts_have_finite_statistics(mode):
+  for updates in (
+      np.zeros([3, _DIMENSION]),
+      np.ones([3, _DIMENSION]),
+      np.ones([1, _DIMENSION]),
+      np.full([2, _DIMENSION], np.nan),
+      np.full([2, _DIMENSION], 9.9e14),
+      np.full([2, _DIMENSION], 1e-30),
+  ):
+    for around in (np.ones(_DIMENSION), np.zeros(_DIMENSION)):
+      statistics = _statistics_of(mode, updates, around)
+      for name, value in statistics._asdict().items():
+        assert np.all(np.isfinite(value)), (name, updates[0, 0])
+
+
+@_MODES
+def test_two_unusable_updates_change_nothing_for_the_others(mode):
+  rng = np.random.default_rng(18)
+  center = rng.normal(size=_DIMENSION)
+  good = _honest(rng, 7, center)
+  bad = np.full([2, _DIMENSION], np.inf)
+  alone = _statistics_of(mode, good, center)
+  together = _statistics_of(mode, np.concatenate([bad, good]), center)
+  for name in ('values', 'z', 'log_discount', 'clip'):
+    np.testing.assert_allclose(
+        getattr(together, name)[2:], getattr(alone, name), atol=1e-9
+    )
+  np.testing.assert_allclose(
+      _weights(together, np.array([0.0] * 2 + [1.0] * 7)),
+      np.concatenate([[0, 0], _weights(alone)]),
+      atol=1e-12,
+  )
+
+
+# --- Weights -----------------------------------------------------------------
+
+
+def test_initial_weighting():
+  theta = _start(
+      fedaot.FedAOTConfig(
+          initial_slope=0.7, initial_margin=-1.0, initial_log_sharpness=0.5
+      )
+  )
+  np.testing.assert_allclose(np.log1p(np.exp(theta['raw_slope'])), [0.7] * 4)
+  np.testing.assert_allclose(theta['margin'], [-1.0] * 4)
+  np.testing.assert_allclose(theta['log_sharpness'], 0.5)
+
+
+def test_scores_by_hand():
+  z = np.array([[-2.0, -2.0, -2.0, -2.0], [-2.0, 30.0, 30.0, 30.0]])
+  # softplus(0) = log 2, and a good statistic earns nothing more.
+  np.testing.assert_allclose(
+      equations.scores(NUMPY, _start(), z),
+      [-4 * 1.5 * np.log(2), -1.5 * np.log(2)],
+  )
+  theta = dict(_start(), log_sharpness=np.log(3.0))
+  np.testing.assert_allclose(
+      equations.scores(NUMPY, theta, z),
+      [-3 * 4 * 1.5 * np.log(2), -3 * 1.5 * np.log(2)],
+  )
+
+
+def test_reference_weights_leave_the_reference_statistic_out():
+  z = np.array([[-9.0, 0, 0, 0], [0.0, 0, 0, 0], [0.0, 0, -4, 0], [0, 0, 0, 0]])
+  decision = equations.Decision(
+      *[None] * 3, z=z, log_base=np.log([1.0, 2, 1, 1]), norm_bound=None
+  )
+  w = equations.reference_weights(
+      NUMPY, _start(), decision, np.array([1.0, 1, 1, 0])
+  )
+  np.testing.assert_allclose(w[1] / w[0], 2)
+  np.testing.assert_allclose(w[3], 0)
+  hinge = lambda z: np.log1p(np.exp(-(z + 2)))
+  np.testing.assert_allclose(
+      w[2] / w[0], np.exp(-1.5 * (hinge(-4.0) - hinge(0.0)))
+  )
+
+
+def test_softmax_by_hand():
+  finite = np.array([1.0, 0.0, 1.0])
+  w = equations.softmax(NUMPY, np.log([1.0, 1e9, 3.0]), finite)
+  np.testing.assert_allclose(w, [0.25, 0, 0.75])
+  np.testing.assert_array_equal(
+      equations.softmax(NUMPY, np.array([1.0, 2.0]), np.zeros(2)), [0, 0]
+  )
+  np.testing.assert_allclose(
+      equations.softmax(NUMPY, np.array([-1e4, -1e4, 1e6]), finite * [1, 1, 0]),
+      [1, 0, 0],
+  )
+
+
+def test_log_example_weights_by_hand():
+  # The median of 10, 20 and 30 is 20, so that the cap is 40.
+  log_weights = equations.log_example_weights(
+      NUMPY,
+      np.array([10.0, 20.0, 0.0, 1e9, 30.0]),
+      np.array([1.0, 1.0, 0.0, 0.0, 1.0]),
+      2.0,
+  )
+  np.testing.assert_allclose(np.exp(log_weights), [10, 20, 1, 1, 30])
+  log_weights = equations.log_example_weights(
+      NUMPY, np.array([10.0, 20.0, 1e9]), np.ones(3), 2.0
+  )
+  np.testing.assert_allclose(np.exp(log_weights), [10, 20, 40])
+
+
+def test_decide_of_no_client():
+  table = {
+      'finite': np.zeros(0), 'norm': np.zeros(0), 'sketch': np.zeros([0, 16])
+  }
+  decision = equations.decide(
+      NUMPY, _start(), table, np.ones(16), None, _CONFIG
+  )
+  assert decision.weights.shape == (0,)
+  assert decision.z.shape == (0, 4)
+  assert decision.norm_bound == 0
+
+
+# --- Meta step ---------------------------------------------------------------
+
+
+def _random_theta(rng):
+  return {
+      'raw_slope': 1.2 + 0.3 * rng.normal(size=4),
+      'margin': 2.0 + 0.3 * rng.normal(size=4),
+      'log_sharpness': np.array(0.2),
+  }
+
+
+def _finite_differences(theta, objective_fn, step=1e-5):
+  """Central differences of `objective_fn` in each entry of theta."""
+  gradient = {}
+  for name, value in theta.items():
+    entries = np.zeros(value.shape)
+    for position in np.ndindex(*value.shape):
+      change = np.zeros(value.shape)
+      change[position] = step
+      high, low = (
+          objective_fn({**theta, name: value + s}) for s in (change, -change)
+      )
+      entries[position] = (high - low) / (2 * step)
+    gradient[name] = entries
+  return gradient
+
+
+def _check_gradient(found, expected, rtol):
+  assert list(found) == list(expected)
+  for name in found:
+    np.testing.assert_allclose(
+        found[name], expected[name], rtol=rtol, atol=1e-9, err_msg=name
+    )
+    assert np.any(found[name])
+
+
+@pytest.mark.parametrize('penalty', [0.0, 0.7])
+def test_objective_gradient_equals_finite_differences(penalty):
+  rng = np.random.default_rng(20)
+  theta = _random_theta(rng)
+  judgement = equations.Judgement(
+      z=3 * rng.normal(size=[7, 4]),
+      log_base=rng.normal(size=7),
+      finite=np.array([1.0, 1, 0, 1, 1, 1, 1]),
+      alignments=rng.normal(size=7),
+      penalty=penalty,
+  )
+  _check_gradient(
+      equations.objective_gradient(NUMPY, theta, judgement),
+      _finite_differences(
+          theta, lambda theta: equations.objective(NUMPY, theta, judgement)
+      ),
+      rtol=1e-5,
+  )
+
+
+def test_holdout_gradient_is_exactly_that_of_the_loss_after_the_update():
+  rng = np.random.default_rng(21)
+  num_clients, dimension, norm_bound = 6, 9, 1.7
+  theta = _random_theta(rng)
+  z = 2 * rng.normal(size=[num_clients, 4])
+  ones = np.ones(num_clients)
+  updates = rng.normal(size=[num_clients, dimension])
+  clip = rng.uniform(0.3, 1.0, size=num_clients)
+  model = rng.normal(size=dimension)
+
+  def model_after(theta):
+    weights = equations.weights(NUMPY, theta, z, 0 * ones, ones)
+    return model - (weights * clip) @ updates
+
+  def loss(x):
+    return np.sum(np.square(x) * np.sin(x + 1))
+
+  after = model_after(theta)
+  gradient = 2 * after * np.sin(after + 1) + after**2 * np.cos(after + 1)
+  alignments = equations.holdout_alignments(
+      NUMPY, updates @ gradient, clip, np.linalg.norm(gradient), norm_bound
+  )
+  found = equations.objective_gradient(
+      NUMPY, theta, equations.Judgement(z, 0 * ones, ones, alignments, 0.0)
+  )
+  unit = np.linalg.norm(gradient) * norm_bound
+  _check_gradient(
+      {name: g * unit for name, g in found.items()},
+      _finite_differences(theta, lambda theta: loss(model_after(theta))),
+      rtol=1e-4,
+  )
+
+
+def test_alignments_by_hand():
+  array = np.array
+  np.testing.assert_allclose(
+      equations.holdout_alignments(
+          NUMPY, array([6.0, -3.0]), array([0.5, 1.0]), 3.0, 2.0
+      ),
+      [-0.5, 0.5],
+  )
+  np.testing.assert_array_equal(
+      equations.holdout_alignments(NUMPY, array([6.0]), array([1.0]), 0.0, 2.0),
+      [0],
+  )
+  sketches = array([[3.0, 4.0], [0.0, -2.0]])
+  np.testing.assert_allclose(
+      equations.agreement_alignments(NUMPY, sketches, array([0.0, 7.0])),
+      [-4, 2],
+  )
+  np.testing.assert_array_equal(
+      equations.agreement_alignments(NUMPY, sketches, np.zeros(2)), [0, 0]
+  )
+
+
+def test_objective_by_hand():
+  # Equal z, so that log_base makes the weights 1/4 and 3/4.
+  judgement = equations.Judgement(
+      np.zeros([2, 4]), np.log([1.0, 3.0]), np.ones(2), np.array([2.0, -1.0]), 2.0
+  )
+  np.testing.assert_allclose(
+      equations.objective(NUMPY, _start(), judgement),
+      -0.25 + 2 * (0.0625 + 0.5625),
+  )
+
+
+def test_learn_equals_adam_by_hand():
+  rng = np.random.default_rng(22)
+  config = fedaot.FedAOTConfig(
+      meta_learning_rate=0.2,
+      meta_beta_1=0.8,
+      meta_beta_2=0.95,
+      meta_epsilon=0.01,
+      meta_anchor=0.1,
+      holdout_log_sharpness=(-50.0, 50.0),
+  )
+  start = _start(config)
+  theta, slots = start, equations.initial_meta_optimizer(NUMPY, start)
+  expected = dict(start)
+  first = {name: np.zeros_like(v) for name, v in expected.items()}
+  second = {name: np.zeros_like(v) for name, v in expected.items()}
+  for step in range(1, 5):
+    gradient = {name: rng.normal(size=v.shape) for name, v in start.items()}
+    theta, slots = equations.learn(
+        NUMPY, theta, slots, gradient, has_holdout=True, config=config
+    )
+    for name, value in expected.items():
+      g = gradient[name]
+      first[name] = 0.8 * first[name] + 0.2 * g
+      second[name] = 0.95 * second[name] + 0.05 * g * g
+      adam = (first[name] / (1 - 0.8**step)) / (
+          np.sqrt(second[name] / (1 - 0.95**step)) + 0.01
+      )
+      expected[name] = value - 0.2 * adam - 0.1 * (value - start[name])
+      np.testing.assert_allclose(theta[name], expected[name])
+      np.testing.assert_allclose(slots['second_moment'][name], second[name])
+  assert slots['step'] == 4
+
+
+@pytest.mark.parametrize(
+    'has_holdout, by, slope, margin, sharpness',
+    [
+        (True, -3.0, -3, -3, -1.0),
+        (True, 0.4, 0.4, 0.4, 0.4),
+        (True, 3.0, 3, 3, 1.5),
+        # Without clean data a step may only make bad statistics cost more.
+        (False, -3.0, 0, -3, 0.0),
+        (False, 3.0, 3, 0, 1.5),
+    ],
+)
+def test_bounds(has_holdout, by, slope, margin, sharpness):
+  start = _start()
+  theta = {name: value + by for name, value in start.items()}
+  config = fedaot.FedAOTConfig(meta_learning_rate=0, meta_anchor=0)
+  bounded, _ = equations.learn(
+      NUMPY,
+      theta,
+      equations.initial_meta_optimizer(NUMPY, theta),
+      theta,
+      has_holdout=has_holdout,
+      config=config,
+  )
+  np.testing.assert_allclose(bounded['raw_slope'], start['raw_slope'] + slope)
+  np.testing.assert_allclose(bounded['margin'], start['margin'] + margin)
+  np.testing.assert_allclose(bounded['log_sharpness'], sharpness)

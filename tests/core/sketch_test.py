@@ -1,0 +1,161 @@
+"""The random projection of an update: layout of signs, linearity, spread."""
+
+import math
+
+import numpy as np
+import pytest
+
+import fedaot
+from fedaot import sketch
+from tests.reference import fedaot_reference
+
+
+def _signs(dimension, length, seed=17):
+  return sketch.draw_signs(np.random.default_rng(seed), dimension, length)
+
+
+def _sketch(vector, signs):
+  vector = np.asarray(vector, np.float32)
+  return sketch.norm_and_sketch([vector], len(vector), signs)[1]
+
+
+@pytest.mark.parametrize('dimension, num_rows', [(1000, 16), (2**18, 2049)])
+def test_signs_are_signs_fixed_by_the_seed(dimension, num_rows):
+  signs = _signs(dimension, 64)
+  # Of four blocks two share the signs of two, moved by less than a row.
+  assert signs.table.shape == (num_rows, 64)
+  assert signs.blocks.shape == (math.ceil(dimension / 2**16),)
+  assert {*np.unique(signs.table), *np.unique(signs.blocks)} <= {-1.0, 1.0}
+  assert abs(signs.table.mean()) < 4 / math.sqrt(signs.table.size)
+  np.testing.assert_array_equal(signs.table, _signs(dimension, 64).table)
+  other = _signs(dimension, 64, seed=18)
+  assert 0.4 < np.mean(signs.table == other.table) < 0.6
+
+
+@pytest.mark.parametrize('length', [1, 8, 20, 256, 8192, 2**17])
+@pytest.mark.parametrize('num_rows', [1, 16, 17, 147, 600, 20_000])
+def test_coordinates_that_are_added_up_have_signs_of_their_own(
+    num_rows, length
+):
+  layout = sketch.sign_layout(num_rows, length)
+  starts = [
+      layout.first_sign(row // layout.block_rows, length)
+      + row % layout.block_rows * length
+      for row in range(num_rows)
+  ]
+  assert len(set(starts)) == num_rows
+  assert max(starts) + length <= layout.table_rows * length
+  assert layout.table_rows <= num_rows + 1
+  assert layout.num_blocks <= sketch._MAX_BLOCKS
+  # Slices of the table are not copied if they begin at multiples of 64 bytes.
+  if length % 16 == 0:
+    assert all(start % 16 == 0 for start in starts)
+
+
+def test_sketch_by_hand():
+  signs = sketch.Signs(
+      np.array([[1, -1, 1], [-1, 1, 1]], np.float32), np.ones(1, np.float32)
+  )
+  np.testing.assert_array_equal(_sketch([1, 2, 4, 8], signs), [1 - 8, -2, 4])
+
+
+def test_sketch_is_linear_and_equals_the_reference():
+  a, b = np.random.default_rng(0).normal(size=[2, 100])
+  signs = _signs(100, 16)
+  np.testing.assert_allclose(
+      _sketch(2 * a - 3 * b, signs),
+      2 * _sketch(a, signs) - 3 * _sketch(b, signs),
+      atol=1e-4,
+  )
+  flat = signs.table.ravel()[:100].astype(float)
+  np.testing.assert_allclose(
+      _sketch(a, signs), fedaot_reference.fold_sketch(a, flat, 16), atol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+    'dimension, expected',
+    [(1, 16), (16, 16), (17, 32), (64, 64), (99, 112), (100, 112), (999, 112)],
+)
+def test_projection_length(dimension, expected):
+  config = fedaot.FedAOTConfig(sketch_dimension=16, projection_dimension=100)
+  assert sketch.projection_length(dimension, config) == expected
+
+
+def test_whole_rows_of_all_tensors_come_before_what_is_left():
+  # Rows of 3: 1 2 3, then 5 6 7 and 8 9 10, then 4, 11 and 12 13.
+  signs = _signs(13, 3)
+  tensors = [np.arange(a, b, dtype=np.float32) for a, b in ((1, 5), (5, 12))]
+  tensors.append(np.array([12, 13], np.float32))
+  norm, found = sketch.norm_and_sketch(tensors, 13, signs)
+  rows = np.array([[1, 2, 3], [5, 6, 7], [8, 9, 10], [4, 11, 12], [13, 0, 0]])
+  np.testing.assert_allclose(found, (rows * signs.table).sum(axis=0), rtol=1e-6)
+  np.testing.assert_allclose(norm, math.sqrt(819), rtol=1e-6)
+
+
+@pytest.mark.parametrize('length', [1024, 4096])
+@pytest.mark.parametrize('sizes', [[300_000], [1000, 200_000, 7, 99_000]])
+def test_norm_and_sketch_of_many_blocks(sizes, length):
+  rng = np.random.default_rng(9)
+  dimension = sum(sizes)
+  # So many that signs are used again.
+  assert dimension > 4 * sketch._BLOCK_SIZE
+  arrays = [rng.normal(size=size).astype(np.float32) for size in sizes]
+  whole = [a[: len(a) // length * length] for a in arrays]
+  rest = [a[len(a) // length * length :] for a in arrays]
+  signs = _signs(dimension, length)
+  norm, found = sketch.norm_and_sketch(arrays, dimension, signs)
+  expected = fedaot_reference.fold_sketch(
+      np.concatenate(whole + rest).astype(np.float64),
+      fedaot_reference.expand_signs(signs.table, signs.blocks, dimension),
+      length,
+  )
+  np.testing.assert_allclose(found, expected, atol=1e-3)
+  np.testing.assert_allclose(
+      norm, np.linalg.norm(np.concatenate(arrays)), rtol=1e-5
+  )
+
+
+def _spread(vector, other, length, num_seeds):
+  """Mean and deviation of products of sketches, by the stated deviation."""
+  dimension = len(vector)
+  signs = [_signs(dimension, length, seed) for seed in range(num_seeds)]
+  products = np.array([_sketch(vector, s) @ _sketch(other, s) for s in signs])
+  bound = math.sqrt(2 / length)
+  bound *= np.linalg.norm(vector) * np.linalg.norm(other)
+  return (products.mean() - vector @ other) / bound, products.std() / bound
+
+
+def test_inner_products_of_sketches_scatter_as_stated():
+  rng = np.random.default_rng(10)
+  a = rng.normal(size=5000)
+  b = 0.5 * a + rng.normal(size=5000)
+  error, deviation = _spread(a, b, length=500, num_seeds=300)
+  # Ten rows: without their own squares nine tenths of the bound at most.
+  assert 0.4 < deviation < 1
+  assert abs(error) < 4 / math.sqrt(300)
+
+
+@pytest.mark.parametrize('entries', ['random', 'equal'])
+def test_signs_that_are_used_again_keep_inner_products(entries):
+  # Sixteen blocks, of which eight share the signs of each of two.
+  rng = np.random.default_rng(11)
+  length, dimension, num_seeds = 256, 2**20, 200
+  if entries == 'random':
+    first = rng.normal(size=dimension)
+    second = 0.5 * first + rng.normal(size=dimension)
+  else:
+    first = second = np.ones(dimension)
+  error, deviation = _spread(first, second, length, num_seeds)
+  assert abs(error) < 4 * deviation / math.sqrt(num_seeds)
+  # Pairs within a block, 255 of 4,095, count eightfold: 1 + 7 * 255 / 4095.
+  bound = 1.0 if entries == 'random' else math.sqrt(1.44)
+  assert 0.5 * bound < deviation < 1.15 * bound
+
+
+@pytest.mark.parametrize('entry', [np.nan, np.inf, 1e30])
+def test_norm_of_what_is_not_finite_or_overflows_is_no_number(entry):
+  vector = np.ones(100, np.float32)
+  vector[3] = entry
+  norm, _ = sketch.norm_and_sketch([vector], 100, _signs(100, 16))
+  assert not math.isfinite(norm)
