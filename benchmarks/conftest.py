@@ -1,0 +1,171 @@
+"""Options of the benchmarks, rounds in turns, and the table of their results."""
+
+import collections
+import os
+import time
+
+import numpy as np
+import pytest
+
+from fedaot_tff.aggregators import registry
+
+# TensorFlow reads it when it is imported.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+# The first round compiles; in the second, rules that look back do so for the
+# first time.
+_WARM_UP_ROUNDS = 2
+# Parameters of a benchmark that options list the values of.
+_SIZES = {'num_clients': 1, 'dimension': 2}
+
+
+def pytest_addoption(parser):
+  group = parser.getgroup('fedaot')
+  group.addoption(
+      '--num-clients', default='10', help='N, comma-separated [%(default)s]'
+  )
+  group.addoption(
+      '--dimension',
+      default='100000',
+      help='coordinates of an update, comma-separated [%(default)s]',
+  )
+  group.addoption(
+      '--aggregators',
+      default='mean,tff_robust,fedaot,fedaot_no_holdout',
+      help=(
+          'NAME, NAME:OPTION=VALUE,... or WRAPPER+NAME, comma-separated; all'
+          f' stands for {", ".join(registry.aggregator_names())} [%(default)s]'
+      ),
+  )
+  group.addoption(
+      '--context',
+      choices=['in_process', 'native'],
+      default='in_process',
+      help='where computations of TFF run [%(default)s]',
+  )
+
+
+def pytest_configure(config):
+  config.parameters = {
+      name: _parse_sizes(config, name, minimum)
+      for name, minimum in _SIZES.items()
+  }
+  config.parameters['aggregator'] = registry.split_list(
+      config.getoption('aggregators')
+  )
+  try:
+    for name in config.parameters['aggregator']:
+      registry.get_aggregator(name)
+  except ValueError as error:
+    raise pytest.UsageError(f'--aggregators: {error}') from None
+
+
+def _parse_sizes(config, name, minimum):
+  text = config.getoption(name)
+  sizes = text.split(',')
+  if not all(size.isdecimal() and int(size) >= minimum for size in sizes):
+    raise pytest.UsageError(
+        f'--{name.replace("_", "-")} must be comma-separated integers >='
+        f' {minimum}; found {text!r}.'
+    )
+  return [int(size) for size in sizes]
+
+
+def pytest_generate_tests(metafunc):
+  # The last one varies slowest.
+  for name in ('aggregator', 'num_clients', 'dimension'):
+    if name in metafunc.fixturenames:
+      metafunc.parametrize(name, metafunc.config.parameters[name])
+
+
+def pytest_terminal_summary(terminalreporter):
+  """Prints what the benchmarks noted, a table a group."""
+  tables = collections.defaultdict(list)
+  for report in terminalreporter.getreports('passed'):
+    noted = dict(report.user_properties)
+    if report.when == 'call' and noted:
+      tables[noted.pop('group')].append((noted.pop('name'), noted))
+  for group, rows in tables.items():
+    terminalreporter.section(group)
+    width = max(len(name) for name, _ in rows)
+    for name, noted in rows:
+      figures = ''.join(f'  {k} {v:10.4g}' for k, v in noted.items())
+      terminalreporter.line(name.ljust(width) + figures)
+
+
+@pytest.fixture(name='note')
+def _note(benchmark, request):
+  """A function that adds figures to the JSON file and the last tables."""
+
+  def note(**figures):
+    benchmark.extra_info.update(figures)
+    labels = {'group': benchmark.group, 'name': request.node.name}
+    request.node.user_properties.extend({**labels, **figures}.items())
+
+  return note
+
+
+@pytest.fixture(name='time_in_turns')
+def _time_in_turns(benchmark, note, pytestconfig):
+  """A function that times rounds in turns with rounds of a mean.
+
+  A machine that grows faster or slower meanwhile does so for both. Arguments:
+  `play`, a round of what is benchmarked; `mean`, a round of the mean; where both
+  contain it, `generate`, which makes the updates alone; the number of clients,
+  if times a client are asked for. Notes milliseconds and the ratio to the mean,
+  of median times net of generation in the same turn.
+  """
+  num_rounds = pytestconfig.getoption('benchmark_min_rounds')
+
+  def time_in_turns(play, mean, generate=None, *, num_clients=None):
+    mean_seconds, generation_seconds = [], []
+
+    def play_references():
+      mean_seconds.append(_seconds(mean))
+      generation_seconds.append(_seconds(generate) if generate else 0.0)
+
+    benchmark.pedantic(
+        play,
+        setup=play_references,
+        rounds=num_rounds,
+        warmup_rounds=_WARM_UP_ROUNDS,
+    )
+    if benchmark.disabled:
+      return
+
+    def net_ms(seconds):
+      net = np.subtract(seconds, generation_seconds[-num_rounds:])
+      return 1000 * float(np.median(net))
+
+    ms, mean_ms = map(
+        net_ms, (benchmark.stats.stats.data, mean_seconds[-num_rounds:])
+    )
+    if num_clients:
+      note(ms_per_client=ms / num_clients)
+    note(ms=ms)
+    # No divisor if it is too short to be told from the generation.
+    if mean_ms > 0:
+      note(times_mean=ms / mean_ms)
+
+  return time_in_turns
+
+
+def _seconds(play):
+  start = time.perf_counter()
+  play()
+  return time.perf_counter() - start
+
+
+@pytest.fixture(name='context', scope='session')
+def _context(pytestconfig):
+  """The name of the execution context, which is made TFF's default."""
+  # pylint: disable-next=g-import-not-at-top
+  from fedaot_tff.simulation import execution_context
+
+  name = pytestconfig.getoption('context')
+  if name == 'native':
+    execution_context.set_native_execution_context()
+  else:
+    execution_context.set_in_process_execution_context()
+  yield name
+  execution_context.shutdown_workers()

@@ -1,0 +1,53 @@
+"""Tests for the benchmarks, which run in a pytest of their own."""
+
+import json
+
+import pytest
+
+from tests.binaries import programs
+
+
+def _run(*arguments):
+  return programs.run('pytest', '-p', 'no:cacheprovider', *arguments)
+
+
+@pytest.mark.parametrize(
+    'argument, message',
+    [
+        (
+            '--num-clients=3,none',
+            "--num-clients must be comma-separated integers >= 1; found '3,no",
+        ),
+        ('--dimension=1', '--dimension must be comma-separated integers >= 2'),
+        ('--aggregators=mean,men', "--aggregators: unknown aggregator 'men'"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(argument, message):
+  run = _run('benchmarks', argument)
+  assert run.returncode == pytest.ExitCode.USAGE_ERROR
+  assert run.stderr.startswith(f'ERROR: {message}')
+  assert run.stderr.rstrip().count('\n') == 0
+
+
+def test_ratio_to_the_mean_is_printed_and_saved(tmp_path):
+  path = tmp_path / 'results.json'
+  run = _run(
+      'benchmarks/bench_aggregators.py',
+      '--aggregators=krum:num_byzantine=0',
+      '--num-clients=3',
+      '--dimension=20',
+      '--benchmark-min-rounds=1',
+      f'--benchmark-json={path}',
+  )
+  assert run.returncode == 0, run.stdout + run.stderr
+  (found,) = json.loads(path.read_text())['benchmarks']
+  assert found['group'] == 'in_process, N = 3, d = 20'
+  assert found['stats']['rounds'] == 1
+  figures = found['extra_info']
+  assert figures['ms'] == pytest.approx(3 * figures['ms_per_client'])
+  (row,) = [
+      line for line in run.stdout.splitlines() if ' ms_per_client ' in line
+  ]
+  assert row.startswith('test_round[krum:num_byzantine=0-3-20]')
+  for name, figure in figures.items():
+    assert f'{name} {figure:10.4g}' in row
