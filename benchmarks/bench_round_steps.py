@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize('last_step', ['weigh', 'learn'])
-@pytest.mark.parametrize('mode', ['holdout', 'agreement'])
+@pytest.mark.parametrize('mode', ['fedaot', 'fedaot_no_holdout'])
 def test_steps(
     benchmark, mode, last_step, num_clients, dimension, context, time_in_turns
 ):
@@ -17,21 +17,13 @@ def test_steps(
   import tensorflow_federated as tff
 
   from benchmarks import generated_rounds
-  from fedaot_tff.aggregators import fedaot_config
-  from fedaot_tff.aggregators import fedaot_round
 
+  has_model = mode == 'fedaot'
   generate = generated_rounds.make_generator(dimension)
   value_type = generate.type_signature.result
-  holdout = None
-  if mode == 'holdout':
-    holdout = generated_rounds.make_holdout(dimension)
-  fedaot = fedaot_round.FedAOTRound(
-      value_type,
-      weight_type=None,
-      holdout=holdout,
-      config=fedaot_config.FedAOTConfig(),
-      seed=generated_rounds.SEED,
-  )
+  fedaot = generated_rounds.make_factory(
+      mode, num_clients, dimension
+  ).create_round(value_type, None)
 
   @tff.tensorflow.computation
   def initial_model():
@@ -47,14 +39,14 @@ def test_steps(
   )
   def next_fn(state, clients):
     model, model_after = None, None
-    if holdout is not None:
+    if has_model:
       model = tff.federated_eval(initial_model, tff.SERVER)
     value = tff.federated_map(generate, clients)
     weighed = fedaot.weigh(state, value, model=model)
     total = generated_rounds.add_up(weighed.result)
     if last_step == 'weigh':
       return state, total, ()
-    if holdout is not None:
+    if has_model:
       model_after = tff.federated_map(apply, (model, weighed.result))
     state, measurements = fedaot.learn(state, weighed, model_after)
     return state, total, measurements

@@ -4,9 +4,9 @@ import collections
 import os
 import time
 
-import numpy as np
 import pytest
 
+from benchmarks import turns
 from fedaot_tff.aggregators import registry
 
 # TensorFlow reads it when it is imported.
@@ -110,19 +110,17 @@ def _time_in_turns(benchmark, note, pytestconfig):
   """A function that times rounds in turns with rounds of a mean.
 
   A machine that grows faster or slower meanwhile does so for both. Arguments:
-  `play`, a round of what is benchmarked; `mean`, a round of the mean; where both
-  contain it, `generate`, which makes the updates alone; the number of clients,
-  if times a client are asked for. Notes milliseconds and the ratio to the mean,
-  of median times net of generation in the same turn.
+  `play`, a round of what is benchmarked; `mean`, a round of the mean; `generate`,
+  what both contain and is not measured; and the number of clients. Notes what
+  `turns.summarize` returns.
   """
   num_rounds = pytestconfig.getoption('benchmark_min_rounds')
 
-  def time_in_turns(play, mean, generate=None, *, num_clients=None):
-    mean_seconds, generation_seconds = [], []
+  def time_in_turns(play, mean, generate=lambda: None, *, num_clients=None):
+    references = []
 
     def play_references():
-      mean_seconds.append(_seconds(mean))
-      generation_seconds.append(_seconds(generate) if generate else 0.0)
+      references.append((_seconds(mean), _seconds(generate)))
 
     benchmark.pedantic(
         play,
@@ -130,22 +128,13 @@ def _time_in_turns(benchmark, note, pytestconfig):
         rounds=num_rounds,
         warmup_rounds=_WARM_UP_ROUNDS,
     )
-    if benchmark.disabled:
-      return
-
-    def net_ms(seconds):
-      net = np.subtract(seconds, generation_seconds[-num_rounds:])
-      return 1000 * float(np.median(net))
-
-    ms, mean_ms = map(
-        net_ms, (benchmark.stats.stats.data, mean_seconds[-num_rounds:])
-    )
-    if num_clients:
-      note(ms_per_client=ms / num_clients)
-    note(ms=ms)
-    # No divisor if it is too short to be told from the generation.
-    if mean_ms > 0:
-      note(times_mean=ms / mean_ms)
+    if benchmark.enabled:
+      seconds = benchmark.stats.stats.data
+      note(
+          **turns.summarize(
+              seconds, *zip(*references[-num_rounds:]), num_clients
+          )
+      )
 
   return time_in_turns
 

@@ -25,32 +25,36 @@ CLIENTS_TYPE = tff.FederatedType(np.int32, tff.CLIENTS)
 _NUM_HOLDOUT_EXAMPLES = 100
 
 
-def make_rounds(
-    aggregator: str, num_clients: int, dimension: int
-) -> Callable[[], None]:
-  """What plays a round of an aggregator of the registry at each call."""
-  factory = registry.get_aggregator(aggregator).create(
+def make_factory(aggregator: str, num_clients: int, dimension: int) -> Any:
+  """The factory of an aggregator of the registry, weighted or not."""
+  return registry.get_aggregator(aggregator).create(
       registry.AggregatorContext(
-          holdout=make_holdout(dimension),
+          holdout=_make_holdout(dimension),
           num_byzantine=round(BYZANTINE_FRACTION * num_clients),
           seed=SEED,
       )
   )
+
+
+def make_rounds(
+    aggregator: str, num_clients: int, dimension: int
+) -> Callable[[], None]:
+  """What plays a round of an aggregator of the registry at each call."""
+  factory = make_factory(aggregator, num_clients, dimension)
   generate = make_generator(dimension)
-  value_type = generate.type_signature.result
-  if isinstance(factory, tff.aggregators.UnweightedAggregationFactory):
-    process = factory.create(value_type)
-  else:
-    process = factory.create(value_type, tff.TensorType(np.float32))
+  types = [generate.type_signature.result]
+  if isinstance(factory, tff.aggregators.WeightedAggregationFactory):
+    types.append(tff.TensorType(np.float32))
+  process = factory.create(*types)
 
   @tff.federated_computation(
       process.initialize.type_signature.result, CLIENTS_TYPE
   )
   def next_fn(state, clients):
-    arguments = [state, tff.federated_map(generate, clients)]
+    arguments = [tff.federated_map(generate, clients)]
     if process.is_weighted:
       arguments.append(tff.federated_value(np.float32(1), tff.CLIENTS))
-    output = process.next(*arguments)
+    output = process.next(state, *arguments)
     return output.state, add_up(output.result), output.measurements
 
   return repeat(next_fn, process.initialize(), num_clients)
@@ -126,7 +130,7 @@ def add_up(value: tff.Value) -> tff.Value:
   return tff.federated_map(add_up_tensors, value)
 
 
-def make_holdout(dimension: int) -> holdout_lib.HoldOut:
+def _make_holdout(dimension: int) -> holdout_lib.HoldOut:
   """A hold-out whose model has as many weights, and costs as good as nothing.
 
   Its update has the direction that the clients' updates share.

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks import turns
 from tests.binaries import programs
 
 
@@ -51,3 +52,31 @@ def test_ratio_to_the_mean_is_printed_and_saved(tmp_path):
   assert row.startswith('test_round[krum:num_byzantine=0-3-20]')
   for name, figure in figures.items():
     assert f'{name} {figure:10.4g}' in row
+
+
+def test_rounds_take_turns(tmp_path):
+  path = tmp_path / 'bench_turns.py'
+  path.write_text("""
+def test_turns(time_in_turns):
+  order = []
+  time_in_turns(*(lambda c=c: order.append(c) for c in 'amg'))
+  assert ''.join(order) == 'mga' * (2 + 3)  # Two do not count.
+""")
+  run = _run(
+      '-p', 'benchmarks.conftest', '--benchmark-min-rounds=3', path
+  )
+  assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_times_are_net_and_ratios_are_of_medians():
+  # Busy in the second turn, and a pause of the mean in the third.
+  figures = turns.summarize(
+      [0.5, 1.5, 0.5], [0.3, 1.3, 9.0], [0.1, 1.1, 0.1], num_clients=4
+  )
+  assert figures == pytest.approx(
+      {'ms': 400, 'ms_per_client': 100, 'times_mean': 2}
+  )
+
+
+def test_mean_within_the_noise_is_no_divisor():
+  assert turns.summarize([0.5], [0.1], [0.2]) == pytest.approx({'ms': 300})
