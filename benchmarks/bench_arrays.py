@@ -1,23 +1,21 @@
 """FedAOT and the rules of `fedaot.rules` on arrays, next to `numpy.mean`.
 
-`extra_mb` is what they allocate at the most, less what the mean does.
+`extra_mb` is the most that a round allocates, less what the mean does. Choose
+rules with `-k`.
 """
 
+import functools
+import inspect
 import tracemalloc
 
 import numpy as np
 import pytest
 
 import fedaot
+from fedaot import rules
 
 _SEED = 0
-
-
-def _make_updates(num_clients, dimension):
-  """Noise around what all share."""
-  generator = np.random.default_rng(_SEED)
-  updates = generator.random([num_clients, dimension], dtype=np.float32)
-  return 2 * updates - 0.5
+_OPTIONS = {'num_byzantine': 0.1, 'seed': _SEED}
 
 
 class _HoldOut:
@@ -32,30 +30,53 @@ class _HoldOut:
     return float(model[0][0]), [np.ones_like(array) for array in model]
 
 
-@pytest.mark.parametrize('holdout', [None, _HoldOut()], ids=['none', 'holdout'])
-def test_fedaot(benchmark, holdout, num_clients, dimension, time_on_arrays):
-  aggregator = fedaot.FedAOTAggregator(holdout, seed=_SEED)
-  model = [np.zeros(dimension, np.float32)]
-  client_models = -_make_updates(num_clients, dimension)
+@pytest.mark.parametrize('mode', ['fedaot', 'fedaot_no_holdout'])
+def test_fedaot(mode, updates, time_on_arrays):
+  aggregator = fedaot.FedAOTAggregator(
+      _HoldOut() if mode == 'fedaot' else None, seed=_SEED
+  )
+  model = [np.zeros_like(updates[0])]
+  client_models = [[-update] for update in updates]
 
   def play():
-    new_model = aggregator.aggregate(model, [[row] for row in client_models])
-    aggregator.learn(new_model)
+    aggregator.learn(aggregator.aggregate(model, client_models))
 
-  time_on_arrays(play, client_models)
+  time_on_arrays(play)
+
+
+@pytest.mark.parametrize('name', rules.RULES)
+def test_rule(name, updates, time_on_arrays):
+  rule = _with_options(rules.RULES[name])
+  time_on_arrays(functools.partial(rule, updates, reference=updates[0]))
+
+
+@pytest.mark.parametrize('name', rules.WRAPPERS)
+def test_wrapped_krum(name, updates, time_on_arrays):
+  rule = _with_options(rules.WRAPPERS[name], _with_options(rules.krum))
+  time_on_arrays(functools.partial(rule, updates))
+
+
+def _with_options(make, *inner):
+  options = _OPTIONS.keys() & inspect.signature(make).parameters.keys()
+  return make(*inner, **{option: _OPTIONS[option] for option in options})
+
+
+@pytest.fixture(name='updates')
+def _updates(num_clients, dimension):
+  """[N, d] in [-0.5, 1.5): noise around what all share."""
+  generator = np.random.default_rng(_SEED)
+  table = generator.random([num_clients, dimension], dtype=np.float32)
+  return 2 * table - 0.5
 
 
 @pytest.fixture(name='time_on_arrays')
-def _time_on_arrays(benchmark, note, time_in_turns):
-  """A function that compares a round with the mean of a table."""
+def _time_on_arrays(benchmark, note, time_in_turns, updates):
+  """A function that compares rounds with the mean of the updates."""
 
-  def time_on_arrays(play, table):
-    num_clients, dimension = table.shape
+  def time_on_arrays(play):
+    num_clients, dimension = updates.shape
     benchmark.group = f'arrays, N = {num_clients}, d = {dimension}'
-
-    def mean():
-      return np.mean(table, axis=0)
-
+    mean = functools.partial(np.mean, updates, axis=0)
     time_in_turns(play, mean, num_clients=num_clients)
     note(extra_mb=_peak_mb(play) - _peak_mb(mean))
 
@@ -65,7 +86,8 @@ def _time_on_arrays(benchmark, note, time_in_turns):
 def _peak_mb(play):
   """The most that a call allocates, in 10^6 bytes."""
   tracemalloc.start()
-  play()
-  _, peak = tracemalloc.get_traced_memory()
-  tracemalloc.stop()
-  return peak / 1e6
+  try:
+    play()
+    return tracemalloc.get_traced_memory()[1] / 1e6
+  finally:
+    tracemalloc.stop()
