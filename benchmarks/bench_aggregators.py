@@ -1,12 +1,11 @@
 """The time of a round of each aggregator, next to a round of MeanFactory."""
 
+from benchmarks import generated_rounds
+
 
 def test_round(
     benchmark, aggregator, num_clients, dimension, context, time_in_turns
 ):
-  # Here, as TensorFlow takes seconds to import and options are checked first.
-  from benchmarks import generated_rounds  # pylint: disable=g-import-not-at-top
-
   benchmark.group = f'{context}, N = {num_clients}, d = {dimension}'
   time_in_turns(
       generated_rounds.make_rounds(aggregator, num_clients, dimension),

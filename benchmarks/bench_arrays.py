@@ -15,7 +15,19 @@ import fedaot
 from fedaot import rules
 
 _SEED = 0
-_OPTIONS = {'num_byzantine': 0.1, 'seed': _SEED}
+
+
+def _make_rule(make, *inner):
+  options = {'num_byzantine': 0.1, 'seed': _SEED}
+  known = inspect.signature(make).parameters
+  return make(*inner, **{k: v for k, v in options.items() if k in known})
+
+
+_RULES = {name: _make_rule(make) for name, make in rules.RULES.items()}
+_RULES.update({
+    f'{name}+krum': _make_rule(make, _RULES['krum'])
+    for name, make in rules.WRAPPERS.items()
+})
 
 
 class _HoldOut:
@@ -44,21 +56,9 @@ def test_fedaot(mode, updates, time_on_arrays):
   time_on_arrays(play)
 
 
-@pytest.mark.parametrize('name', rules.RULES)
-def test_rule(name, updates, time_on_arrays):
-  rule = _with_options(rules.RULES[name])
+@pytest.mark.parametrize('rule', _RULES.values(), ids=_RULES)
+def test_rule(rule, updates, time_on_arrays):
   time_on_arrays(functools.partial(rule, updates, reference=updates[0]))
-
-
-@pytest.mark.parametrize('name', rules.WRAPPERS)
-def test_wrapped_krum(name, updates, time_on_arrays):
-  rule = _with_options(rules.WRAPPERS[name], _with_options(rules.krum))
-  time_on_arrays(functools.partial(rule, updates))
-
-
-def _with_options(make, *inner):
-  options = _OPTIONS.keys() & inspect.signature(make).parameters.keys()
-  return make(*inner, **{option: _OPTIONS[option] for option in options})
 
 
 @pytest.fixture(name='updates')

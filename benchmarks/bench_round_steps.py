@@ -4,6 +4,10 @@
 """
 
 import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from benchmarks import generated_rounds
 
 
 @pytest.mark.parametrize('last_step', ['weigh', 'learn'])
@@ -11,23 +15,14 @@ import pytest
 def test_steps(
     benchmark, mode, last_step, num_clients, dimension, context, time_in_turns
 ):
-  # Here, as TensorFlow takes seconds to import and options are checked first.
-  # pylint: disable=g-import-not-at-top
-  import tensorflow as tf
-  import tensorflow_federated as tff
-
-  from benchmarks import generated_rounds
-
-  has_model = mode == 'fedaot'
   generate = generated_rounds.make_generator(dimension)
   value_type = generate.type_signature.result
-  fedaot = generated_rounds.make_factory(
-      mode, num_clients, dimension
-  ).create_round(value_type, None)
+  factory = generated_rounds.make_factory(mode, num_clients, dimension)
+  fedaot = factory.create_round(value_type, None)
 
   @tff.tensorflow.computation
   def initial_model():
-    return tuple(map(tf.zeros, generated_rounds.shapes(dimension)))
+    return tuple(tf.zeros(tensor.shape) for tensor in value_type)
 
   @tff.tensorflow.computation(value_type, value_type)
   def apply(model, aggregate):
@@ -38,16 +33,14 @@ def test_steps(
       generated_rounds.CLIENTS_TYPE,
   )
   def next_fn(state, clients):
-    model, model_after = None, None
-    if has_model:
-      model = tff.federated_eval(initial_model, tff.SERVER)
+    # Without a hold-out the model is not looked at, nor computed.
+    model = tff.federated_eval(initial_model, tff.SERVER)
     value = tff.federated_map(generate, clients)
     weighed = fedaot.weigh(state, value, model=model)
     total = generated_rounds.add_up(weighed.result)
     if last_step == 'weigh':
       return state, total, ()
-    if has_model:
-      model_after = tff.federated_map(apply, (model, weighed.result))
+    model_after = tff.federated_map(apply, (model, weighed.result))
     state, measurements = fedaot.learn(state, weighed, model_after)
     return state, total, measurements
 

@@ -1,4 +1,4 @@
-"""Options of the benchmarks, rounds in turns, and the table of their results."""
+"""Options of the benchmarks, rounds in turns and the tables at the end."""
 
 import collections
 import os
@@ -15,21 +15,13 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 # The first round compiles; in the second, rules that look back do so for the
 # first time.
 _WARM_UP_ROUNDS = 2
-# Parameters of a benchmark that options list the values of.
-_SIZES = {'num_clients': 1, 'dimension': 2}
 
 
 def pytest_addoption(parser):
-  group = parser.getgroup('fedaot')
-  group.addoption(
-      '--num-clients', default='10', help='N, comma-separated [%(default)s]'
-  )
-  group.addoption(
-      '--dimension',
-      default='100000',
-      help='coordinates of an update, comma-separated [%(default)s]',
-  )
-  group.addoption(
+  add = parser.getgroup('fedaot').addoption
+  add('--num-clients', default='10', help='N, comma-separated [%(default)s]')
+  add('--dimension', default='100000', help='d, comma-separated [%(default)s]')
+  add(
       '--aggregators',
       default='mean,tff_robust,fedaot,fedaot_no_holdout',
       help=(
@@ -37,7 +29,7 @@ def pytest_addoption(parser):
           f' stands for {", ".join(registry.aggregator_names())} [%(default)s]'
       ),
   )
-  group.addoption(
+  add(
       '--context',
       choices=['in_process', 'native'],
       default='in_process',
@@ -46,36 +38,35 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-  config.parameters = {
-      name: _parse_sizes(config, name, minimum)
-      for name, minimum in _SIZES.items()
-  }
-  config.parameters['aggregator'] = registry.split_list(
-      config.getoption('aggregators')
-  )
   try:
-    for name in config.parameters['aggregator']:
+    aggregators = registry.split_list(config.getoption('aggregators'))
+    for name in aggregators:
       registry.get_aggregator(name)
   except ValueError as error:
     raise pytest.UsageError(f'--aggregators: {error}') from None
+  # From the one that varies fastest to the one that varies slowest.
+  config.parameters = {
+      'aggregator': aggregators,
+      'num_clients': _parse_sizes(config, '--num-clients', minimum=1),
+      'dimension': _parse_sizes(config, '--dimension', minimum=2),
+  }
 
 
-def _parse_sizes(config, name, minimum):
-  text = config.getoption(name)
+def _parse_sizes(config, option, minimum):
+  text = config.getoption(option)
   sizes = text.split(',')
   if not all(size.isdecimal() and int(size) >= minimum for size in sizes):
     raise pytest.UsageError(
-        f'--{name.replace("_", "-")} must be comma-separated integers >='
-        f' {minimum}; found {text!r}.'
+        f'{option} must be comma-separated integers >= {minimum}; found'
+        f' {text!r}.'
     )
   return [int(size) for size in sizes]
 
 
 def pytest_generate_tests(metafunc):
-  # The last one varies slowest.
-  for name in ('aggregator', 'num_clients', 'dimension'):
+  for name, values in metafunc.config.parameters.items():
     if name in metafunc.fixturenames:
-      metafunc.parametrize(name, metafunc.config.parameters[name])
+      metafunc.parametrize(name, values)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -110,9 +101,9 @@ def _time_in_turns(benchmark, note, pytestconfig):
   """A function that times rounds in turns with rounds of a mean.
 
   A machine that grows faster or slower meanwhile does so for both. Arguments:
-  `play`, a round of what is benchmarked; `mean`, a round of the mean; `generate`,
-  what both contain and is not measured; and the number of clients. Notes what
-  `turns.summarize` returns.
+  `play`, a round of what is benchmarked; `mean`, a round of the mean;
+  `generate`, what both contain and is not measured; and the number of clients.
+  Notes what `turns.summarize` returns.
   """
   num_rounds = pytestconfig.getoption('benchmark_min_rounds')
 
@@ -122,19 +113,11 @@ def _time_in_turns(benchmark, note, pytestconfig):
     def play_references():
       references.append((_seconds(mean), _seconds(generate)))
 
-    benchmark.pedantic(
-        play,
-        setup=play_references,
-        rounds=num_rounds,
-        warmup_rounds=_WARM_UP_ROUNDS,
-    )
+    counts = {'rounds': num_rounds, 'warmup_rounds': _WARM_UP_ROUNDS}
+    benchmark.pedantic(play, setup=play_references, **counts)
     if benchmark.enabled:
-      seconds = benchmark.stats.stats.data
-      note(
-          **turns.summarize(
-              seconds, *zip(*references[-num_rounds:]), num_clients
-          )
-      )
+      times = (benchmark.stats.stats.data, *zip(*references[-num_rounds:]))
+      note(**turns.summarize(*times, num_clients))
 
   return time_in_turns
 
@@ -152,9 +135,6 @@ def _context(pytestconfig):
   from fedaot_tff.simulation import execution_context
 
   name = pytestconfig.getoption('context')
-  if name == 'native':
-    execution_context.set_native_execution_context()
-  else:
-    execution_context.set_in_process_execution_context()
+  getattr(execution_context, f'set_{name}_execution_context')()
   yield name
   execution_context.shutdown_workers()

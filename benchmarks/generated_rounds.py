@@ -1,9 +1,8 @@
 """Rounds of aggregators on generated updates.
 
-The clients' updates are generated where the computations run, from the client's
-number, and the aggregate is summed up there, so that neither crosses to Python.
-What does cross in each round is the aggregator's state, as in every TFF
-process.
+Updates are generated where the computations run, and the aggregate is summed up
+there: neither crosses to Python. The aggregator's state does in each round, as
+in every TFF process.
 """
 
 import collections
@@ -16,22 +15,16 @@ import tensorflow_federated as tff
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry
 
-SEED = 0
-# The fraction of attackers that aggregators are told to withstand; there are
-# none.
-BYZANTINE_FRACTION = 0.1
 # A client is a number.
 CLIENTS_TYPE = tff.FederatedType(np.int32, tff.CLIENTS)
-_NUM_HOLDOUT_EXAMPLES = 100
 
 
 def make_factory(aggregator: str, num_clients: int, dimension: int) -> Any:
-  """The factory of an aggregator of the registry, weighted or not."""
+  """The factory of an aggregator of the registry; a tenth may attack."""
   return registry.get_aggregator(aggregator).create(
       registry.AggregatorContext(
           holdout=_make_holdout(dimension),
-          num_byzantine=round(BYZANTINE_FRACTION * num_clients),
-          seed=SEED,
+          num_byzantine=round(0.1 * num_clients),
       )
   )
 
@@ -63,16 +56,10 @@ def make_rounds(
 def repeat(
     next_fn: tff.Computation, state: Any, num_clients: int
 ) -> Callable[[], None]:
-  """What plays `next_fn` at each call, with the state of the call before.
+  """What plays a round at each call, with the state of the call before.
 
-  Args:
-    next_fn: Maps the state and the clients to the new state, the sum of the
-      aggregate's coordinates and measurements.
-    state: The first state.
-    num_clients: N.
-
-  Returns:
-    A function that raises ValueError if the aggregate is not finite.
+  `next_fn` maps state and clients to the new state, the sum of the aggregate's
+  coordinates, which must be finite, and measurements.
   """
 
   def play():
@@ -107,17 +94,12 @@ def make_generator(dimension: int) -> tff.Computation:
   def generate(client):
     return tuple(
         tf.random.stateless_uniform(
-            shape, tf.stack([SEED + part, client]), -0.5, 1.5, alg='philox'
+            shape, tf.stack([part, client]), -0.5, 1.5, alg='philox'
         )
-        for part, shape in enumerate(shapes(dimension))
+        for part, shape in enumerate(_shapes(dimension))
     )
 
   return generate
-
-
-def shapes(dimension: int):
-  """Two tensors an update, as the rules must flatten what models have."""
-  return (dimension - dimension // 2,), (dimension // 2,)
 
 
 def add_up(value: tff.Value) -> tff.Value:
@@ -130,7 +112,12 @@ def add_up(value: tff.Value) -> tff.Value:
   return tff.federated_map(add_up_tensors, value)
 
 
-def _make_holdout(dimension: int) -> holdout_lib.HoldOut:
+def _shapes(dimension):
+  """Two tensors an update, as the rules must flatten what models have."""
+  return [dimension - dimension // 2], [dimension // 2]
+
+
+def _make_holdout(dimension):
   """A hold-out whose model has as many weights, and costs as good as nothing.
 
   Its update has the direction that the clients' updates share.
@@ -138,23 +125,20 @@ def _make_holdout(dimension: int) -> holdout_lib.HoldOut:
 
   def predict(weights, x, training):
     del training
-    trainable, _ = weights
-    total = tf.add_n([tf.reduce_sum(tensor) for tensor in trainable])
+    total = tf.add_n([tf.reduce_sum(tensor) for tensor in weights[0]])
     return x * total / dimension
 
   def loss(output, label, sample_weight=None):
     del sample_weight
     return tf.reduce_mean(tf.square(output - label))
 
-  zeros = tuple(np.zeros(shape, np.float32) for shape in shapes(dimension))
+  zeros = tuple(np.zeros(shape, np.float32) for shape in _shapes(dimension))
+  spec = tf.TensorSpec([None], tf.float32)
   model = tff.learning.models.FunctionalModel(
       initial_weights=(zeros, ()),
       predict_on_batch_fn=tf.function(predict),
       loss_fn=loss,
-      input_spec=collections.OrderedDict(
-          x=tf.TensorSpec([None], tf.float32),
-          y=tf.TensorSpec([None], tf.float32),
-      ),
+      input_spec=collections.OrderedDict(x=spec, y=spec),
   )
-  ones = np.ones([_NUM_HOLDOUT_EXAMPLES], np.float32)
+  ones = np.ones([100], np.float32)
   return holdout_lib.HoldOut(model, (ones, -ones))

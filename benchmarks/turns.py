@@ -11,7 +11,7 @@ def summarize(
     generation_seconds: Sequence[float],
     num_clients: Optional[int] = None,
 ) -> Dict[str, float]:
-  """Summarizes turns.
+  """The times of a round and their ratio to the mean's.
 
   Times are net of the generation in the same turn, when the machine was as
   busy. The ratio is of medians, no median of ratios: a pause of the machine
@@ -24,8 +24,8 @@ def summarize(
     num_clients: N, None if times a client mean nothing.
 
   Returns:
-    The milliseconds of a round `ms`, `ms_per_client` and the ratio `times_mean`,
-    which is missing if the mean's time is not above that of the generation.
+    `ms` of a round, `ms_per_client` and the ratio `times_mean`, which is left
+    out if the mean's time is not above that of the generation.
   """
 
   def net_ms(seconds):
