@@ -30,7 +30,7 @@ def test_wrong_options_are_told_in_one_line(argument, message):
   assert run.stderr.rstrip().count('\n') == 0
 
 
-def test_ratio_to_the_mean_is_printed_and_saved(tmp_path):
+def test_figures_are_printed_and_saved(tmp_path):
   path = tmp_path / 'results.json'
   run = _run(
       'benchmarks/bench_aggregators.py',
@@ -57,15 +57,23 @@ def test_ratio_to_the_mean_is_printed_and_saved(tmp_path):
 def test_rounds_take_turns(tmp_path):
   path = tmp_path / 'bench_turns.py'
   path.write_text("""
+import time
+
 def test_turns(time_in_turns):
   order = []
-  time_in_turns(*(lambda c=c: order.append(c) for c in 'amg'))
-  assert ''.join(order) == 'mga' * (2 + 3)  # Two do not count.
-""")
-  run = _run(
-      '-p', 'benchmarks.conftest', '--benchmark-min-rounds=3', path
+
+  def mean():
+    order.append('mean')
+    time.sleep(0.05)  # Not within the noise, so that there is a ratio.
+
+  time_in_turns(
+      lambda: order.append('play'), mean, lambda: order.append('generate')
   )
+  assert order == ['mean', 'generate', 'play'] * (2 + 3)  # Two do not count.
+""")
+  run = _run('-p', 'benchmarks.conftest', '--benchmark-min-rounds=3', path)
   assert run.returncode == 0, run.stdout + run.stderr
+  assert ' times_mean ' in run.stdout
 
 
 def test_times_are_net_and_ratios_are_of_medians():
