@@ -71,7 +71,13 @@ def test_turns(time_in_turns):
   )
   assert order == ['mean', 'generate', 'play'] * (2 + 3)  # Two do not count.
 """)
-  run = _run('-p', 'benchmarks.conftest', '--benchmark-min-rounds=3', path)
+  run = _run(
+      '-p',
+      'benchmarks.conftest',
+      '--benchmark-min-rounds=3',
+      f'--benchmark-storage={tmp_path}',
+      path,
+  )
   assert run.returncode == 0, run.stdout + run.stderr
   assert ' times_mean ' in run.stdout
 
