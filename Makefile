@@ -17,12 +17,13 @@ INSTALL_LOG = $(VENV)/install.log
 # and then the half-made environment is built anew.
 UNFINISHED = $(VENV).unfinished
 
-.PHONY: help demo test test-all clean
+.PHONY: help demo test test-all benchmark clean
 
 help:
 	@echo "make demo      compare aggregators in a small attacked federation; report in out/demo/report.html"
 	@echo "make test      run the quick tests"
 	@echo "make test-all  run all tests"
+	@echo "make benchmark time the rounds of some aggregators, small (docs/speed.md)"
 	@echo "make clean     remove out/ and caches, but not $(VENV)"
 	@echo "The first run installs pinned packages into $(VENV): about 2.7 GB, 2 to 5 minutes."
 	@echo "Choose a Python (3.9 to 3.11) with: make PYTHON=/path/to/python3.11 demo"
@@ -37,6 +38,9 @@ test: $(STAMP)
 test-all: $(STAMP)
 	@$(RUN) -m pytest tests $(PARALLEL)
 	@$(RUN) -m pytest $(IN_PROCESS) $(PARALLEL)
+
+benchmark: $(STAMP)
+	@$(RUN) -m pytest benchmarks/bench_aggregators.py --dimension=10000
 
 clean:
 	@rm -rf out build dist *.egg-info .pytest_cache

@@ -79,6 +79,6 @@ setuptools.setup(
             'tensorflow-datasets==4.9.3',
             'tensorflow-metadata<1.17',
         ],
-        'test': ['pytest', 'pytest-xdist'],
+        'test': ['pytest', 'pytest-benchmark', 'pytest-xdist'],
     },
 )

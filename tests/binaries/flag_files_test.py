@@ -9,19 +9,7 @@ import pytest
 from tests.binaries import programs
 
 _FOLDER = programs.ROOT / 'binaries' / 'flags'
-_BENCHMARKS = (
-    'benchmark',
-    'benchmark_one_core',
-    'end_to_end',
-    'profile',
-    'speed',
-    'speed_large',
-)
-_COMPARISONS = tuple(
-    path.stem
-    for path in sorted(_FOLDER.glob('*.cfg'))
-    if path.stem not in _BENCHMARKS
-)
+_COMPARISONS = tuple(path.stem for path in sorted(_FOLDER.glob('*.cfg')))
 # In a process of their own, as the programs define flags of the same names.
 _READ_COMPARISONS = """
 import json, sys
@@ -40,21 +28,6 @@ for path in sys.argv[1:]:
   )
 assert not any('tensorflow' in name for name in sys.modules)
 print(json.dumps(found))
-"""
-_READ_BENCHMARK = """
-import sys
-from absl import flags
-from binaries import benchmark
-from fedaot_tff.aggregators import registry
-
-flags.FLAGS(['benchmark', f'--flagfile={sys.argv[1]}'])
-count = len(registry.split_list(flags.FLAGS.aggregators))
-if flags.FLAGS.end_to_end:
-  count *= len(flags.FLAGS.tasks)
-else:
-  count *= len(flags.FLAGS.num_clients) * len(flags.FLAGS.dimension)
-print(count)
-print(flags.FLAGS.output_dir)
 """
 
 
@@ -104,11 +77,3 @@ def test_comparison_makes_the_published_table(comparisons, name):
     pytest.skip('nothing is published')
   published = _read_keys(programs.ROOT / match[1])
   assert sorted(published) == sorted(comparisons[name]['runs'])
-
-
-@pytest.mark.parametrize('name', _BENCHMARKS)
-def test_benchmark_makes_the_published_table(name):
-  count, output_dir = programs.run_source(_READ_BENCHMARK, _path(name)).split()
-  published = programs.ROOT / 'docs' / f'{name}.csv'
-  assert int(count) == len(programs.read_lines(published)) - 1
-  assert output_dir.startswith('out/')
