@@ -92,7 +92,7 @@ def _cohorts():
         5: np.repeat(updates[5:6], 4, axis=0),
         6: np.zeros([3, _DIMENSION]),
         7: updates[:0],
-        8: 1e4 * updates[rng.permutation(len(updates))],
+        8: 1e-3 * updates[rng.permutation(len(updates))],
     }.get(round_num, updates).astype(np.float32)
 
 
