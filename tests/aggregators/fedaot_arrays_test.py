@@ -92,7 +92,7 @@ def _cohorts():
         5: np.repeat(updates[5:6], 4, axis=0),
         6: np.zeros([3, _DIMENSION]),
         7: updates[:0],
-        8: 1e-3 * updates[rng.permutation(len(updates))],
+        8: 10 * updates[rng.permutation(len(updates))],
     }.get(round_num, updates).astype(np.float32)
 
 
@@ -162,7 +162,7 @@ def test_ten_rounds_equal_those_of_tff(has_holdout):
       np.testing.assert_allclose(before - after, result, atol=tolerance)
     found = aggregator.last_round
     np.testing.assert_allclose(found.weights, expected['weights'], atol=1e-4)
-    np.testing.assert_allclose(found.norms, expected['norms'], rtol=1e-5)
+    np.testing.assert_allclose(found.norms, expected['norms'], rtol=1e-4)
     np.testing.assert_allclose(found.z, expected['z'], rtol=1e-3, atol=1e-3)
     assert found.num_non_finite == expected['num_non_finite']
     assert found.num_clipped == expected['num_clipped']
