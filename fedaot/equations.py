@@ -176,11 +176,18 @@ def _unit_rows(xp, sketches: Array) -> Array:
 
 def pair_cosines(xp, units: Array, finite: Array) -> Array:
   """Cosines [N, N] of all pairs; -1 for a client itself and unusable ones."""
-  cosines = xp.matmul(units, xp.transpose(units))
-  # Rounding must not tell two closest neighbours apart: they tie.
-  cosines = (cosines + xp.transpose(cosines)) / 2
-  is_other = finite[None, :] * (1.0 - xp.eye(xp.size(finite)))
-  return xp.where(is_other > 0, cosines, -1.0)
+  cosines = _symmetric(xp, xp.matmul(units, xp.transpose(units)))
+  is_pair = finite[:, None] * finite * (1.0 - xp.eye(xp.size(finite)))
+  return xp.where(is_pair > 0, cosines, -1.0)
+
+
+def _symmetric(xp, matrix: Array) -> Array:
+  """A symmetric matrix, to the last bit.
+
+  Rounding, which may depend on an entry's place, must not tell two closest
+  neighbours apart: they tie, and quantiles order ties by their weights.
+  """
+  return (matrix + xp.transpose(matrix)) / 2
 
 
 def _count_copies(
@@ -251,7 +258,7 @@ def holdout_statistics(
       xp.minimum(norm_bound, config.root_norm_factor * root_norm),
       norm_bound,
   )
-  copies = xp.log(1.01 - xp.amax(cosines, axis=1))
+  copies = xp.amin(_symmetric(xp, xp.log(1.01 - cosines)), axis=1)
   # Absolute, not relative to the cohort: a majority cannot make it normal.
   excess = -xp.log(xp.maximum(1.0, norms / xp.maximum(norm_bound, _TINY)))
 
