@@ -12,10 +12,6 @@ PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
 # What runs a second time, in the other execution context.
 IN_PROCESS = tests/aggregators tests/learning --context=in_process
 STAMP = $(VENV)/.installed
-INSTALL_LOG = $(VENV)/install.log
-# Exists, locked, while make builds $(VENV). An interruption leaves it behind,
-# and then the half-made environment is built anew.
-UNFINISHED = $(VENV).unfinished
 
 .PHONY: help demo test test-all benchmark clean
 
@@ -46,36 +42,12 @@ clean:
 	@rm -rf out build dist *.egg-info .pytest_cache
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-# The stamp is written last. An environment that make did not begin (no stamp,
-# no $(UNFINISHED)) is completed in place and never removed.
+# The stamp is written last: what an interruption left is completed.
 $(STAMP): requirements.txt
-	@python="$(PYTHON)"; \
-	if [ -e $(VENV)/bin/python ] && [ ! -e $(UNFINISHED) ]; then \
-	  python=$(VENV)/bin/python; \
-	fi; \
-	fail() { echo "make: $$*" >&2; exit 1; }; \
-	version=$$($$python -c 'import platform; print(platform.python_version())' \
-	  2>/dev/null) || fail "cannot run $$python; name a Python 3.9 to 3.11: make PYTHON=/path/to/python3.11"; \
-	case $$version in 3.9.*|3.10.*|3.11.*) ;; \
-	  *) fail "$$python is Python $$version, but TensorFlow Federated needs 3.9 to 3.11: make PYTHON=/path/to/python3.11" ;; \
-	esac; \
-	$$python -c 'import ensurepip, venv' 2>/dev/null \
-	  || fail "$$python has no venv module; install it (Debian, Ubuntu: apt install python$${version%.*}-venv)"; \
-	if [ -e $(UNFINISHED) ] || [ -e $(STAMP) ] || [ ! -e $(VENV) ]; then \
-	  interrupted=$$([ -e $(UNFINISHED) ] && echo yes); \
-	  exec 9>$(UNFINISHED); \
-	  ! command -v flock >/dev/null || flock -n 9 \
-	    || fail "another make is building $(VENV); wait until it is done"; \
-	  [ -z "$$interrupted" ] || [ -e $(STAMP) ] || rm -rf $(VENV); \
-	  rm -f $(STAMP); \
-	fi; \
-	echo "Installing pinned packages into $(VENV) (Python $$version): about 2.7 GB, 2 to 5 minutes."; \
-	[ -e $(VENV)/bin/python ] || $$python -m venv $(VENV) \
-	  || fail "$$python -m venv $(VENV) failed"; \
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --use-pep517 \
-	  --no-deps -r requirements.txt >$(INSTALL_LOG) 2>&1 </dev/null || { \
-	  tail -n 20 $(INSTALL_LOG) >&2; \
-	  fail "pip failed; the whole of what it said is in $(INSTALL_LOG)"; \
-	}; \
-	touch $(STAMP); \
-	rm -f $(UNFINISHED)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 9), (3, 10), (3, 11)))' \
+	  || { echo "make: TensorFlow Federated needs Python 3.9 to 3.11, not $(PYTHON): make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing pinned packages into $(VENV): about 2.7 GB, 2 to 5 minutes."
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 \
+	  --no-deps -r requirements.txt </dev/null
+	@touch $(STAMP)

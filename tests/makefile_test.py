@@ -1,7 +1,7 @@
 """Tests for how the Makefile builds the environment it runs in.
 
-A shell script stands in for Python: it answers the Makefile's questions, its
-`-m venv` copies itself, and it writes down what it was asked to run.
+A shell script stands in for Python: its `-m venv` copies itself, and it writes
+down what it was asked to run.
 """
 
 import os
@@ -16,14 +16,9 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _FAKE_PYTHON = """\
 #!/bin/sh
 case "$*" in
-  *platform*) echo "${FAKE_VERSION:-3.11.4}" ;;
-  *ensurepip*) exit "${FAKE_VENV_STATUS:-0}" ;;
+  -c*) exit "${FAKE_WRONG_VERSION:-0}" ;;
   "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
-  "-m pip "*)
-    echo "pip" >> calls
-    echo "what pip said"
-    [ -z "$FAKE_PIP_KILLS" ] || kill -9 "$PPID"
-    exit "${FAKE_PIP_STATUS:-0}" ;;
+  "-m pip "*) echo pip >> calls; exit "${FAKE_PIP_STATUS:-0}" ;;
   *) echo "run $*" >> calls ;;
 esac
 """
@@ -43,16 +38,14 @@ def _checkout(tmp_path: pathlib.Path) -> pathlib.Path:
   return tmp_path
 
 
-def _make(
-    checkout: pathlib.Path, *arguments: str, **environment: str
-) -> subprocess.CompletedProcess:
+def _make(checkout, target, **environment) -> subprocess.CompletedProcess:
   # An outer make hands its command line down in these.
   outer = (
       'MAKEFLAGS', 'MAKEOVERRIDES', 'MAKELEVEL', 'MFLAGS', 'PYTHON', 'VENV'
   )
   inherited = {k: v for k, v in os.environ.items() if k not in outer}
   return subprocess.run(
-      ['make', 'PYTHON=./fake_python', *arguments],
+      ['make', 'PYTHON=./fake_python', target],
       cwd=checkout,
       env={**inherited, **environment},
       stdin=subprocess.DEVNULL,
@@ -62,154 +55,54 @@ def _make(
   )
 
 
-def _calls(checkout: pathlib.Path) -> list[str]:
+def _calls(checkout) -> list:
   calls = checkout / 'calls'
   return calls.read_text().splitlines() if calls.exists() else []
 
 
-_IN_PARALLEL = '-n auto --maxprocesses=4 --dist=loadfile'
-_IN_PROCESS = 'tests/aggregators tests/learning --context=in_process'
-_RUN_TESTS = [
-    f'run -m pytest tests -m not slow {_IN_PARALLEL}',
-    f'run -m pytest {_IN_PROCESS} -m not slow {_IN_PARALLEL}',
-]
-
-
-def test_builds_the_environment_once(checkout):
-  first = _make(checkout, 'test')
-  assert first.returncode == 0, first.stderr
-  assert first.stdout.startswith('Installing pinned packages into .venv')
-  second = _make(checkout, 'test')
-  assert second.returncode == 0, second.stderr
-  assert second.stdout == ''
-  assert _calls(checkout) == ['pip', *_RUN_TESTS, *_RUN_TESTS]
-  assert not (checkout / '.venv.unfinished').exists()
-
-
-def test_demo_reads_its_flag_file(checkout):
+def test_builds_the_environment_once_and_anew_for_other_requirements(checkout):
+  for target in ('demo', 'test'):
+    assert _make(checkout, target).returncode == 0
+  calls = _calls(checkout)
+  assert calls.count('pip') == 1
+  assert calls[1].startswith('run -m binaries.compare --flagfile=')
+  assert calls[2].startswith('run -m pytest tests -m not slow')
+  later = (checkout / '.venv' / '.installed').stat().st_mtime + 10
+  os.utime(checkout / 'requirements.txt', (later, later))
   assert _make(checkout, 'demo').returncode == 0
-  assert _calls(checkout)[-1] == (
-      'run -m binaries.compare --flagfile=binaries/flags/demo.cfg'
-  )
+  assert _calls(checkout).count('pip') == 2
 
 
-def test_test_all_leaves_no_test_out(checkout):
+def test_all_tests_leave_none_out(checkout):
   assert _make(checkout, 'test-all').returncode == 0
-  assert _calls(checkout)[-2:] == [
-      f'run -m pytest tests {_IN_PARALLEL}',
-      f'run -m pytest {_IN_PROCESS} {_IN_PARALLEL}',
-  ]
+  assert not any('not slow' in call for call in _calls(checkout))
 
 
-def test_newer_requirements_are_installed_into_the_same_environment(checkout):
-  _make(checkout, 'test')
-  kept = checkout / '.venv' / 'kept'
-  kept.touch()
-  stamp = (checkout / '.venv' / '.installed').stat().st_mtime
-  os.utime(checkout / 'requirements.txt', (stamp + 10, stamp + 10))
-  assert _make(checkout, 'test').returncode == 0
-  assert _calls(checkout) == ['pip', *_RUN_TESTS] * 2
-  assert kept.exists()
-
-
-@pytest.mark.parametrize('had_environment', [False, True])
-def test_interrupted_installation_is_made_anew(checkout, had_environment):
-  if had_environment:
-    _make(checkout, 'test')
-    os.utime(checkout / '.venv' / '.installed', (0, 0))
-  interrupted = _make(checkout, 'test', FAKE_PIP_KILLS='1')
-  assert interrupted.returncode != 0
-  assert _calls(checkout)[-1] == 'pip'
-  half_made = checkout / '.venv' / 'half_made'
-  half_made.touch()
-  again = _make(checkout, 'test')
-  assert again.returncode == 0, again.stderr
-  assert _calls(checkout)[-3:] == ['pip', *_RUN_TESTS]
-  assert not half_made.exists()
-
-
-def test_environment_of_the_user_is_completed_and_never_removed(checkout):
-  (checkout / '.venv' / 'bin').mkdir(parents=True)
-  shutil.copy(checkout / 'fake_python', checkout / '.venv' / 'bin' / 'python')
-  kept = checkout / '.venv' / 'kept'
-  kept.touch()
-  for _ in range(2):
-    assert _make(checkout, 'test', FAKE_PIP_KILLS='1').returncode != 0
-  assert _make(checkout, 'test').returncode == 0
-  assert _calls(checkout) == ['pip', 'pip', 'pip', *_RUN_TESTS]
-  assert kept.exists()
-
-
-def test_failed_installation_shows_what_pip_said(checkout):
-  result = _make(checkout, 'test', FAKE_PIP_STATUS='1')
-  assert result.returncode != 0
-  assert 'what pip said' in result.stderr
-  assert '.venv/install.log' in result.stderr
+def test_failed_installation_is_tried_again(checkout):
+  assert _make(checkout, 'demo', FAKE_PIP_STATUS='1').returncode != 0
   assert _calls(checkout) == ['pip']
+  assert _make(checkout, 'demo').returncode == 0
+  assert _calls(checkout)[1] == 'pip'
 
 
-@pytest.mark.parametrize('version', ['3.8.18', '3.12.1', '3.13.0', '2.7.18'])
-def test_wrong_python_is_named(checkout, version):
-  result = _make(checkout, 'test', FAKE_VERSION=version)
+def test_wrong_python_is_named(checkout):
+  result = _make(checkout, 'test', FAKE_WRONG_VERSION='1')
   assert result.returncode != 0
-  first_line = result.stderr.splitlines()[0]
-  assert f'./fake_python is Python {version}' in first_line
-  assert 'make PYTHON=' in first_line
-  assert not (checkout / '.venv').exists()
-
-
-def test_missing_python_is_named(checkout):
-  result = _make(checkout, 'test', 'PYTHON=./no_such_python')
-  assert result.returncode != 0
-  assert './no_such_python' in result.stderr.splitlines()[0]
-  assert not (checkout / '.venv').exists()
-
-
-def test_missing_venv_module_is_named(checkout):
-  result = _make(checkout, 'test', FAKE_VENV_STATUS='1')
-  assert result.returncode != 0
-  first_line = result.stderr.splitlines()[0]
-  assert 'no venv module' in first_line
-  assert 'python3.11-venv' in first_line
-
-
-@pytest.mark.skipif(
-    shutil.which('flock') is None, reason='flock is not installed'
-)
-def test_second_make_does_not_touch_an_unfinished_environment(checkout):
-  half_made = checkout / '.venv' / 'half_made'
-  half_made.parent.mkdir()
-  half_made.touch()
-  unfinished = checkout / '.venv.unfinished'
-  with subprocess.Popen(
-      ['flock', unfinished, 'sh', '-c', 'echo locked; read _'],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-  ) as other:
-    assert other.stdout.readline() == 'locked\n'
-    result = _make(checkout, 'test')
-    other.communicate('\n')
-  assert result.returncode != 0
-  assert 'another make' in result.stderr.splitlines()[0]
-  assert half_made.exists()
-  assert _calls(checkout) == []
+  assert 'needs Python 3.9 to 3.11, not ./fake_python' in result.stderr
+  assert not _calls(checkout)
 
 
 def test_clean_keeps_the_environment(checkout):
-  _make(checkout, 'test')
-  for name in ('out/demo', 'tests/__pycache__', '.venv/lib/__pycache__'):
-    (checkout / name).mkdir(parents=True)
+  assert _make(checkout, 'demo').returncode == 0
+  (checkout / 'out').mkdir()
   assert _make(checkout, 'clean').returncode == 0
   assert not (checkout / 'out').exists()
-  assert (checkout / 'tests').exists()
-  assert not (checkout / 'tests' / '__pycache__').exists()
-  assert (checkout / '.venv' / 'lib' / '__pycache__').exists()
+  assert (checkout / '.venv' / 'bin' / 'python').exists()
 
 
 def test_help_needs_no_environment(checkout):
   result = _make(checkout, 'help')
   assert result.returncode == 0
-  for target in ('demo', 'test', 'test-all', 'clean'):
+  for target in ('demo', 'test', 'test-all', 'benchmark', 'clean'):
     assert f'make {target} ' in result.stdout
   assert not (checkout / '.venv').exists()

@@ -411,3 +411,30 @@ def test_a_useless_hold_out_says_nothing():
   assert np.all(np.isfinite(result)) and np.any(result)
   for name, value in aggregator.state_dict().items():
     assert value.dtype.kind != 'f' or np.all(np.isfinite(value)), name
+
+
+@_MODES
+@pytest.mark.parametrize('tiny', [0.0, 1e-30, 2e-19, 6e-19, 1e-18, 1e-12])
+@pytest.mark.parametrize('huge', [1.0, 3.5e8, 1e9, 9e13])
+def test_norms_at_the_edge_of_float32_spoil_no_later_round(
+    has_holdout, tiny, huge
+):
+  rng = np.random.default_rng(5)
+  aggregator, model = _aggregator(has_holdout), _model()
+  # Models that differ by less than a float of them: updates around a zero one.
+  zero = [np.zeros_like(array) for array in model]
+  for num_huge in (0, 2, 4):
+    cohort = rng.normal(size=[5, _DIMENSION]) / 6
+    cohort[:num_huge] *= huge
+    cohort[num_huge:] *= tiny
+    new_model = aggregator.aggregate(zero, _clients(cohort, zero))
+    assert np.all(np.isfinite(_flatten(new_model)))
+    aggregator.learn(new_model)
+    for name, value in aggregator.state_dict().items():
+      assert value.dtype.kind != 'f' or np.all(np.isfinite(value)), name
+  updates = _updates(9)
+  updates[:2] *= -1
+  _run(aggregator, updates)
+  center = updates[2:].mean(axis=0)
+  found = _run(aggregator, updates)
+  assert found @ center > 0.7 * np.linalg.norm(found) * np.linalg.norm(center)
