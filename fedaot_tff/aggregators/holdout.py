@@ -219,7 +219,13 @@ class HoldOut:
     gradient = tape.gradient(
         loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
-    return loss, tf.nest.map_structure(tf.convert_to_tensor, gradient)
+    # The gradient of an embedding is sparse; made dense, its shape is not known.
+    dense = tf.nest.map_structure(
+        lambda w, g: tf.ensure_shape(tf.convert_to_tensor(g), w.shape),
+        weights,
+        gradient,
+    )
+    return loss, dense
 
 
 def _check_optimizer(name: str, optimizer: Any) -> None:

@@ -554,3 +554,45 @@ def test_keras_model_in_a_computation():
   for found, old, new in zip(update, model.initial_weights[0], weights):
     np.testing.assert_allclose(found, old - new, atol=1e-6)
     assert np.any(found)
+
+
+@pytest.mark.parametrize('kind', ['embedding', 'gather', 'gather of a product'])
+def test_sparse_gradients_in_a_process(kind):
+  """A look-up in a table of weights: only the rows that are met move."""
+  table = np.arange(12, dtype=np.float32).reshape(6, 2) / 10
+  x = np.array([0, 2, 2, 5], np.int32)
+  y = np.ones([4, 2], np.float32)
+
+  def predict(weights, x, training):
+    del training
+    (table,), _ = weights
+    if kind == 'embedding':
+      return tf.nn.embedding_lookup(table, x)
+    return tf.gather(table if kind == 'gather' else 1.0 * table, x)
+
+  model = tff.learning.models.FunctionalModel(
+      initial_weights=((table,), ()),
+      predict_on_batch_fn=tf.function(predict),
+      loss_fn=lambda output, label, sample_weight=None: tf.reduce_mean(
+          tf.square(output - label)
+      ),
+      input_spec=(
+          tf.TensorSpec([None], tf.int32),
+          tf.TensorSpec([None, 2], tf.float32),
+      ),
+  )
+  holdout = holdout_lib.HoldOut(model, (x, y), batch_size=4, num_steps=1)
+  expected = np.zeros([6, 2])
+  for row in x:
+    expected[row] += 2 * (table[row] - 1) / 8
+
+  @tff.tensorflow.computation
+  def gradient_and_update():
+    weights, everything = (tf.constant(table),), tf.range(4)
+    _, gradient = holdout.loss_and_gradient(weights, everything)
+    return gradient, holdout.root_update(weights, everything)
+
+  (gradient,), (update,) = gradient_and_update()
+  np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+  # SGD with the default learning rate.
+  np.testing.assert_allclose(update, 0.1 * expected, rtol=1e-4, atol=1e-8)
