@@ -15,7 +15,7 @@ import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry
-from fedaot_tff.simulation import execution_context
+from fedaot_tff.runtime import native
 
 _NUM_HOLDOUT_EXAMPLES = 100
 
@@ -25,7 +25,7 @@ class Generation:
 
   def __init__(
       self,
-      context: execution_context.NativeExecutionContext,
+      context: native.NativeExecutionContext,
       num_clients: int,
       dimension: int,
       seed: int,
@@ -55,7 +55,7 @@ class Rounds:
 
   def __init__(
       self,
-      context: execution_context.NativeExecutionContext,
+      context: native.NativeExecutionContext,
       factory: Any,
       num_clients: int,
       dimension: int,

@@ -9,7 +9,7 @@ from typing import Callable, List, NamedTuple, Optional
 import numpy as np
 
 from binaries import benchmark_rounds as rounds
-from fedaot_tff.simulation import execution_context
+from fedaot_tff.runtime import native
 
 # The worker frees what the first round held during the second.
 _NUM_WARM_UP_ROUNDS = 2
@@ -152,7 +152,7 @@ class Runner:
 
   def _make_rounds(
       self,
-      context: execution_context.NativeExecutionContext,
+      context: native.NativeExecutionContext,
       name: str,
       num_clients: int,
       dimension: int,
@@ -177,12 +177,12 @@ class _Timer:
   def __init__(
       self,
       make_round: Callable[
-          [execution_context.NativeExecutionContext], Callable[[], None]
+          [native.NativeExecutionContext], Callable[[], None]
       ],
       *,
       keep_worker: bool,
   ):
-    self._context = execution_context.create_native_execution_context()
+    self._context = native.NativeExecutionContext()
     self._make_round = make_round
     self._keep_worker = keep_worker
     self._play_round: Optional[Callable[[], None]] = None

@@ -17,7 +17,7 @@ from binaries import benchmark_profile as profile
 from binaries import benchmark_rounds as rounds
 from fedaot_tff.aggregators import fedaot_round
 from fedaot_tff.aggregators import row_gather
-from fedaot_tff.simulation import execution_context
+from fedaot_tff.runtime import native
 
 _NUM_WARM_UP_ROUNDS = 2
 
@@ -58,8 +58,8 @@ class StepRunner:
       `profile.MEAN` is a whole round of TFF's `MeanFactory`, in a worker of its
       own.
     """
-    context = execution_context.create_native_execution_context()
-    mean_context = execution_context.create_native_execution_context()
+    context = native.NativeExecutionContext()
+    mean_context = native.NativeExecutionContext()
     try:
       factory = self._create_factory(aggregator, num_clients, dimension)
       plays = _make_cuts(context, factory, num_clients, dimension, self._seed)
@@ -104,7 +104,7 @@ def _seconds(play: Callable[[], None]) -> float:
 
 
 def _make_cuts(
-    context: execution_context.NativeExecutionContext,
+    context: native.NativeExecutionContext,
     factory: Any,
     num_clients: int,
     dimension: int,

@@ -68,11 +68,7 @@ def _calls(checkout: pathlib.Path) -> list[str]:
 
 
 _IN_PARALLEL = '-n auto --maxprocesses=4 --dist=loadfile'
-_IN_PROCESS = 'tests/aggregators tests/learning --context=in_process'
-_RUN_TESTS = [
-    f'run -m pytest tests -m not slow {_IN_PARALLEL}',
-    f'run -m pytest {_IN_PROCESS} -m not slow {_IN_PARALLEL}',
-]
+_RUN_TESTS = f'run -m pytest tests -m not slow {_IN_PARALLEL}'
 
 
 def test_builds_the_environment_once(checkout):
@@ -82,7 +78,7 @@ def test_builds_the_environment_once(checkout):
   second = _make(checkout, 'test')
   assert second.returncode == 0, second.stderr
   assert second.stdout == ''
-  assert _calls(checkout) == ['pip', *_RUN_TESTS, *_RUN_TESTS]
+  assert _calls(checkout) == ['pip', _RUN_TESTS, _RUN_TESTS]
   assert not (checkout / '.venv.unfinished').exists()
 
 
@@ -95,10 +91,7 @@ def test_demo_reads_its_flag_file(checkout):
 
 def test_test_all_leaves_no_test_out(checkout):
   assert _make(checkout, 'test-all').returncode == 0
-  assert _calls(checkout)[-2:] == [
-      f'run -m pytest tests {_IN_PARALLEL}',
-      f'run -m pytest {_IN_PROCESS} {_IN_PARALLEL}',
-  ]
+  assert _calls(checkout)[-1] == f'run -m pytest tests {_IN_PARALLEL}'
 
 
 def test_newer_requirements_are_installed_into_the_same_environment(checkout):
@@ -108,7 +101,7 @@ def test_newer_requirements_are_installed_into_the_same_environment(checkout):
   stamp = (checkout / '.venv' / '.installed').stat().st_mtime
   os.utime(checkout / 'requirements.txt', (stamp + 10, stamp + 10))
   assert _make(checkout, 'test').returncode == 0
-  assert _calls(checkout) == ['pip', *_RUN_TESTS] * 2
+  assert _calls(checkout) == ['pip', _RUN_TESTS] * 2
   assert kept.exists()
 
 
@@ -124,7 +117,7 @@ def test_interrupted_installation_is_made_anew(checkout, had_environment):
   half_made.touch()
   again = _make(checkout, 'test')
   assert again.returncode == 0, again.stderr
-  assert _calls(checkout)[-3:] == ['pip', *_RUN_TESTS]
+  assert _calls(checkout)[-2:] == ['pip', _RUN_TESTS]
   assert not half_made.exists()
 
 
@@ -136,7 +129,7 @@ def test_environment_of_the_user_is_completed_and_never_removed(checkout):
   for _ in range(2):
     assert _make(checkout, 'test', FAKE_PIP_KILLS='1').returncode != 0
   assert _make(checkout, 'test').returncode == 0
-  assert _calls(checkout) == ['pip', 'pip', 'pip', *_RUN_TESTS]
+  assert _calls(checkout) == ['pip', 'pip', 'pip', _RUN_TESTS]
   assert kept.exists()
 
 

@@ -10,7 +10,7 @@ _MEAN_MB, _KRUM_MB = 100.0, 200.0
 
 
 class _FakeWorkers:
-  """Stands in for `execution_context` and all that is played in its workers.
+  """Stands in for `native` and all that is played in its workers.
 
   Attributes:
     played: What was played, in order: name and process id of the worker.
@@ -25,7 +25,7 @@ class _FakeWorkers:
     self.failing = None
     self._pids = itertools.count(1)
 
-  def create_native_execution_context(self):
+  def NativeExecutionContext(self):
     return _FakeContext(self)
 
   def start(self):
@@ -67,7 +67,7 @@ def _fake_workers(monkeypatch):
   def make_rounds(unused_runner, context, name, unused_n, unused_d):
     return lambda: context.play(name)
 
-  monkeypatch.setattr(benchmark_runner, 'execution_context', workers)
+  monkeypatch.setattr(benchmark_runner, 'native', workers)
   monkeypatch.setattr(
       benchmark_runner.rounds,
       'Generation',

@@ -8,8 +8,8 @@ import sys
 import pytest
 import tensorflow as tf
 
-from fedaot_tff.simulation import execution_context
-from fedaot_tff.simulation.in_process import devices
+from fedaot_tff.runtime import execution_context
+from fedaot_tff.runtime import devices
 
 _REPOSITORY = pathlib.Path(execution_context.__file__).parents[2]
 
@@ -24,8 +24,8 @@ tf.config.set_logical_device_configuration(
 import numpy as np
 import tensorflow_federated as tff
 
-from fedaot_tff.simulation import execution_context
-from fedaot_tff.simulation.in_process import leaf
+from fedaot_tff.runtime import execution_context
+from fedaot_tff.runtime import leaf
 from tests import small_problem
 
 

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from fedaot_tff.simulation.in_process import graph_surgery
+from fedaot_tff.runtime import graph_surgery
 
 
 def _names(graph_def):

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 from tensorflow_federated.proto.v0 import executor_pb2
 
-from fedaot_tff.simulation.in_process import devices
+from fedaot_tff.runtime import devices
 
 
 def serialize(value: Any, sequence_type: tff.SequenceType) -> tf.Tensor:

@@ -3,7 +3,7 @@
 from concurrent import futures
 from typing import Any, Callable, NamedTuple, Optional
 
-from fedaot_tff.simulation.in_process import devices as devices_lib
+from fedaot_tff.runtime import devices as devices_lib
 
 
 class AllEqual:
@@ -27,11 +27,11 @@ class Place(NamedTuple):
   """Where a function runs: a device within an invocation."""
 
   device: str
-  runtime: 'Runtime'
+  invocation: 'Invocation'
 
 
-class Runtime:
-  """Runs the work of one invocation's clients and server."""
+class Invocation:
+  """Runs the work of its clients and server."""
 
   def __init__(
       self,
@@ -39,7 +39,7 @@ class Runtime:
       num_clients: int,
       pool: Optional[futures.Executor],
   ):
-    """Initializes the runtime.
+    """Initializes the invocation.
 
     Args:
       devices: The devices to run on.

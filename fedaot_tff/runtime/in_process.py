@@ -1,27 +1,35 @@
-"""An execution context that runs computations in this process."""
+"""An execution context that runs computations with this process's TensorFlow.
 
+Results agree with those of the native context but for rounding, also on CPUs.
+Its worker process is another build of TensorFlow, in which some kernels, those
+of exponentials and of matrix products among them, round differently. Over many
+steps of training the differences grow.
+"""
+
+from collections.abc import Sequence
 from concurrent import futures
 import threading
-from typing import Any
+from typing import Any, Optional
 import weakref
 
 import tensorflow_federated as tff
 from tensorflow_federated.python.core.impl.executors import executor_base
 from tensorflow_federated.python.core.impl.executors import executor_value_base
 
-from fedaot_tff.simulation.in_process import devices
-from fedaot_tff.simulation.in_process import program
-from fedaot_tff.simulation.in_process import runtime
-from fedaot_tff.simulation.in_process import values
+from fedaot import checks
+from fedaot_tff.runtime import devices
+from fedaot_tff.runtime import invocation
+from fedaot_tff.runtime import process_context
+from fedaot_tff.runtime import program
+from fedaot_tff.runtime import values
 
 
 class _Value(executor_value_base.ExecutorValue):
   """A value, or a function, in this process."""
 
-  def __init__(self, value: Any, type_signature: tff.Type, convert: Any):
+  def __init__(self, value: Any, type_signature: tff.Type):
     self._value = value
     self._type_signature = type_signature
-    self._convert = convert
 
   @property
   def type_signature(self):
@@ -32,7 +40,7 @@ class _Value(executor_value_base.ExecutorValue):
     return self._value
 
   async def compute(self):
-    return values.export(self._value, self._type_signature, self._convert)
+    return values.export(self._value, self._type_signature)
 
 
 class _Programs:
@@ -60,23 +68,19 @@ class _Programs:
 
 
 class _Executor(executor_base.Executor):
-  """Executes the invocations of one number of clients."""
+  """Executes an invocation with one number of clients."""
 
-  def __init__(self, programs, place: runtime.Place, convert):
+  def __init__(self, programs: _Programs, place: invocation.Place):
     self._programs = programs
     self._place = place
-    self._convert = convert
-
-  def _make(self, value: Any, type_signature: tff.Type) -> _Value:
-    return _Value(value, type_signature, self._convert)
 
   def close(self):
     """Nothing is held between invocations."""
 
   async def create_value(self, value, type_spec=None):
     if isinstance(value, tff.framework.ConcreteComputation):
-      return self._make(self._programs.get(value), value.type_signature)
-    return self._make(values.ingest(value, type_spec, self._place), type_spec)
+      return _Value(self._programs.get(value), value.type_signature)
+    return _Value(values.ingest(value, type_spec, self._place), type_spec)
 
   async def create_call(self, comp, arg=None):
     parameter_type = comp.type_signature.parameter
@@ -86,7 +90,7 @@ class _Executor(executor_base.Executor):
           f'Expected an argument of type {parameter_type}, found {found}.'
       )
     argument = None if arg is None else arg.reference
-    return self._make(
+    return _Value(
         comp.reference(argument, self._place), comp.type_signature.result
     )
 
@@ -94,7 +98,7 @@ class _Executor(executor_base.Executor):
     elements = list(
         tff.structure.iter_elements(tff.structure.from_container(elements))
     )
-    return self._make(
+    return _Value(
         tuple(value.reference for _, value in elements),
         tff.StructType([
             (name, value.type_signature) if name else value.type_signature
@@ -103,7 +107,7 @@ class _Executor(executor_base.Executor):
     )
 
   async def create_selection(self, source, index):
-    return self._make(source.reference[index], source.type_signature[index])
+    return _Value(source.reference[index], source.type_signature[index])
 
 
 class _ExecutorFactory(tff.framework.ExecutorFactory):
@@ -114,11 +118,9 @@ class _ExecutorFactory(tff.framework.ExecutorFactory):
       chosen_devices: devices.Devices,
       max_concurrent_clients: int,
       default_num_clients: int,
-      keep_on_device: bool,
   ):
     self._devices = chosen_devices
     self._default_num_clients = default_num_clients
-    self._convert = (lambda t: t) if keep_on_device else (lambda t: t.numpy())
     self._max_concurrent_clients = max_concurrent_clients
     self._programs = _Programs()
     self._pool = None
@@ -129,8 +131,8 @@ class _ExecutorFactory(tff.framework.ExecutorFactory):
           self._max_concurrent_clients, thread_name_prefix='in_process_clients'
       )
     num_clients = cardinalities.get(tff.CLIENTS, self._default_num_clients)
-    place = runtime.Runtime(self._devices, num_clients, self._pool).server
-    return _Executor(self._programs, place, self._convert)
+    started = invocation.Invocation(self._devices, num_clients, self._pool)
+    return _Executor(self._programs, started.server)
 
   def clean_up_executor(self, cardinalities):
     """Nothing is held between invocations."""
@@ -142,39 +144,64 @@ class _ExecutorFactory(tff.framework.ExecutorFactory):
       self._pool = None
 
 
-class InProcessExecutionContext(tff.framework.SyncExecutionContext):
-  """Runs computations with this process's TensorFlow.
+class InProcessExecutionContext(process_context.ProcessContext):
+  """Runs computations in this process, on its GPUs if TensorFlow sees any.
 
-  Made by `fedaot_tff.simulation.execution_context`.
+  Make it before TensorFlow has run anything: afterwards neither logical devices
+  nor the growth of GPU memory, which it turns on, can be configured.
+
+  Build learning processes with
+  `loop_implementation=tff.learning.LoopImplementation.DATASET_ITERATOR`; what
+  `tf.data.Dataset.reduce` calls runs on the CPU.
   """
 
   def __init__(
       self,
-      chosen_devices: devices.Devices,
       *,
-      max_concurrent_clients: int,
-      default_num_clients: int,
-      keep_on_device: bool,
+      client_devices: Optional[Sequence[str]] = None,
+      server_device: Optional[str] = None,
+      max_concurrent_clients: Optional[int] = None,
+      default_num_clients: int = 0,
   ):
     """Initializes the context.
 
     Args:
-      chosen_devices: The devices to run on.
-      max_concurrent_clients: The number of clients that run at once.
+      client_devices: The names of logical devices, such as `['GPU:0',
+        'GPU:1']`. Clients run on them in turn. Default: all GPUs, or the first
+        CPU device if there are none.
+      server_device: The logical device for the server's work. Default: the
+        first of `client_devices`. Datasets and lookup tables are always on the
+        first CPU device.
+      max_concurrent_clients: How many clients of a round run at once, at least
+        1; no result depends on it. Default: the number of different client
+        devices, or of usable cores if all of them are CPUs.
       default_num_clients: The number of clients of a computation whose
-        arguments do not tell.
-      keep_on_device: Whether results are tensors where they were computed,
-        rather than NumPy arrays.
+        arguments do not tell, at least 0.
+
+    Raises:
+      TypeError: If an argument is of the wrong kind.
+      ValueError: If there is no device of a given name, or a number is too
+        small.
     """
-    factory = _ExecutorFactory(
-        chosen_devices,
-        max_concurrent_clients,
-        default_num_clients,
-        keep_on_device,
+    checks.check_int('default_num_clients', default_num_clients, minimum=0)
+    devices.allow_memory_growth()
+    self._devices = devices.choose_devices(client_devices, server_device)
+    if max_concurrent_clients is None:
+      max_concurrent_clients = (
+          len(set(self._devices.clients))
+          if self._devices.has_accelerator
+          else process_context.usable_cores()
+      )
+    super().__init__(
+        _ExecutorFactory(
+            self._devices,
+            checks.check_int(
+                'max_concurrent_clients', max_concurrent_clients, minimum=1
+            ),
+            default_num_clients,
+        ),
+        transform_args=tff.tensorflow.transform_args,
     )
-    transform_args = None if keep_on_device else tff.tensorflow.transform_args
-    super().__init__(factory, transform_args=transform_args)
-    self._devices = chosen_devices
 
   @property
   def client_devices(self) -> tuple[str, ...]:
@@ -190,7 +217,3 @@ class InProcessExecutionContext(tff.framework.SyncExecutionContext):
   def placement(self) -> str:
     """The devices in short, as in 'clients on CPU:0, server on CPU:0'."""
     return self._devices.describe()
-
-  def close(self):
-    """Frees compiled computations and threads; later use makes them again."""
-    self.executor_factory.close()

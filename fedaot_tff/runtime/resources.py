@@ -6,7 +6,7 @@ share between all calls, also concurrent ones, and keep until the process ends.
 
 import tensorflow as tf
 
-from fedaot_tff.simulation.in_process import devices
+from fedaot_tff.runtime import devices
 
 # TensorFlow's name for a resource that gets a unique name whenever it is made.
 _ANONYMOUS_NAME = 'cd2c89b7-88b7-44c8-ad83-06c2a9158347'

@@ -11,9 +11,9 @@ from tensorflow.python.eager import context as eager_context
 import tensorflow_federated as tff
 from tensorflow_federated.proto.v0 import computation_pb2
 
-from fedaot_tff.simulation.in_process import devices
-from fedaot_tff.simulation.in_process import graph_surgery
-from fedaot_tff.simulation.in_process import resources
+from fedaot_tff.runtime import devices
+from fedaot_tff.runtime import graph_surgery
+from fedaot_tff.runtime import resources
 
 _Binding = computation_pb2.TensorFlow.Binding
 _leaf_numbers = itertools.count()

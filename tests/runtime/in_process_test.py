@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedaot_tff.simulation import execution_context
-from fedaot_tff.simulation.in_process import leaf
-from tests.simulation.in_process import both_contexts
+from fedaot_tff.runtime import execution_context
+from fedaot_tff.runtime import leaf
+from tests.runtime import both_contexts
 
 
 @tff.tensorflow.computation(np.int32)
@@ -59,7 +59,7 @@ def test_the_default_context_is_replaced(default_context_again):
 
 def test_a_computation_is_compiled_once(monkeypatch):
   made = _count_leaves(monkeypatch)
-  context = execution_context.create_in_process_execution_context()
+  context = in_process.InProcessExecutionContext()
 
   @tff.federated_computation(np.int32)
   def add_two(x):
@@ -71,7 +71,7 @@ def test_a_computation_is_compiled_once(monkeypatch):
 
 
 def test_a_compiled_computation_is_forgotten_with_the_computation():
-  context = execution_context.create_in_process_execution_context()
+  context = in_process.InProcessExecutionContext()
   programs = context.executor_factory._programs._programs
 
   def run():
@@ -85,7 +85,7 @@ def test_a_compiled_computation_is_forgotten_with_the_computation():
 
 
 def test_it_works_again_after_close():
-  context = execution_context.create_in_process_execution_context(
+  context = in_process.InProcessExecutionContext(
       max_concurrent_clients=2
   )
   for _ in range(2):
@@ -107,7 +107,7 @@ def test_clients_run_at_once_up_to_the_limit(max_concurrent_clients):
       running.remove(x)
     return x
 
-  context = execution_context.create_in_process_execution_context(
+  context = in_process.InProcessExecutionContext(
       max_concurrent_clients=max_concurrent_clients
   )
   executor = context.executor_factory.create_executor({tff.CLIENTS: 6})
@@ -183,4 +183,4 @@ def test_a_result_does_not_change_with_the_argument():
 )
 def test_wrong_options_are_refused(options, error, message):
   with pytest.raises(error, match=message):
-    execution_context.create_in_process_execution_context(**options)
+    in_process.InProcessExecutionContext(**options)

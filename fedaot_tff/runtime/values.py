@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 import typing
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,11 +10,11 @@ import tensorflow_federated as tff
 from tensorflow_federated.python.core.impl.compiler import array
 import tree
 
-from fedaot_tff.simulation.in_process import runtime
-from fedaot_tff.simulation.in_process import sequences
+from fedaot_tff.runtime import invocation
+from fedaot_tff.runtime import sequences
 
 
-def ingest(value: Any, type_spec: tff.Type, place: runtime.Place) -> Any:
+def ingest(value: Any, type_spec: tff.Type, place: invocation.Place) -> Any:
   """Checks a value against its type and puts it on the devices.
 
   Args:
@@ -29,7 +29,7 @@ def ingest(value: Any, type_spec: tff.Type, place: runtime.Place) -> Any:
     TypeError: If `value` is not of type `type_spec`.
     ValueError: If there are not as many values as clients.
     NotImplementedError: If a tensor is given as something else than a number,
-      a string, a sequence of them, a NumPy array or a tensor.
+      a string, a sequence of them or a NumPy array.
   """
   if isinstance(type_spec, tff.FederatedType):
     return _ingest_federated(value, type_spec, place)
@@ -49,22 +49,24 @@ def _ingest_federated(value, type_spec, place):
   if type_spec.placement is not tff.CLIENTS:
     return ingest(value, type_spec.member, place)
   if type_spec.all_equal:
-    return runtime.AllEqual(ingest(value, type_spec.member, place))
+    return invocation.AllEqual(ingest(value, type_spec.member, place))
   if not isinstance(value, list):
     raise TypeError(
         'The values of clients must be a list, found '
         f'{type(value).__name__}, for {type_spec}.'
     )
-  num_clients = place.runtime.num_clients
+  num_clients = place.invocation.num_clients
   if len(value) != num_clients:
     raise ValueError(
         f'Found the values of {len(value)} clients where there are '
         f'{num_clients}, for {type_spec}.'
     )
-  return [
-      ingest(client_value, type_spec.member, place.runtime.client(index))
-      for index, client_value in enumerate(value)
-  ]
+  return place.invocation.map_clients(
+      lambda client_value, client: ingest(
+          client_value, type_spec.member, client
+      ),
+      value,
+  )
 
 
 def _ingest_struct(value, type_spec, place):
@@ -82,11 +84,6 @@ def _ingest_struct(value, type_spec, place):
 
 def _ingest_tensor(value: Any, type_spec: tff.TensorType) -> tf.Tensor:
   dtype = type_spec.dtype.type
-  if isinstance(value, tf.Tensor):
-    type_spec.check_assignable_from(
-        tff.types.tensorflow_to_type((value.dtype, value.shape))
-    )
-    return tf.identity(value)
   if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
     compatible = all(
         array.is_compatible_dtype(item, dtype) for item in tree.flatten(value)
@@ -109,35 +106,25 @@ def _ingest_tensor(value: Any, type_spec: tff.TensorType) -> tf.Tensor:
   return tf.constant(value, tf.dtypes.as_dtype(dtype))
 
 
-def export(
-    value: Any,
-    type_spec: tff.Type,
-    convert: Callable[[tf.Tensor], Any],
-) -> Any:
-  """Returns a result as TFF's executors do.
+def export(value: Any, type_spec: tff.Type) -> Any:
+  """Returns the result of a program as TFF's executors do.
 
-  Args:
-    value: The result of a program.
-    type_spec: Its type.
-    convert: What is done to each tensor.
-
-  Returns:
-    The converted tensors and the datasets in `tff.structure.Struct`s; of values
-    of clients, a list.
+  Arrays and datasets are in `tff.structure.Struct`s, and what clients have is a
+  list.
   """
   if isinstance(type_spec, tff.FederatedType):
     if type_spec.placement is not tff.CLIENTS:
-      return export(value, type_spec.member, convert)
+      return export(value, type_spec.member)
     if type_spec.all_equal:
-      return export(value.value, type_spec.member, convert)
-    return [export(element, type_spec.member, convert) for element in value]
+      return export(value.value, type_spec.member)
+    return [export(element, type_spec.member) for element in value]
   if isinstance(type_spec, tff.StructType):
     return tff.structure.Struct(
-        (name, export(element, element_type, convert))
+        (name, export(element, element_type))
         for element, (name, element_type) in zip(
             value, tff.structure.iter_elements(type_spec)
         )
     )
   if isinstance(type_spec, tff.SequenceType):
     return sequences.deserialize(value, type_spec)
-  return convert(value)
+  return value.numpy()

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tests.simulation.in_process import both_contexts
+from tests.runtime import both_contexts
 
 _INT_AT_CLIENTS = tff.FederatedType(np.int32, tff.CLIENTS)
 _FLOAT_AT_CLIENTS = tff.FederatedType(np.float32, tff.CLIENTS)
@@ -339,7 +339,7 @@ def test_wrong_datasets_are_refused():
 
 
 def test_an_unknown_intrinsic_is_named():
-  from fedaot_tff.simulation.in_process import intrinsics
+  from fedaot_tff.runtime import intrinsics
 
   with pytest.raises(NotImplementedError, match='^not supported: federated_x$'):
     intrinsics.get_intrinsic('federated_x', tff.FunctionType(None, np.int32))

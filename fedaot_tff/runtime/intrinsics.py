@@ -1,8 +1,8 @@
 """What the operators of federated computations do.
 
 The values of a struct are a tuple, those of clients a list with one value a
-client or a `runtime.AllEqual`, and those of the server the values themselves.
-Functions are called with an argument and a `runtime.Place`.
+client or a `invocation.AllEqual`, and those of the server the values themselves.
+Functions are called with an argument and a `invocation.Place`.
 """
 
 import functools
@@ -11,47 +11,47 @@ from typing import Any, Callable
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedaot_tff.simulation.in_process import devices
-from fedaot_tff.simulation.in_process import runtime
-from fedaot_tff.simulation.in_process import sequences
+from fedaot_tff.runtime import devices
+from fedaot_tff.runtime import invocation
+from fedaot_tff.runtime import sequences
 
-_Function = Callable[[Any, runtime.Place], Any]
+_Function = Callable[[Any, invocation.Place], Any]
 
 
 def _apply(argument, place, signature):
   del signature
   function, value = argument
-  return function(value, place.runtime.server)
+  return function(value, place.invocation.server)
 
 
 def _map(argument, place, signature):
   del signature
   function, values = argument
-  return place.runtime.map_clients(function, values)
+  return place.invocation.map_clients(function, values)
 
 
 def _map_all_equal(argument, place, signature):
   del signature
   function, values = argument
-  client = place.runtime.client(0)
-  return runtime.AllEqual(function(values.on_device(client.device), client))
+  client = place.invocation.client(0)
+  return invocation.AllEqual(function(values.on_device(client.device), client))
 
 
 def _eval_at_clients(function, place, signature):
   del signature
-  return place.runtime.map_clients(
-      lambda _, client: function(None, client), runtime.AllEqual(())
+  return place.invocation.map_clients(
+      lambda _, client: function(None, client), invocation.AllEqual(())
   )
 
 
 def _eval_at_server(function, place, signature):
   del signature
-  return function(None, place.runtime.server)
+  return function(None, place.invocation.server)
 
 
 def _value_at_clients(value, place, signature):
   del place, signature
-  return runtime.AllEqual(value)
+  return invocation.AllEqual(value)
 
 
 def _value_at_server(value, place, signature):
@@ -64,9 +64,9 @@ def _aggregate(argument, place, signature):
   # `merge` has nothing to merge.
   del signature
   values, accumulator, accumulate, _, report = argument
-  server = place.runtime.server
-  for index in range(place.runtime.num_clients):
-    value = place.runtime.client_value(values, index)
+  server = place.invocation.server
+  for index in range(place.invocation.num_clients):
+    value = place.invocation.client_value(values, index)
     accumulator = accumulate((accumulator, value), server)
   return report(accumulator, server)
 
@@ -74,7 +74,7 @@ def _aggregate(argument, place, signature):
 def _is_all_equal(values) -> bool:
   if isinstance(values, tuple):
     return all(_is_all_equal(element) for element in values)
-  return isinstance(values, runtime.AllEqual)
+  return isinstance(values, invocation.AllEqual)
 
 
 def _shared_value(values):
@@ -86,20 +86,20 @@ def _shared_value(values):
 def _zip_at_clients(argument, place, signature):
   del signature
   if _is_all_equal(argument):
-    return runtime.AllEqual(_shared_value(argument))
+    return invocation.AllEqual(_shared_value(argument))
 
   def value_of(values, index):
     if isinstance(values, tuple):
       return tuple(value_of(element, index) for element in values)
-    return place.runtime.client_value(values, index)
+    return place.invocation.client_value(values, index)
 
-  return [value_of(argument, i) for i in range(place.runtime.num_clients)]
+  return [value_of(argument, i) for i in range(place.invocation.num_clients)]
 
 
 def _select(argument, place, signature):
   """Sends each client the slices of a server's value that it asks for."""
   client_keys, max_key, value, select = argument
-  server = place.runtime.server
+  server = place.invocation.server
   sequence_type = signature.result.member
   max_key = int(max_key)
   slices = {}
@@ -118,11 +118,11 @@ def _select(argument, place, signature):
       sequences.serialize_elements(
           [
               slice_of(int(key))
-              for key in place.runtime.client_value(client_keys, index).numpy()
+              for key in place.invocation.client_value(client_keys, index).numpy()
           ],
           sequence_type,
       )
-      for index in range(place.runtime.num_clients)
+      for index in range(place.invocation.num_clients)
   ]
 
 

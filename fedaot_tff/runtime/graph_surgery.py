@@ -10,7 +10,7 @@ import re
 
 import tensorflow as tf
 
-from fedaot_tff.simulation.in_process import devices
+from fedaot_tff.runtime import devices
 
 _COLOCATION = b'loc:@'
 _INPUT_PIPELINE = re.compile('Dataset|Iterator')

@@ -11,7 +11,7 @@ import tensorflow_federated as tff
 from fedaot_tff.attacks import registry
 from fedaot_tff.learning import fed_avg
 from tests import small_problem
-from tests.simulation.in_process import both_contexts
+from tests.runtime import both_contexts
 
 _ITERATOR = tff.learning.LoopImplementation.DATASET_ITERATOR
 _ROUNDS = 2
