@@ -12,15 +12,16 @@ at exit; either function here replaces it and closes the context that an earlier
 call set.
 """
 
-from typing import Any, Optional
+from typing import Any, Union
 
 import tensorflow_federated as tff
 
 from fedaot_tff.runtime import in_process
 from fedaot_tff.runtime import native
-from fedaot_tff.runtime import process_context
 
-_default_context: Optional[process_context.ProcessContext] = None
+_default_context: Union[
+    in_process.InProcessExecutionContext, native.NativeExecutionContext, None
+] = None
 
 
 def _set_default_context(context):

@@ -8,39 +8,22 @@ steps of training the differences grow.
 
 from collections.abc import Sequence
 from concurrent import futures
+import os
 import threading
 from typing import Any, Optional
 import weakref
 
+from tensorflow.python.eager import context as eager_context
 import tensorflow_federated as tff
-from tensorflow_federated.python.core.impl.executors import executor_base
-from tensorflow_federated.python.core.impl.executors import executor_value_base
+from tensorflow_federated.python.core.impl.executors import cardinalities_utils
+from tensorflow_federated.python.core.impl.types import type_conversions
 
 from fedaot import checks
 from fedaot_tff.runtime import devices
 from fedaot_tff.runtime import invocation
-from fedaot_tff.runtime import process_context
+from fedaot_tff.runtime import process
 from fedaot_tff.runtime import program
 from fedaot_tff.runtime import values
-
-
-class _Value(executor_value_base.ExecutorValue):
-  """A value, or a function, in this process."""
-
-  def __init__(self, value: Any, type_signature: tff.Type):
-    self._value = value
-    self._type_signature = type_signature
-
-  @property
-  def type_signature(self):
-    return self._type_signature
-
-  @property
-  def reference(self):
-    return self._value
-
-  async def compute(self):
-    return values.export(self._value, self._type_signature)
 
 
 class _Programs:
@@ -67,84 +50,7 @@ class _Programs:
       self._programs.clear()
 
 
-class _Executor(executor_base.Executor):
-  """Executes an invocation with one number of clients."""
-
-  def __init__(self, programs: _Programs, place: invocation.Place):
-    self._programs = programs
-    self._place = place
-
-  def close(self):
-    """Nothing is held between invocations."""
-
-  async def create_value(self, value, type_spec=None):
-    if isinstance(value, tff.framework.ConcreteComputation):
-      return _Value(self._programs.get(value), value.type_signature)
-    return _Value(values.ingest(value, type_spec, self._place), type_spec)
-
-  async def create_call(self, comp, arg=None):
-    parameter_type = comp.type_signature.parameter
-    if (arg is None) != (parameter_type is None):
-      found = None if arg is None else arg.type_signature
-      raise TypeError(
-          f'Expected an argument of type {parameter_type}, found {found}.'
-      )
-    argument = None if arg is None else arg.reference
-    return _Value(
-        comp.reference(argument, self._place), comp.type_signature.result
-    )
-
-  async def create_struct(self, elements):
-    elements = list(
-        tff.structure.iter_elements(tff.structure.from_container(elements))
-    )
-    return _Value(
-        tuple(value.reference for _, value in elements),
-        tff.StructType([
-            (name, value.type_signature) if name else value.type_signature
-            for name, value in elements
-        ]),
-    )
-
-  async def create_selection(self, source, index):
-    return _Value(source.reference[index], source.type_signature[index])
-
-
-class _ExecutorFactory(tff.framework.ExecutorFactory):
-  """Makes executors that share compiled computations and threads."""
-
-  def __init__(
-      self,
-      chosen_devices: devices.Devices,
-      max_concurrent_clients: int,
-      default_num_clients: int,
-  ):
-    self._devices = chosen_devices
-    self._default_num_clients = default_num_clients
-    self._max_concurrent_clients = max_concurrent_clients
-    self._programs = _Programs()
-    self._pool = None
-
-  def create_executor(self, cardinalities):
-    if self._pool is None and self._max_concurrent_clients > 1:
-      self._pool = futures.ThreadPoolExecutor(
-          self._max_concurrent_clients, thread_name_prefix='in_process_clients'
-      )
-    num_clients = cardinalities.get(tff.CLIENTS, self._default_num_clients)
-    started = invocation.Invocation(self._devices, num_clients, self._pool)
-    return _Executor(self._programs, started.server)
-
-  def clean_up_executor(self, cardinalities):
-    """Nothing is held between invocations."""
-
-  def close(self):
-    self._programs.clear()
-    if self._pool is not None:
-      self._pool.shutdown()
-      self._pool = None
-
-
-class InProcessExecutionContext(process_context.ProcessContext):
+class InProcessExecutionContext(tff.framework.SyncContext):
   """Runs computations in this process, on its GPUs if TensorFlow sees any.
 
   Make it before TensorFlow has run anything: afterwards neither logical devices
@@ -183,25 +89,57 @@ class InProcessExecutionContext(process_context.ProcessContext):
       ValueError: If there is no device of a given name, or a number is too
         small.
     """
-    checks.check_int('default_num_clients', default_num_clients, minimum=0)
+    self._default_num_clients = checks.check_int(
+        'default_num_clients', default_num_clients, minimum=0
+    )
     devices.allow_memory_growth()
     self._devices = devices.choose_devices(client_devices, server_device)
     if max_concurrent_clients is None:
       max_concurrent_clients = (
           len(set(self._devices.clients))
           if self._devices.has_accelerator
-          else process_context.usable_cores()
+          else process.usable_cores()
       )
-    super().__init__(
-        _ExecutorFactory(
-            self._devices,
-            checks.check_int(
-                'max_concurrent_clients', max_concurrent_clients, minimum=1
-            ),
-            default_num_clients,
-        ),
-        transform_args=tff.tensorflow.transform_args,
+    num_threads = checks.check_int(
+        'max_concurrent_clients', max_concurrent_clients, minimum=1
     )
+    self._pool = (
+        futures.ThreadPoolExecutor(num_threads, 'in_process_clients')
+        if num_threads > 1
+        else None
+    )
+    self._programs = _Programs()
+    self._owner_pid = os.getpid()
+
+  def invoke(self, comp: tff.framework.ConcreteComputation, arg: Any) -> Any:
+    """Executes a computation in the calling thread and those of the clients."""
+    process.check_owner(self._owner_pid)
+    parameter_type = comp.type_signature.parameter
+    if (arg is None) != (parameter_type is None):
+      raise TypeError(
+          f'Expected an argument of type {parameter_type}, found {arg}.'
+      )
+    cardinalities = cardinalities_utils.infer_cardinalities(arg, parameter_type)
+    server = invocation.Invocation(
+        self._devices,
+        cardinalities.get(tff.CLIENTS, self._default_num_clients),
+        self._pool,
+    ).server
+    # Whatever graph the caller is building.
+    with eager_context.eager_mode():
+      function = self._programs.get(comp)
+      argument = None
+      if arg is not None:
+        argument = values.ingest(arg, parameter_type, server)
+      result = function(argument, server)
+      result_type = comp.type_signature.result
+      return type_conversions.type_to_py_container(
+          values.export(result, result_type), result_type
+      )
+
+  def close(self):
+    """Frees compiled computations; later use compiles them again."""
+    self._programs.clear()
 
   @property
   def client_devices(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """What the operators of federated computations do.
 
 The values of a struct are a tuple, those of clients a list with one value a
-client or a `invocation.AllEqual`, and those of the server the values themselves.
-Functions are called with an argument and a `invocation.Place`.
+client or a `AllEqual`, and those of the server the values themselves.
+Functions are called with an argument and a `Place`.
 """
 
 import functools
@@ -18,51 +18,45 @@ from fedaot_tff.runtime import sequences
 _Function = Callable[[Any, invocation.Place], Any]
 
 
-def _apply(argument, place, signature):
-  del signature
+def _apply(argument, place):
   function, value = argument
   return function(value, place.invocation.server)
 
 
-def _map(argument, place, signature):
-  del signature
+def _map(argument, place):
   function, values = argument
   return place.invocation.map_clients(function, values)
 
 
-def _map_all_equal(argument, place, signature):
-  del signature
+def _map_all_equal(argument, place):
   function, values = argument
   client = place.invocation.client(0)
   return invocation.AllEqual(function(values.on_device(client.device), client))
 
 
-def _eval_at_clients(function, place, signature):
-  del signature
+def _eval_at_clients(function, place):
   return place.invocation.map_clients(
       lambda _, client: function(None, client), invocation.AllEqual(())
   )
 
 
-def _eval_at_server(function, place, signature):
-  del signature
+def _eval_at_server(function, place):
   return function(None, place.invocation.server)
 
 
-def _value_at_clients(value, place, signature):
-  del place, signature
+def _value_at_clients(value, place):
+  del place
   return invocation.AllEqual(value)
 
 
-def _value_at_server(value, place, signature):
-  del place, signature
+def _value_at_server(value, place):
+  del place
   return value
 
 
-def _aggregate(argument, place, signature):
+def _aggregate(argument, place):
   # One after the other in the order of the clients, as TFF's runtime does it;
   # `merge` has nothing to merge.
-  del signature
   values, accumulator, accumulate, _, report = argument
   server = place.invocation.server
   for index in range(place.invocation.num_clients):
@@ -83,8 +77,7 @@ def _shared_value(values):
   return values.value
 
 
-def _zip_at_clients(argument, place, signature):
-  del signature
+def _zip_at_clients(argument, place):
   if _is_all_equal(argument):
     return invocation.AllEqual(_shared_value(argument))
 
@@ -105,6 +98,7 @@ def _select(argument, place, signature):
   slices = {}
 
   def slice_of(key):
+    key = int(key)
     if not 0 <= key < max_key:
       raise ValueError(
           'The keys of `federated_select` must be at least 0 and less than '
@@ -114,16 +108,11 @@ def _select(argument, place, signature):
       slices[key] = select((value, tf.constant(key, tf.int32)), server)
     return slices[key]
 
-  return [
-      sequences.serialize_elements(
-          [
-              slice_of(int(key))
-              for key in place.invocation.client_value(client_keys, index).numpy()
-          ],
-          sequence_type,
-      )
-      for index in range(place.invocation.num_clients)
-  ]
+  def slices_of(index):
+    keys = place.invocation.client_value(client_keys, index).numpy()
+    return sequences.serialize_elements(map(slice_of, keys), sequence_type)
+
+  return [slices_of(index) for index in range(place.invocation.num_clients)]
 
 
 def _sequence_map(argument, place, signature):
@@ -169,11 +158,14 @@ _IMPLEMENTATIONS = {
     'federated_eval_at_server': _eval_at_server,
     'federated_map': _map,
     'federated_map_all_equal': _map_all_equal,
-    'federated_select': _select,
     'federated_value_at_clients': _value_at_clients,
     'federated_value_at_server': _value_at_server,
     'federated_zip_at_clients': _zip_at_clients,
     'federated_zip_at_server': _value_at_server,
+}
+# Those that ask for the type where they are called.
+_TYPED_IMPLEMENTATIONS = {
+    'federated_select': _select,
     'sequence_map': _sequence_map,
     'sequence_reduce': _sequence_reduce,
     'sequence_sum': _sequence_sum,
@@ -181,15 +173,13 @@ _IMPLEMENTATIONS = {
 
 
 def get_intrinsic(uri: str, signature: tff.FunctionType) -> _Function:
-  """Returns the function that an intrinsic stands for.
-
-  Args:
-    uri: The name of the intrinsic.
-    signature: Its type where it is called.
+  """Returns the function of an intrinsic that is called with this type.
 
   Raises:
     NotImplementedError: If there is none.
   """
+  if uri in _TYPED_IMPLEMENTATIONS:
+    return functools.partial(_TYPED_IMPLEMENTATIONS[uri], signature=signature)
   if uri not in _IMPLEMENTATIONS:
     raise NotImplementedError(f'not supported: {uri}')
-  return functools.partial(_IMPLEMENTATIONS[uri], signature=signature)
+  return _IMPLEMENTATIONS[uri]

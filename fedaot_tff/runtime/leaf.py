@@ -16,7 +16,10 @@ from fedaot_tff.runtime import graph_surgery
 from fedaot_tff.runtime import resources
 
 _Binding = computation_pb2.TensorFlow.Binding
-_leaf_numbers = itertools.count()
+# Of the values of tensors by name; the results are those of the fetches.
+_Function = Callable[[Mapping[str, tf.Tensor]], Sequence[tf.Tensor]]
+
+_function_numbers = itertools.count()
 
 
 class _Slot(NamedTuple):
@@ -29,14 +32,14 @@ class _Slot(NamedTuple):
 def _slots(binding: _Binding) -> list[_Slot]:
   """Returns the tensors of a binding in the order of its structure."""
   kind = binding.WhichOneof('binding')
-  if kind == 'tensor':
-    return [_Slot(binding.tensor.tensor_name.removesuffix(':0'), False)]
-  if kind == 'sequence':
-    name = binding.sequence.variant_tensor_name
-    return [_Slot(name.removesuffix(':0'), True)]
-  return [
-      slot for element in binding.struct.element for slot in _slots(element)
-  ]
+  if kind == 'struct':
+    return [slot for part in binding.struct.element for slot in _slots(part)]
+  name = (
+      binding.tensor.tensor_name
+      if kind == 'tensor'
+      else binding.sequence.variant_tensor_name
+  )
+  return [_Slot(name.removesuffix(':0'), kind == 'sequence')]
 
 
 def _flatten(value: Any, flat: list[tf.Tensor]):
@@ -60,27 +63,6 @@ def _remove_functions(names: Sequence[str]):
       context.remove_function(name)
 
 
-class _Function:
-  """A TensorFlow function of some of a graph's tensors.
-
-  The library functions that it uses are removed from the process with it, which
-  TensorFlow does not do by itself.
-  """
-
-  def __init__(
-      self,
-      call: Callable[..., Sequence[tf.Tensor]],
-      parameters: Sequence[str],
-      library: Sequence[str],
-  ):
-    self._call = call
-    self._parameters = parameters
-    weakref.finalize(self, _remove_functions, library).atexit = False
-
-  def __call__(self, feeds: Mapping[str, tf.Tensor]) -> Sequence[tf.Tensor]:
-    return self._call(*(feeds[name] for name in self._parameters))
-
-
 def _import_function(
     graph_def: tf.compat.v1.GraphDef,
     feeds: Mapping[str, tf.TypeSpec],
@@ -88,27 +70,17 @@ def _import_function(
     fetches: Sequence[_Slot],
     operation: Optional[str] = None,
 ) -> _Function:
-  """Makes a TensorFlow function of a part of a graph.
+  """Makes a function that fetches tensors, or runs an operation, given feeds.
 
   Datasets enter and leave it serialized, as string tensors. So each call reads
   a dataset from its start, and none of them is ever on an accelerator.
-
-  Args:
-    graph_def: The graph.
-    feeds: The specifications of the tensors that values are supplied for.
-    datasets: Those of `feeds` that are datasets.
-    fetches: What the function returns.
-    operation: An operation to run if nothing is fetched.
-
-  Returns:
-    The function.
   """
   targets = [operation] if operation else [f.tensor_name for f in fetches]
   graph_def = graph_surgery.extract_subgraph(
       graph_def, targets, {graph_surgery.node_name(feed) for feed in feeds}
   )
   graph_surgery.rename_library_functions(
-      graph_def, f'in_process_{next(_leaf_numbers)}_'
+      graph_def, f'in_process_{next(_function_numbers)}_'
   )
   graph_surgery.place_input_pipelines_on_cpu(graph_def)
   used = {source for node in graph_def.node for source in node.input}
@@ -141,12 +113,17 @@ def _import_function(
           )
     return outputs
 
-  signature = [feeds[name] for name in parameters]
-  return _Function(
-      tf.compat.v1.wrap_function(body, signature),
-      parameters,
-      [function.signature.name for function in graph_def.library.function],
+  wrapped = tf.compat.v1.wrap_function(
+      body, [feeds[name] for name in parameters]
   )
+
+  def call(values):
+    return wrapped(*(values[name] for name in parameters))
+
+  # TensorFlow does not remove library functions from the process by itself.
+  library = [function.signature.name for function in graph_def.library.function]
+  weakref.finalize(call, _remove_functions, library).atexit = False
+  return call
 
 
 def _feed_specs(
@@ -175,11 +152,7 @@ class Leaf:
   def __init__(
       self, proto: computation_pb2.TensorFlow, type_signature: tff.FunctionType
   ):
-    """Imports a computation's graph.
-
-    Args:
-      proto: The computation.
-      type_signature: Its type, for messages.
+    """Imports a computation's graph; its type is for messages.
 
     Raises:
       NotImplementedError: If the graph has resources that cannot be made anew
@@ -224,18 +197,11 @@ class Leaf:
         )
 
   def __call__(self, argument: Any, device: str) -> Any:
-    """Runs the computation.
+    """Runs the computation on the device of this name.
 
-    Args:
-      argument: Its argument, a tensor or nested tuples of tensors, with
-        datasets as serialized graphs; or None.
-      device: The name of the device to run on.
-
-    Returns:
-      The result, in the form of `argument`.
-
-    Raises:
-      tf.errors.OpError: If TensorFlow fails; its message names the computation.
+    Argument and result are tensors or nested tuples of tensors, with datasets
+    as serialized graphs. If TensorFlow fails, the message of its error names
+    the computation.
     """
     flat = []
     if argument is not None:

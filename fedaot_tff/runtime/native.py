@@ -10,13 +10,15 @@ runs, it serves everybody who reaches the machine on the worker's port.
 
 import os
 import sys
-from typing import Optional
+import threading
+from typing import Any, Optional
+import weakref
 
 import grpc
 import tensorflow_federated as tff
 
 from fedaot import checks
-from fedaot_tff.runtime import process_context
+from fedaot_tff.runtime import process
 from fedaot_tff.runtime import worker_process
 
 _BINARY_PATH = os.path.join(
@@ -47,7 +49,7 @@ class _WorkerExecutorFactory(tff.framework.ExecutorFactory):
     self._flags = [f'--max_concurrent_computation_calls={max_concurrent_calls}']
     self._default_num_clients = default_num_clients
     self._worker = None
-    self._channel = None
+    self._stub = None
     self._executors = {}
 
   @property
@@ -64,14 +66,15 @@ class _WorkerExecutorFactory(tff.framework.ExecutorFactory):
       self.close()
       # In the context's thread, which lives as long as the context.
       self._worker = worker_process.WorkerProcess(_BINARY_PATH, self._flags)
-      self._channel = grpc.insecure_channel(
-          f'127.0.0.1:{self._worker.port}', _CHANNEL_OPTIONS
+      self._stub = tff.framework.RemoteExecutorGrpcStub(
+          grpc.insecure_channel(
+              f'127.0.0.1:{self._worker.port}', _CHANNEL_OPTIONS
+          )
       )
     num_clients = cardinalities.get(tff.CLIENTS, self._default_num_clients)
     executor = self._executors.pop(num_clients, None)
     if executor is None:
-      stub = tff.framework.RemoteExecutorGrpcStub(self._channel)
-      executor = tff.framework.RemoteExecutor(stub)
+      executor = tff.framework.RemoteExecutor(self._stub)
       executor.set_cardinalities({tff.CLIENTS: num_clients})
     self._executors[num_clients] = executor
     if len(self._executors) > _MAX_EXECUTORS:
@@ -96,7 +99,8 @@ class _WorkerExecutorFactory(tff.framework.ExecutorFactory):
     if self._worker.wait(_END_TIMEOUT_SECONDS if is_retryable else 0.0):
       raise RuntimeError(
           f'The worker process {self._worker.pid} '
-          f'{self._worker.describe_end()} The next computation starts a new one.'
+          f'{self._worker.describe_end()} '
+          'The next computation starts a new one.'
       ) from error
     if is_retryable:
       raise RuntimeError(
@@ -111,15 +115,17 @@ class _WorkerExecutorFactory(tff.framework.ExecutorFactory):
       for executor in self._executors.values():
         executor.close()
       self._executors.clear()
-      self._channel.close()
+      # The thread that watches the channel fails if it is closed.
+      self._stub = None
       self._worker = None
 
 
-class NativeExecutionContext(process_context.ProcessContext):
+class NativeExecutionContext(tff.framework.SyncExecutionContext):
   """TFF's synchronous native context on a worker process of its own.
 
   The worker starts with the first computation, again with the first one after
-  its end, and ends with the context or the process.
+  its end, and ends with the context or the process. Calls of several threads
+  are executed one after the other.
   """
 
   def __init__(
@@ -142,7 +148,7 @@ class NativeExecutionContext(process_context.ProcessContext):
         arguments do not tell, at least 0.
     """
     if max_concurrent_calls is None:
-      max_concurrent_calls = process_context.usable_cores()
+      max_concurrent_calls = process.usable_cores()
     super().__init__(
         _WorkerExecutorFactory(
             checks.check_int(
@@ -156,6 +162,20 @@ class NativeExecutionContext(process_context.ProcessContext):
         transform_args=tff.tensorflow.transform_args,
         transform_result=tff.tensorflow.transform_result,
     )
+    self._owner_pid = os.getpid()
+    self._lock = threading.Lock()
+    weakref.finalize(self, self.executor_factory.close).atexit = False
+
+  def invoke(self, comp: tff.Computation, arg: Any) -> Any:
+    """Executes a computation; RuntimeError if the worker fails."""
+    process.check_owner(self._owner_pid)
+    # No thread disposes of an executor that another one uses.
+    with self._lock:
+      return super().invoke(comp, arg)
+
+  def close(self):
+    """Ends the worker, if there is one; a later computation starts another."""
+    self.executor_factory.close()
 
   @property
   def worker_pid(self) -> Optional[int]:

@@ -81,16 +81,12 @@ class ProgramBuilder:
   def build(
       self, building_block: tff.framework.ComputationBuildingBlock
   ) -> Function:
-    """Returns the function that a closed functional building block stands for.
+    """Returns the function of a building block without unbound references.
 
-    Args:
-      building_block: The building block.
-
-    Returns:
-      A function of an argument, None if it has no parameter, and a place.
+    The function's argument is None if it has no parameter.
 
     Raises:
-      NotImplementedError: If it contains what cannot be run here.
+      NotImplementedError: If the block contains what cannot be run here.
     """
     code = self._code(building_block)
 

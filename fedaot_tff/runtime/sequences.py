@@ -11,15 +11,7 @@ from fedaot_tff.runtime import devices
 
 
 def serialize(value: Any, sequence_type: tff.SequenceType) -> tf.Tensor:
-  """Serializes a dataset or a list of elements.
-
-  Args:
-    value: A `tf.data.Dataset`, or a list of NumPy arrays or of structures of
-      them.
-    sequence_type: The sequence's type.
-
-  Returns:
-    The dataset's serialized graph, a scalar string tensor.
+  """Serializes a `tf.data.Dataset`, or a list of NumPy arrays or structures.
 
   Raises:
     TypeError: If `value` is not of type `sequence_type`.

@@ -15,21 +15,15 @@ from fedaot_tff.runtime import sequences
 
 
 def ingest(value: Any, type_spec: tff.Type, place: invocation.Place) -> Any:
-  """Checks a value against its type and puts it on the devices.
+  """Checks a value against its type and puts it where the function runs.
 
-  Args:
-    value: The value as passed to a computation.
-    type_spec: Its type.
-    place: Where the server runs; clients' values go where the clients run.
-
-  Returns:
-    The value as functions of programs take it.
+  What clients have goes where the clients run.
 
   Raises:
     TypeError: If `value` is not of type `type_spec`.
     ValueError: If there are not as many values as clients.
     NotImplementedError: If a tensor is given as something else than a number,
-      a string, a sequence of them or a NumPy array.
+      a string, a sequence of them, a NumPy array or a tensor.
   """
   if isinstance(type_spec, tff.FederatedType):
     return _ingest_federated(value, type_spec, place)
@@ -70,20 +64,27 @@ def _ingest_federated(value, type_spec, place):
 
 
 def _ingest_struct(value, type_spec, place):
-  elements = tff.structure.from_container(value)
-  if len(elements) != len(type_spec):
+  elements = tff.structure.to_elements(tff.structure.from_container(value))
+  names = tff.structure.name_list_with_nones(type_spec)
+  if len(elements) != len(names) or any(
+      found and name and found != name
+      for (found, _), name in zip(elements, names)
+  ):
+    found = [name for name, _ in elements]
     raise TypeError(
-        f'Found a struct of {len(elements)} elements where {len(type_spec)} '
-        f'are expected, for {type_spec}.'
+        f'Found a struct of {len(elements)} elements named {found} where '
+        f'{len(names)} named {names} are expected.'
     )
   return tuple(
       ingest(element, element_type, place)
-      for element, element_type in zip(elements, type_spec)
+      for (_, element), element_type in zip(elements, type_spec)
   )
 
 
 def _ingest_tensor(value: Any, type_spec: tff.TensorType) -> tf.Tensor:
   dtype = type_spec.dtype.type
+  if isinstance(value, (tf.Tensor, tf.Variable)):
+    value = value.numpy()
   if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
     compatible = all(
         array.is_compatible_dtype(item, dtype) for item in tree.flatten(value)

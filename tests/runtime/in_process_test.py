@@ -9,8 +9,13 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot_tff.runtime import devices
 from fedaot_tff.runtime import execution_context
+from fedaot_tff.runtime import in_process
+from fedaot_tff.runtime import invocation
 from fedaot_tff.runtime import leaf
+from fedaot_tff.runtime import native
+from tests import small_problem
 from tests.runtime import both_contexts
 
 
@@ -36,7 +41,30 @@ def _default_context_again():
   tff.framework.set_default_context(default)
 
 
-def _count_leaves(monkeypatch):
+def test_the_default_context_is_replaced(default_context_again):
+  for set_context, kind in (
+      (execution_context.set_native_execution_context,
+       native.NativeExecutionContext),
+      (execution_context.set_in_process_execution_context,
+       in_process.InProcessExecutionContext),
+  ) * 2:
+    context = set_context()
+    assert isinstance(context, kind)
+    assert tff.framework.get_context_stack().current is context
+    assert _add_one(1) == 2
+
+
+def test_the_earlier_default_context_is_closed(default_context_again):
+  earlier = execution_context.set_native_execution_context()
+  _add_one(1)
+  assert earlier.worker_pid is not None
+  execution_context.set_in_process_execution_context()
+  assert earlier.worker_pid is None
+
+
+def test_a_computation_is_compiled_once_until_the_context_is_closed(
+    monkeypatch,
+):
   made = []
   make = leaf.Leaf.__init__
 
@@ -45,20 +73,6 @@ def _count_leaves(monkeypatch):
     make(self, *args)
 
   monkeypatch.setattr(leaf.Leaf, '__init__', counted)
-  return made
-
-
-def test_the_default_context_is_replaced(default_context_again):
-  first = execution_context.set_in_process_execution_context()
-  assert tff.framework.get_context_stack().current is first
-  assert _add_one(1) == 2
-  second = execution_context.set_in_process_execution_context()
-  assert tff.framework.get_context_stack().current is second
-  assert _add_one(1) == 2
-
-
-def test_a_computation_is_compiled_once(monkeypatch):
-  made = _count_leaves(monkeypatch)
   context = in_process.InProcessExecutionContext()
 
   @tff.federated_computation(np.int32)
@@ -68,11 +82,16 @@ def test_a_computation_is_compiled_once(monkeypatch):
   for _ in range(3):
     assert both_contexts.run_in(context, add_two, 1) == 3
   assert len(made) == 1
+  made.clear()
+  context.close()
+  gc.collect()
+  assert both_contexts.run_in(context, add_two, 1) == 3
+  assert len(made) == 1
 
 
 def test_a_compiled_computation_is_forgotten_with_the_computation():
   context = in_process.InProcessExecutionContext()
-  programs = context.executor_factory._programs._programs
+  programs = context._programs._programs
 
   def run():
     computation = tff.tensorflow.computation(lambda x: x * 2, np.int32)
@@ -84,21 +103,12 @@ def test_a_compiled_computation_is_forgotten_with_the_computation():
   assert not programs
 
 
-def test_it_works_again_after_close():
-  context = in_process.InProcessExecutionContext(
-      max_concurrent_clients=2
-  )
-  for _ in range(2):
-    assert both_contexts.run_in(context, _at_each, [0, 1]) == [0, 1]
-    context.close()
-
-
 @pytest.mark.parametrize('max_concurrent_clients', [1, 3])
 def test_clients_run_at_once_up_to_the_limit(max_concurrent_clients):
   lock = threading.Lock()
   running, most = [], []
 
-  def observe(x):
+  def observe(x, _):
     with lock:
       running.append(x)
       most.append(len(running))
@@ -110,12 +120,30 @@ def test_clients_run_at_once_up_to_the_limit(max_concurrent_clients):
   context = in_process.InProcessExecutionContext(
       max_concurrent_clients=max_concurrent_clients
   )
-  executor = context.executor_factory.create_executor({tff.CLIENTS: 6})
-  result = executor._place.runtime.map_clients(
-      lambda x, _: observe(x), list(range(6))
+  started = invocation.Invocation(
+      devices.choose_devices(None, None), 6, context._pool
   )
-  assert result == list(range(6))
+  assert started.map_clients(observe, list(range(6))) == list(range(6))
   assert max(most) == max_concurrent_clients
+
+
+@pytest.mark.parametrize('max_concurrent_clients', [2, 5])
+def test_results_do_not_depend_on_the_number_of_threads(max_concurrent_clients):
+  process = tff.learning.algorithms.build_weighted_fed_avg(
+      small_problem.model(),
+      small_problem.client_optimizer(),
+      loop_implementation=tff.learning.LoopImplementation.DATASET_ITERATOR,
+  )
+  one, several = (
+      both_contexts.run_in(
+          both_contexts.in_process(max_concurrent_clients=number),
+          small_problem.run,
+          process,
+          2,
+      )[-1].state.global_model_weights.trainable
+      for number in (1, max_concurrent_clients)
+  )
+  small_problem.assert_bit_identical(several, one)
 
 
 def test_an_error_names_the_computation_and_the_device():
@@ -132,53 +160,45 @@ def test_an_error_of_one_client_is_raised_and_the_next_call_works():
   assert both_contexts.run_in(context, _at_each, [2, 1]) == [2, 1]
 
 
-def test_calls_of_several_threads():
-  context = both_contexts.in_process()
+def test_threads_with_many_numbers_of_clients_share_a_context():
+  context = in_process.InProcessExecutionContext(max_concurrent_clients=2)
   results = {}
 
-  def run(index):
-    results[index] = both_contexts.run_in(context, _add_one, index)
+  def run(number):
+    results[number] = [
+        both_contexts.run_in(context, _at_each, [2] * number) for _ in range(5)
+    ]
 
-  threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+  threads = [threading.Thread(target=run, args=(i,)) for i in range(1, 7)]
   for thread in threads:
     thread.start()
   for thread in threads:
     thread.join()
-  assert results == {i: i + 1 for i in range(8)}
+  assert results == {number: [[2] * number] * 5 for number in range(1, 7)}
 
 
-def test_kept_tensors_are_checked_when_they_are_passed_on():
-  context = both_contexts.in_process(keep_on_device=True)
-  result = both_contexts.run_in(context, _add_one, 1)
-  assert isinstance(result, tf.Tensor)
-  assert both_contexts.run_in(context, _add_one, result) == 3
-  with pytest.raises(TypeError, match='float32'):
-    both_contexts.run_in(context, _add_one, tf.constant(1.0))
-  with pytest.raises(TypeError, match='int32'):
-    both_contexts.run_in(context, _add_one, tf.constant([1]))
+def test_a_graph_that_the_caller_builds_is_left_alone():
+  with tf.Graph().as_default() as graph:
+    assert both_contexts.run_in(both_contexts.in_process(), _add_one, 1) == 2
+  assert not graph.get_operations()
 
 
 def test_a_result_does_not_change_with_the_argument():
   identity = tff.tensorflow.computation(
       lambda x: tf.identity(x), tff.TensorType(np.float32, [1000])
   )
-  for context in (
-      both_contexts.in_process(),
-      both_contexts.in_process(keep_on_device=True),
-  ):
-    argument = np.zeros([1000], np.float32)
-    result = both_contexts.run_in(context, identity, argument)
-    argument[:] = 1
-    assert not np.any(result)
+  argument = np.zeros([1000], np.float32)
+  result = both_contexts.run_in(both_contexts.in_process(), identity, argument)
+  argument[:] = 1
+  assert not np.any(result)
 
 
 @pytest.mark.parametrize(
     'options, error, message',
     [
-        ({'max_concurrent_clients': 0}, ValueError, 'at least 1, found 0'),
+        ({'max_concurrent_clients': 0}, ValueError, '>= 1; found 0'),
         ({'max_concurrent_clients': 1.5}, TypeError, 'found 1.5'),
-        ({'default_num_clients': -1}, ValueError, 'at least 0, found -1'),
-        ({'keep_on_device': 1}, TypeError, 'must be a bool, found 1'),
+        ({'default_num_clients': -1}, ValueError, '>= 0; found -1'),
     ],
 )
 def test_wrong_options_are_refused(options, error, message):

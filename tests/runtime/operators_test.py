@@ -300,6 +300,29 @@ def test_wrong_arguments_are_refused_as_natively(argument):
       both_contexts.run_in(context, _add_one, argument)
 
 
+@pytest.mark.parametrize(
+    'argument',
+    [collections.OrderedDict(b=1, a=2), collections.OrderedDict(a=1), (1, 2, 3)],
+)
+def test_wrong_structs_are_refused(argument):
+  @tff.tensorflow.computation(collections.OrderedDict(a=np.int32, b=np.int32))
+  def difference(x):
+    return x['a'] - x['b']
+
+  context = both_contexts.in_process()
+  assert both_contexts.run_in(context, difference, (1, 2)) == -1
+  with pytest.raises(TypeError, match=r"where 2 named \['a', 'b'\] are expect"):
+    both_contexts.run_in(context, difference, argument)
+
+
+def test_tensors_and_variables_are_taken():
+  context = both_contexts.in_process()
+  for value in (tf.constant(1), tf.Variable(1)):
+    assert both_contexts.run_in(context, _add_one, value) == 2
+    with pytest.raises(TypeError, match='found float32'):
+      both_contexts.run_in(context, _add_one, tf.cast(value, tf.float32))
+
+
 def test_a_missing_argument_is_refused():
   with pytest.raises(TypeError, match='of type int32, found None'):
     both_contexts.run_in(both_contexts.in_process(), _add_one, None)
