@@ -13,7 +13,7 @@ import tensorflow_federated as tff
 
 from fedaot_tff.runtime import devices
 from fedaot_tff.runtime import invocation
-from fedaot_tff.runtime import sequences
+from fedaot_tff.runtime import values as values_lib
 
 _Function = Callable[[Any, invocation.Place], Any]
 
@@ -110,22 +110,22 @@ def _select(argument, place, signature):
 
   def slices_of(index):
     keys = place.invocation.client_value(client_keys, index).numpy()
-    return sequences.serialize_elements(map(slice_of, keys), sequence_type)
+    return values_lib.make_sequence(map(slice_of, keys), sequence_type)
 
   return [slices_of(index) for index in range(place.invocation.num_clients)]
 
 
 def _sequence_map(argument, place, signature):
   function, sequence = argument
-  elements = sequences.iterate(sequence, signature.parameter[1])
-  return sequences.serialize_elements(
+  elements = values_lib.iterate(sequence, signature.parameter[1])
+  return values_lib.make_sequence(
       [function(element, place) for element in elements], signature.result
   )
 
 
 def _sequence_reduce(argument, place, signature):
   sequence, accumulator, reduce = argument
-  for element in sequences.iterate(sequence, signature.parameter[0]):
+  for element in values_lib.iterate(sequence, signature.parameter[0]):
     accumulator = reduce((accumulator, element), place)
   return accumulator
 
@@ -145,7 +145,7 @@ def _add(x, y):
 def _sequence_sum(sequence, place, signature):
   with tf.device(place.device):
     total = _zeros(signature.result)
-    for element in sequences.iterate(sequence, signature.parameter):
+    for element in values_lib.iterate(sequence, signature.parameter):
       total = _add(total, devices.to_device(element, place.device))
   return total
 

@@ -19,6 +19,7 @@ _Binding = computation_pb2.TensorFlow.Binding
 # Of the values of tensors by name; the results are those of the fetches.
 _Function = Callable[[Mapping[str, tf.Tensor]], Sequence[tf.Tensor]]
 
+_DATASET = tf.TensorSpec([], tf.string)
 _function_numbers = itertools.count()
 
 
@@ -42,14 +43,6 @@ def _slots(binding: _Binding) -> list[_Slot]:
   return [_Slot(name.removesuffix(':0'), kind == 'sequence')]
 
 
-def _flatten(value: Any, flat: list[tf.Tensor]):
-  if isinstance(value, tuple):
-    for element in value:
-      _flatten(element, flat)
-  else:
-    flat.append(value)
-
-
 def _pack(binding: _Binding, flat: Iterator[tf.Tensor]) -> Any:
   if binding.WhichOneof('binding') == 'struct':
     return tuple(_pack(element, flat) for element in binding.struct.element)
@@ -65,8 +58,7 @@ def _remove_functions(names: Sequence[str]):
 
 def _import_function(
     graph_def: tf.compat.v1.GraphDef,
-    feeds: Mapping[str, tf.TypeSpec],
-    datasets: frozenset[str],
+    feeds: Mapping[str, tf.TensorSpec],
     fetches: Sequence[_Slot],
     operation: Optional[str] = None,
 ) -> _Function:
@@ -88,9 +80,10 @@ def _import_function(
 
   def body(*arguments):
     input_map = dict(zip(parameters, arguments))
-    for name in datasets.intersection(parameters):
-      with tf.device(devices.CPU):
-        input_map[name] = tf.raw_ops.DatasetFromGraph(graph_def=input_map[name])
+    for name, value in input_map.items():
+      if feeds[name] is _DATASET:
+        with tf.device(devices.CPU):
+          input_map[name] = tf.raw_ops.DatasetFromGraph(graph_def=value)
     if operation:
       (done,) = tf.graph_util.import_graph_def(
           graph_def, input_map=input_map, return_elements=targets, name=''
@@ -133,7 +126,7 @@ def _feed_specs(
   specs = {}
   for name, is_sequence in slots:
     if is_sequence:
-      specs[name] = tf.TensorSpec([], tf.string)
+      specs[name] = _DATASET
     else:
       attributes = nodes[graph_surgery.node_name(name)].attr
       specs[name] = tf.TensorSpec(
@@ -175,9 +168,6 @@ class Leaf:
         fetches.append(slot)
     self._fetched_names = [slot.tensor_name for slot in fetches]
     feeds = _feed_specs(graph_def, parameter_slots)
-    datasets = frozenset(
-        slot.tensor_name for slot in parameter_slots if slot.is_sequence
-    )
     handles = {
         name: tf.TensorSpec([], tf.resource) for name in self._resources
     }
@@ -185,7 +175,7 @@ class Leaf:
     self._initialize = None
     if fetches:
       self._make_run = functools.partial(
-          _import_function, graph_def, {**feeds, **handles}, datasets, fetches
+          _import_function, graph_def, {**feeds, **handles}, fetches
       )
       if not resources.has_queue(graph_def):
         # One function for all calls.
@@ -193,7 +183,7 @@ class Leaf:
         self._make_run = lambda: run
       if proto.initialize_op:
         self._initialize = _import_function(
-            graph_def, handles, frozenset(), [], proto.initialize_op
+            graph_def, handles, [], proto.initialize_op
         )
 
   def __call__(self, argument: Any, device: str) -> Any:
@@ -203,9 +193,7 @@ class Leaf:
     as serialized graphs. If TensorFlow fails, the message of its error names
     the computation.
     """
-    flat = []
-    if argument is not None:
-      _flatten(argument, flat)
+    flat = [] if argument is None else tf.nest.flatten(argument)
     values = dict(zip(self._parameter_names, flat))
     if self._make_run is not None:
       try:

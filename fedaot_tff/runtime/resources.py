@@ -14,10 +14,6 @@ from fedaot_tff.runtime import devices
 _ANONYMOUS_NAME = 'cd2c89b7-88b7-44c8-ad83-06c2a9158347'
 
 
-class UnsupportedResourceError(NotImplementedError):
-  """Raised for a graph with a kind of resource that cannot be made anew."""
-
-
 class _Variable:
   """Makes and destroys the variable that a `VarHandleOp` node describes."""
 
@@ -85,7 +81,7 @@ def find_resources(graph_def: tf.compat.v1.GraphDef):
     `destroy(handle)`.
 
   Raises:
-    UnsupportedResourceError: If the graph shares a resource of another kind,
+    NotImplementedError: If the graph shares a resource of another kind,
       except a queue, between calls.
   """
   resources = {}
@@ -93,11 +89,11 @@ def find_resources(graph_def: tf.compat.v1.GraphDef):
     if node.op in _MAKERS:
       resources[node.name] = _MAKERS[node.op](node)
     elif 'shared_name' in node.attr and not _is_queue(node):
-      raise UnsupportedResourceError(f'not supported: {node.op}')
+      raise NotImplementedError(f'not supported: {node.op}')
   for function in graph_def.library.function:
     for node in function.node_def:
       if 'shared_name' in node.attr and not _is_queue(node):
-        raise UnsupportedResourceError(
+        raise NotImplementedError(
             f'not supported: {node.op} inside a function of the graph'
         )
   return resources

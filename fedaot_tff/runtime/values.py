@@ -1,17 +1,22 @@
-"""Values of computations on their way in and out."""
+"""Values of computations on their way in and out.
 
-from collections.abc import Sequence
+Inside, structs are tuples, tensors are tensors where they are used, and
+sequences are serialized `tf.data.Dataset`s in string tensors on the CPU.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 import typing
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
+from tensorflow_federated.proto.v0 import executor_pb2
 from tensorflow_federated.python.core.impl.compiler import array
 import tree
 
+from fedaot_tff.runtime import devices
 from fedaot_tff.runtime import invocation
-from fedaot_tff.runtime import sequences
 
 
 def ingest(value: Any, type_spec: tff.Type, place: invocation.Place) -> Any:
@@ -21,7 +26,8 @@ def ingest(value: Any, type_spec: tff.Type, place: invocation.Place) -> Any:
 
   Raises:
     TypeError: If `value` is not of type `type_spec`.
-    ValueError: If there are not as many values as clients.
+    ValueError: If there are not as many values as clients, or a dataset is
+      larger than 100 MB or its elements are ambiguous.
     NotImplementedError: If a tensor is given as something else than a number,
       a string, a sequence of them, a NumPy array or a tensor.
   """
@@ -30,7 +36,7 @@ def ingest(value: Any, type_spec: tff.Type, place: invocation.Place) -> Any:
   if isinstance(type_spec, tff.StructType):
     return _ingest_struct(value, type_spec, place)
   if isinstance(type_spec, tff.SequenceType):
-    return sequences.serialize(value, type_spec)
+    return _serialize(value, type_spec)
   if isinstance(type_spec, tff.TensorType):
     with tf.device(place.device):
       return _ingest_tensor(value, type_spec)
@@ -127,5 +133,54 @@ def export(value: Any, type_spec: tff.Type) -> Any:
         )
     )
   if isinstance(type_spec, tff.SequenceType):
-    return sequences.deserialize(value, type_spec)
+    return _deserialize(value, type_spec)
   return value.numpy()
+
+
+def _serialize(value: Any, sequence_type: tff.SequenceType) -> tf.Tensor:
+  proto, _ = tff.framework.serialize_value(value, sequence_type)
+  with tf.device(devices.CPU):
+    return tf.constant(proto.sequence.serialized_graph_def)
+
+
+def _deserialize(
+    sequence: tf.Tensor, sequence_type: tff.SequenceType
+) -> tf.data.Dataset:
+  proto = executor_pb2.Value(
+      sequence=executor_pb2.Value.Sequence(
+          serialized_graph_def=sequence.numpy()
+      )
+  )
+  with tf.device(devices.CPU):
+    dataset, _ = tff.framework.deserialize_value(proto, sequence_type)
+  return dataset
+
+
+def make_sequence(
+    elements: Iterable[Any], sequence_type: tff.SequenceType
+) -> tf.Tensor:
+  """Returns a sequence of tensors or tuples of tensors."""
+  return _serialize(
+      [export(element, sequence_type.element) for element in elements],
+      sequence_type,
+  )
+
+
+def _to_tuples(value: Any, type_spec: tff.Type) -> Any:
+  if isinstance(type_spec, tff.StructType):
+    elements = tff.structure.from_container(value)
+    return tuple(
+        _to_tuples(element, element_type)
+        for element, element_type in zip(elements, type_spec)
+    )
+  return value
+
+
+def iterate(
+    sequence: tf.Tensor, sequence_type: tff.SequenceType
+) -> Iterator[Any]:
+  """Yields the elements, tensors or nested tuples of tensors."""
+  with tf.device(devices.CPU):
+    iterator = iter(_deserialize(sequence, sequence_type))
+  for element in iterator:
+    yield _to_tuples(element, sequence_type.element)
