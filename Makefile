@@ -9,8 +9,6 @@ VENV = .venv
 RUN = $(VENV)/bin/python
 # Tests of a file stay in one process, which keeps what TensorFlow compiled.
 PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
-# What runs a second time, in the other execution context.
-IN_PROCESS = tests/aggregators tests/learning --context=in_process
 STAMP = $(VENV)/.installed
 
 .PHONY: help demo test test-all benchmark clean
@@ -29,11 +27,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(RUN) -m pytest tests -m "not slow" $(PARALLEL)
-	@$(RUN) -m pytest $(IN_PROCESS) -m "not slow" $(PARALLEL)
 
 test-all: $(STAMP)
 	@$(RUN) -m pytest tests $(PARALLEL)
-	@$(RUN) -m pytest $(IN_PROCESS) $(PARALLEL)
 
 benchmark: $(STAMP)
 	@$(RUN) -m pytest benchmarks/bench_aggregators.py --dimension=10000

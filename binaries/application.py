@@ -17,7 +17,7 @@ from absl import app
 from absl import flags
 from absl import logging
 
-from fedaot_tff.simulation import worker_process
+from fedaot_tff.runtime import worker_process
 
 _EXIT_ERROR = 1
 _EXIT_INTERRUPTED = 128 + signal.SIGINT

@@ -111,7 +111,7 @@ class Experiment:
   server_optimizer: str = 'sgd'
   server_learning_rate: float = 1.0
   evaluate_every: int = 1
-  context: str = 'native'
+  context: str = 'in_process'
   seed: int = 0
 
   def __post_init__(self):

@@ -19,7 +19,7 @@ from fedaot_tff.simulation import checkpoints
 from fedaot_tff.simulation import client_datasets
 from fedaot_tff.simulation import cohort
 from fedaot_tff.simulation import evaluation
-from fedaot_tff.simulation import execution_context
+from fedaot_tff.runtime import execution_context
 from fedaot_tff.simulation import logging_release
 from fedaot_tff.simulation import tensorboard_release
 from fedaot_tff.simulation import training

@@ -54,7 +54,8 @@ _MODULE_OF = {
         'fedaot_tff.aggregators.nearest_neighbor_mixing'
     ),
     'OwnUpdatePoisoning': 'fedaot_tff.attacks.attack',
-    'set_native_execution_context': 'fedaot_tff.simulation.execution_context',
+    'set_in_process_execution_context': 'fedaot_tff.runtime.execution_context',
+    'set_native_execution_context': 'fedaot_tff.runtime.execution_context',
     'sign_guard_factory': 'fedaot_tff.aggregators.sign_guard',
     'synchronize_model': 'fedaot_tff.learning.model_mirror',
     'train_rounds': 'fedaot_tff.simulation.training',

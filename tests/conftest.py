@@ -24,44 +24,25 @@ def pytest_configure():
 def pytest_addoption(parser):
   parser.addoption(
       '--context',
-      choices=['native', 'in_process'],
-      default='native',
+      choices=['in_process', 'native'],
+      default='in_process',
       help='the execution context that computations run in',
   )
-
-
-def pytest_collection_modifyitems(config, items):
-  """Leaves out the in-process tests that would show nothing new."""
-  if config.getoption('--context') != 'in_process':
-    return
-  chosen, others = [], []
-  for item in items:
-    is_new = hasattr(item.module, 'tff') and not item.get_closest_marker(
-        'one_context'
-    )
-    (chosen if is_new else others).append(item)
-  config.hook.pytest_deselected(items=others)
-  items[:] = chosen
 
 
 @pytest.fixture(scope='session', autouse=True)
 def default_execution_context(request):
   """Runs computations in the context that `--context` names.
 
-  A worker process ends with the session.
-
   Importing TFF takes many seconds, so nothing happens unless a collected test
   module has imported it.
   """
   if 'tensorflow_federated' not in sys.modules:
-    yield
     return
   # pylint: disable-next=g-import-not-at-top
-  from fedaot_tff.simulation import execution_context
+  from fedaot_tff.runtime import execution_context
 
-  if request.config.getoption('--context') == 'in_process':
-    execution_context.set_in_process_execution_context()
-  else:
+  if request.config.getoption('--context') == 'native':
     execution_context.set_native_execution_context()
-  yield
-  execution_context.shutdown_workers()
+  else:
+    execution_context.set_in_process_execution_context()

@@ -68,7 +68,7 @@ def test_contexts_agree_but_for_rounding(runner):
   assert found.evaluation['loss'] == pytest.approx(expected[3], rel=1e-4)
   assert isinstance(
       runner_lib.tff.framework.get_context_stack().current,
-      runner_lib.execution_context.NativeExecutionContext,
+      runner_lib.native.NativeExecutionContext,
   )
 
 

@@ -8,12 +8,13 @@ import weakref
 import tensorflow as tf
 import tensorflow_federated as tff
 from tensorflow_federated.proto.v0 import computation_pb2
+from tensorflow_federated.python.core.impl.compiler import tree_analysis
 
-from fedaot_tff.simulation.in_process import intrinsics
-from fedaot_tff.simulation.in_process import leaf
-from fedaot_tff.simulation.in_process import runtime
+from fedaot_tff.runtime import intrinsics
+from fedaot_tff.runtime import leaf
+from fedaot_tff.runtime import invocation
 
-Function = Callable[[Any, runtime.Place], Any]
+Function = Callable[[Any, invocation.Place], Any]
 
 
 class _Code(NamedTuple):
@@ -25,38 +26,35 @@ class _Code(NamedTuple):
     names: The names that it takes from the scope.
   """
 
-  run: Callable[[dict[str, Any], runtime.Place], Any]
+  run: Callable[[dict[str, Any], invocation.Place], Any]
   names: frozenset[str]
 
 
 def compile_to_building_block(
     computation: tff.framework.ConcreteComputation,
 ) -> tff.framework.ComputationBuildingBlock:
-  """Compiles a computation as for TFF's native runtime.
+  """Returns a computation as a block of calls of TensorFlow and intrinsics.
 
-  Two things differ. Secure sums become sums in the clear that check their
-  bounds, as in TFF's test backend. Graphs are not optimized ahead, because
-  TensorFlow optimizes each function when it first runs.
-
-  Args:
-    computation: The computation.
-
-  Returns:
-    The building block.
+  As for TFF's native runtime, but for secure sums, which become sums in the
+  clear that check their bounds, as in TFF's test backend.
   """
   # A call-dominant form is flat. What replaces the secure sums would make some
   # computations deeper than a protocol buffer may be.
-  flat = tff.framework.to_call_dominant(computation.to_building_block())
-  computation = tff.backends.test.replace_secure_intrinsics_with_bodies(
-      tff.framework.ConcreteComputation.from_building_block(flat)
-  )
-  building_block, _ = tff.tensorflow.replace_intrinsics_with_bodies(
-      computation.to_building_block()
-  )
-  computation = tff.backends.native.transform_to_native_form(
-      tff.framework.ConcreteComputation.from_building_block(building_block)
-  )
-  return computation.to_building_block()
+  block = tff.framework.to_call_dominant(computation.to_building_block())
+  if tree_analysis.contains(block, _is_secure):
+    # It takes and returns serialized computations, which is slow.
+    computation = tff.backends.test.replace_secure_intrinsics_with_bodies(
+        tff.framework.ConcreteComputation.from_building_block(block)
+    )
+    block = computation.to_building_block()
+  block, _ = tff.tensorflow.replace_intrinsics_with_bodies(block)
+  return tff.framework.to_call_dominant(block)
+
+
+def _is_secure(block: tff.framework.ComputationBuildingBlock) -> bool:
+  return isinstance(
+      block, tff.framework.Intrinsic
+  ) and block.uri.startswith('federated_secure')
 
 
 class ProgramBuilder:
@@ -83,16 +81,12 @@ class ProgramBuilder:
   def build(
       self, building_block: tff.framework.ComputationBuildingBlock
   ) -> Function:
-    """Returns the function that a closed functional building block stands for.
+    """Returns the function of a building block without unbound references.
 
-    Args:
-      building_block: The building block.
-
-    Returns:
-      A function of an argument, None if it has no parameter, and a place.
+    The function's argument is None if it has no parameter.
 
     Raises:
-      NotImplementedError: If it contains what cannot be run here.
+      NotImplementedError: If the block contains what cannot be run here.
     """
     code = self._code(building_block)
 

@@ -9,7 +9,7 @@ import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import registry
 from tests import small_problem
-from tests.simulation.in_process import both_contexts
+from tests.runtime import both_contexts
 
 _VALUE_TYPE = tff.to_type(
     collections.OrderedDict(

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from tests.simulation.in_process import both_contexts
+from tests.runtime import both_contexts
 
 _INT_AT_CLIENTS = tff.FederatedType(np.int32, tff.CLIENTS)
 _FLOAT_AT_CLIENTS = tff.FederatedType(np.float32, tff.CLIENTS)
@@ -300,6 +300,28 @@ def test_wrong_arguments_are_refused_as_natively(argument):
       both_contexts.run_in(context, _add_one, argument)
 
 
+@pytest.mark.parametrize(
+    'argument', [collections.OrderedDict(b=1, a=2), (1, 2, 3)]
+)
+def test_wrong_structs_are_refused(argument):
+  @tff.tensorflow.computation(collections.OrderedDict(a=np.int32, b=np.int32))
+  def difference(x):
+    return x['a'] - x['b']
+
+  context = both_contexts.in_process()
+  assert both_contexts.run_in(context, difference, (1, 2)) == -1
+  with pytest.raises(TypeError, match=r"where 2 named \['a', 'b'\] are expect"):
+    both_contexts.run_in(context, difference, argument)
+
+
+def test_tensors_and_variables_are_taken():
+  context = both_contexts.in_process()
+  for value in (tf.constant(1), tf.Variable(1)):
+    assert both_contexts.run_in(context, _add_one, value) == 2
+    with pytest.raises(TypeError, match='found float32'):
+      both_contexts.run_in(context, _add_one, tf.cast(value, tf.float32))
+
+
 def test_a_missing_argument_is_refused():
   with pytest.raises(TypeError, match='of type int32, found None'):
     both_contexts.run_in(both_contexts.in_process(), _add_one, None)
@@ -339,7 +361,7 @@ def test_wrong_datasets_are_refused():
 
 
 def test_an_unknown_intrinsic_is_named():
-  from fedaot_tff.simulation.in_process import intrinsics
+  from fedaot_tff.runtime import intrinsics
 
   with pytest.raises(NotImplementedError, match='^not supported: federated_x$'):
     intrinsics.get_intrinsic('federated_x', tff.FunctionType(None, np.int32))

@@ -11,12 +11,16 @@ from tensorflow.python.eager import context as eager_context
 import tensorflow_federated as tff
 from tensorflow_federated.proto.v0 import computation_pb2
 
-from fedaot_tff.simulation.in_process import devices
-from fedaot_tff.simulation.in_process import graph_surgery
-from fedaot_tff.simulation.in_process import resources
+from fedaot_tff.runtime import devices
+from fedaot_tff.runtime import graph_surgery
+from fedaot_tff.runtime import resources
 
 _Binding = computation_pb2.TensorFlow.Binding
-_leaf_numbers = itertools.count()
+# Of the values of tensors by name; the results are those of the fetches.
+_Function = Callable[[Mapping[str, tf.Tensor]], Sequence[tf.Tensor]]
+
+_DATASET = tf.TensorSpec([], tf.string)
+_function_numbers = itertools.count()
 
 
 class _Slot(NamedTuple):
@@ -29,22 +33,14 @@ class _Slot(NamedTuple):
 def _slots(binding: _Binding) -> list[_Slot]:
   """Returns the tensors of a binding in the order of its structure."""
   kind = binding.WhichOneof('binding')
-  if kind == 'tensor':
-    return [_Slot(binding.tensor.tensor_name.removesuffix(':0'), False)]
-  if kind == 'sequence':
-    name = binding.sequence.variant_tensor_name
-    return [_Slot(name.removesuffix(':0'), True)]
-  return [
-      slot for element in binding.struct.element for slot in _slots(element)
-  ]
-
-
-def _flatten(value: Any, flat: list[tf.Tensor]):
-  if isinstance(value, tuple):
-    for element in value:
-      _flatten(element, flat)
-  else:
-    flat.append(value)
+  if kind == 'struct':
+    return [slot for part in binding.struct.element for slot in _slots(part)]
+  name = (
+      binding.tensor.tensor_name
+      if kind == 'tensor'
+      else binding.sequence.variant_tensor_name
+  )
+  return [_Slot(name.removesuffix(':0'), kind == 'sequence')]
 
 
 def _pack(binding: _Binding, flat: Iterator[tf.Tensor]) -> Any:
@@ -60,55 +56,23 @@ def _remove_functions(names: Sequence[str]):
       context.remove_function(name)
 
 
-class _Function:
-  """A TensorFlow function of some of a graph's tensors.
-
-  The library functions that it uses are removed from the process with it, which
-  TensorFlow does not do by itself.
-  """
-
-  def __init__(
-      self,
-      call: Callable[..., Sequence[tf.Tensor]],
-      parameters: Sequence[str],
-      library: Sequence[str],
-  ):
-    self._call = call
-    self._parameters = parameters
-    weakref.finalize(self, _remove_functions, library).atexit = False
-
-  def __call__(self, feeds: Mapping[str, tf.Tensor]) -> Sequence[tf.Tensor]:
-    return self._call(*(feeds[name] for name in self._parameters))
-
-
 def _import_function(
     graph_def: tf.compat.v1.GraphDef,
-    feeds: Mapping[str, tf.TypeSpec],
-    datasets: frozenset[str],
+    feeds: Mapping[str, tf.TensorSpec],
     fetches: Sequence[_Slot],
     operation: Optional[str] = None,
 ) -> _Function:
-  """Makes a TensorFlow function of a part of a graph.
+  """Makes a function that fetches tensors, or runs an operation, given feeds.
 
   Datasets enter and leave it serialized, as string tensors. So each call reads
   a dataset from its start, and none of them is ever on an accelerator.
-
-  Args:
-    graph_def: The graph.
-    feeds: The specifications of the tensors that values are supplied for.
-    datasets: Those of `feeds` that are datasets.
-    fetches: What the function returns.
-    operation: An operation to run if nothing is fetched.
-
-  Returns:
-    The function.
   """
   targets = [operation] if operation else [f.tensor_name for f in fetches]
   graph_def = graph_surgery.extract_subgraph(
       graph_def, targets, {graph_surgery.node_name(feed) for feed in feeds}
   )
   graph_surgery.rename_library_functions(
-      graph_def, f'in_process_{next(_leaf_numbers)}_'
+      graph_def, f'in_process_{next(_function_numbers)}_'
   )
   graph_surgery.place_input_pipelines_on_cpu(graph_def)
   used = {source for node in graph_def.node for source in node.input}
@@ -116,9 +80,10 @@ def _import_function(
 
   def body(*arguments):
     input_map = dict(zip(parameters, arguments))
-    for name in datasets.intersection(parameters):
-      with tf.device(devices.CPU):
-        input_map[name] = tf.raw_ops.DatasetFromGraph(graph_def=input_map[name])
+    for name, value in input_map.items():
+      if feeds[name] is _DATASET:
+        with tf.device(devices.CPU):
+          input_map[name] = tf.raw_ops.DatasetFromGraph(graph_def=value)
     if operation:
       (done,) = tf.graph_util.import_graph_def(
           graph_def, input_map=input_map, return_elements=targets, name=''
@@ -141,12 +106,17 @@ def _import_function(
           )
     return outputs
 
-  signature = [feeds[name] for name in parameters]
-  return _Function(
-      tf.compat.v1.wrap_function(body, signature),
-      parameters,
-      [function.signature.name for function in graph_def.library.function],
+  wrapped = tf.compat.v1.wrap_function(
+      body, [feeds[name] for name in parameters]
   )
+
+  def call(values):
+    return wrapped(*(values[name] for name in parameters))
+
+  # TensorFlow does not remove library functions from the process by itself.
+  library = [function.signature.name for function in graph_def.library.function]
+  weakref.finalize(call, _remove_functions, library).atexit = False
+  return call
 
 
 def _feed_specs(
@@ -156,7 +126,7 @@ def _feed_specs(
   specs = {}
   for name, is_sequence in slots:
     if is_sequence:
-      specs[name] = tf.TensorSpec([], tf.string)
+      specs[name] = _DATASET
     else:
       attributes = nodes[graph_surgery.node_name(name)].attr
       specs[name] = tf.TensorSpec(
@@ -175,11 +145,7 @@ class Leaf:
   def __init__(
       self, proto: computation_pb2.TensorFlow, type_signature: tff.FunctionType
   ):
-    """Imports a computation's graph.
-
-    Args:
-      proto: The computation.
-      type_signature: Its type, for messages.
+    """Imports a computation's graph; its type is for messages.
 
     Raises:
       NotImplementedError: If the graph has resources that cannot be made anew
@@ -202,9 +168,6 @@ class Leaf:
         fetches.append(slot)
     self._fetched_names = [slot.tensor_name for slot in fetches]
     feeds = _feed_specs(graph_def, parameter_slots)
-    datasets = frozenset(
-        slot.tensor_name for slot in parameter_slots if slot.is_sequence
-    )
     handles = {
         name: tf.TensorSpec([], tf.resource) for name in self._resources
     }
@@ -212,7 +175,7 @@ class Leaf:
     self._initialize = None
     if fetches:
       self._make_run = functools.partial(
-          _import_function, graph_def, {**feeds, **handles}, datasets, fetches
+          _import_function, graph_def, {**feeds, **handles}, fetches
       )
       if not resources.has_queue(graph_def):
         # One function for all calls.
@@ -220,26 +183,17 @@ class Leaf:
         self._make_run = lambda: run
       if proto.initialize_op:
         self._initialize = _import_function(
-            graph_def, handles, frozenset(), [], proto.initialize_op
+            graph_def, handles, [], proto.initialize_op
         )
 
   def __call__(self, argument: Any, device: str) -> Any:
-    """Runs the computation.
+    """Runs the computation on the device of this name.
 
-    Args:
-      argument: Its argument, a tensor or nested tuples of tensors, with
-        datasets as serialized graphs; or None.
-      device: The name of the device to run on.
-
-    Returns:
-      The result, in the form of `argument`.
-
-    Raises:
-      tf.errors.OpError: If TensorFlow fails; its message names the computation.
+    Argument and result are tensors or nested tuples of tensors, with datasets
+    as serialized graphs. If TensorFlow fails, the message of its error names
+    the computation.
     """
-    flat = []
-    if argument is not None:
-      _flatten(argument, flat)
+    flat = [] if argument is None else tf.nest.flatten(argument)
     values = dict(zip(self._parameter_names, flat))
     if self._make_run is not None:
       try:

@@ -1,8 +1,8 @@
 """What the operators of federated computations do.
 
 The values of a struct are a tuple, those of clients a list with one value a
-client or a `runtime.AllEqual`, and those of the server the values themselves.
-Functions are called with an argument and a `runtime.Place`.
+client or a `AllEqual`, and those of the server the values themselves.
+Functions are called with an argument and a `Place`.
 """
 
 import functools
@@ -11,62 +11,56 @@ from typing import Any, Callable
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedaot_tff.simulation.in_process import devices
-from fedaot_tff.simulation.in_process import runtime
-from fedaot_tff.simulation.in_process import sequences
+from fedaot_tff.runtime import devices
+from fedaot_tff.runtime import invocation
+from fedaot_tff.runtime import values as values_lib
 
-_Function = Callable[[Any, runtime.Place], Any]
+_Function = Callable[[Any, invocation.Place], Any]
 
 
-def _apply(argument, place, signature):
-  del signature
+def _apply(argument, place):
   function, value = argument
-  return function(value, place.runtime.server)
+  return function(value, place.invocation.server)
 
 
-def _map(argument, place, signature):
-  del signature
+def _map(argument, place):
   function, values = argument
-  return place.runtime.map_clients(function, values)
+  return place.invocation.map_clients(function, values)
 
 
-def _map_all_equal(argument, place, signature):
-  del signature
+def _map_all_equal(argument, place):
   function, values = argument
-  client = place.runtime.client(0)
-  return runtime.AllEqual(function(values.on_device(client.device), client))
+  client = place.invocation.client(0)
+  return invocation.AllEqual(function(values.on_device(client.device), client))
 
 
-def _eval_at_clients(function, place, signature):
-  del signature
-  return place.runtime.map_clients(
-      lambda _, client: function(None, client), runtime.AllEqual(())
+def _eval_at_clients(function, place):
+  return place.invocation.map_clients(
+      lambda _, client: function(None, client), invocation.AllEqual(())
   )
 
 
-def _eval_at_server(function, place, signature):
-  del signature
-  return function(None, place.runtime.server)
+def _eval_at_server(function, place):
+  return function(None, place.invocation.server)
 
 
-def _value_at_clients(value, place, signature):
-  del place, signature
-  return runtime.AllEqual(value)
+def _value_at_clients(value, place):
+  del place
+  return invocation.AllEqual(value)
 
 
-def _value_at_server(value, place, signature):
-  del place, signature
+def _value_at_server(value, place):
+  del place
   return value
 
 
-def _aggregate(argument, place, signature):
+def _aggregate(argument, place):
   # One after the other in the order of the clients, as TFF's runtime does it;
   # `merge` has nothing to merge.
-  del signature
   values, accumulator, accumulate, _, report = argument
-  server = place.runtime.server
-  for index in range(place.runtime.num_clients):
-    value = place.runtime.client_value(values, index)
+  server = place.invocation.server
+  for index in range(place.invocation.num_clients):
+    value = place.invocation.client_value(values, index)
     accumulator = accumulate((accumulator, value), server)
   return report(accumulator, server)
 
@@ -74,7 +68,7 @@ def _aggregate(argument, place, signature):
 def _is_all_equal(values) -> bool:
   if isinstance(values, tuple):
     return all(_is_all_equal(element) for element in values)
-  return isinstance(values, runtime.AllEqual)
+  return isinstance(values, invocation.AllEqual)
 
 
 def _shared_value(values):
@@ -83,28 +77,28 @@ def _shared_value(values):
   return values.value
 
 
-def _zip_at_clients(argument, place, signature):
-  del signature
+def _zip_at_clients(argument, place):
   if _is_all_equal(argument):
-    return runtime.AllEqual(_shared_value(argument))
+    return invocation.AllEqual(_shared_value(argument))
 
   def value_of(values, index):
     if isinstance(values, tuple):
       return tuple(value_of(element, index) for element in values)
-    return place.runtime.client_value(values, index)
+    return place.invocation.client_value(values, index)
 
-  return [value_of(argument, i) for i in range(place.runtime.num_clients)]
+  return [value_of(argument, i) for i in range(place.invocation.num_clients)]
 
 
 def _select(argument, place, signature):
   """Sends each client the slices of a server's value that it asks for."""
   client_keys, max_key, value, select = argument
-  server = place.runtime.server
+  server = place.invocation.server
   sequence_type = signature.result.member
   max_key = int(max_key)
   slices = {}
 
   def slice_of(key):
+    key = int(key)
     if not 0 <= key < max_key:
       raise ValueError(
           'The keys of `federated_select` must be at least 0 and less than '
@@ -114,29 +108,24 @@ def _select(argument, place, signature):
       slices[key] = select((value, tf.constant(key, tf.int32)), server)
     return slices[key]
 
-  return [
-      sequences.serialize_elements(
-          [
-              slice_of(int(key))
-              for key in place.runtime.client_value(client_keys, index).numpy()
-          ],
-          sequence_type,
-      )
-      for index in range(place.runtime.num_clients)
-  ]
+  def slices_of(index):
+    keys = place.invocation.client_value(client_keys, index).numpy()
+    return values_lib.make_sequence(map(slice_of, keys), sequence_type)
+
+  return [slices_of(index) for index in range(place.invocation.num_clients)]
 
 
 def _sequence_map(argument, place, signature):
   function, sequence = argument
-  elements = sequences.iterate(sequence, signature.parameter[1])
-  return sequences.serialize_elements(
+  elements = values_lib.iterate(sequence, signature.parameter[1])
+  return values_lib.make_sequence(
       [function(element, place) for element in elements], signature.result
   )
 
 
 def _sequence_reduce(argument, place, signature):
   sequence, accumulator, reduce = argument
-  for element in sequences.iterate(sequence, signature.parameter[0]):
+  for element in values_lib.iterate(sequence, signature.parameter[0]):
     accumulator = reduce((accumulator, element), place)
   return accumulator
 
@@ -156,7 +145,7 @@ def _add(x, y):
 def _sequence_sum(sequence, place, signature):
   with tf.device(place.device):
     total = _zeros(signature.result)
-    for element in sequences.iterate(sequence, signature.parameter):
+    for element in values_lib.iterate(sequence, signature.parameter):
       total = _add(total, devices.to_device(element, place.device))
   return total
 
@@ -169,11 +158,14 @@ _IMPLEMENTATIONS = {
     'federated_eval_at_server': _eval_at_server,
     'federated_map': _map,
     'federated_map_all_equal': _map_all_equal,
-    'federated_select': _select,
     'federated_value_at_clients': _value_at_clients,
     'federated_value_at_server': _value_at_server,
     'federated_zip_at_clients': _zip_at_clients,
     'federated_zip_at_server': _value_at_server,
+}
+# Those that ask for the type where they are called.
+_TYPED_IMPLEMENTATIONS = {
+    'federated_select': _select,
     'sequence_map': _sequence_map,
     'sequence_reduce': _sequence_reduce,
     'sequence_sum': _sequence_sum,
@@ -181,15 +173,13 @@ _IMPLEMENTATIONS = {
 
 
 def get_intrinsic(uri: str, signature: tff.FunctionType) -> _Function:
-  """Returns the function that an intrinsic stands for.
-
-  Args:
-    uri: The name of the intrinsic.
-    signature: Its type where it is called.
+  """Returns the function of an intrinsic that is called with this type.
 
   Raises:
     NotImplementedError: If there is none.
   """
+  if uri in _TYPED_IMPLEMENTATIONS:
+    return functools.partial(_TYPED_IMPLEMENTATIONS[uri], signature=signature)
   if uri not in _IMPLEMENTATIONS:
     raise NotImplementedError(f'not supported: {uri}')
-  return functools.partial(_IMPLEMENTATIONS[uri], signature=signature)
+  return _IMPLEMENTATIONS[uri]

@@ -32,10 +32,9 @@ class Devices:
     return any('/device:CPU:' not in device for device in self.clients)
 
   def describe(self) -> str:
-    """Returns the devices in short, with the names of GPUs.
+    """'clients on GPU:0 (NVIDIA A100-SXM4-40GB), server on CPU:0'.
 
-    For example 'clients on GPU:0 (NVIDIA A100-SXM4-40GB), server on CPU:0',
-    followed by CUDA_VISIBLE_DEVICES if it says which GPU is the first.
+    Followed by CUDA_VISIBLE_DEVICES if it says which GPU is the first.
     """
     clients = ' and '.join(map(_describe_device, dict.fromkeys(self.clients)))
     description = f'clients on {clients}, server on '
@@ -57,53 +56,32 @@ def _describe_device(name: str) -> str:
   return f'{short} ({details.get("device_name", "unknown model")})'
 
 
-def _check_name(argument: str, name: Any) -> str:
-  """Returns the full name of a logical device."""
+def _full_name(argument: str, name: Any) -> str:
+  """Returns the full name of a logical device, given as 'GPU:0' or in full."""
   if not isinstance(name, str):
     raise TypeError(
         f'`{argument}` must name devices with strings, such as "GPU:0", found '
         f'{name!r} of type {type(name).__name__}.'
     )
-  known = tf.config.list_logical_devices()
-  try:
-    spec = tf.DeviceSpec.from_string(
-        name if name.startswith('/') else f'/device:{name}'
+  known = {
+      device.name.rpartition('/device:')[2]: device.name
+      for device in tf.config.list_logical_devices()
+  }
+  short = name.rpartition('/device:')[2].upper()
+  if short not in known:
+    raise ValueError(
+        f'`{argument}` names {name!r}, which is none of the devices '
+        f'{", ".join(known)}.'
     )
-  except ValueError:
-    spec = tf.DeviceSpec()
-  for device in known:
-    known_spec = tf.DeviceSpec.from_string(device.name)
-    if (
-        known_spec.device_type == (spec.device_type or '').upper()
-        and known_spec.device_index == spec.device_index
-    ):
-      return f'/job:localhost/replica:0/task:0{device.name}'
-  raise ValueError(
-      f'`{argument}` names {name!r}, which is none of the devices '
-      f'{", ".join(device.name for device in known)}.'
-  )
+  return f'/job:localhost/replica:0/task:0{known[short]}'
 
 
 def choose_devices(
     client_devices: Optional[Sequence[str]], server_device: Optional[str]
 ) -> Devices:
-  """Checks the names of devices and fills in the defaults.
+  """Checks the names of devices and fills in `InProcessExecutionContext`'s.
 
   TensorFlow can no longer be configured afterwards.
-
-  Args:
-    client_devices: The names of logical devices. Default: all GPUs, or the CPU
-      if there are none.
-    server_device: The name of a logical device. Default: the first of
-      `client_devices`.
-
-  Returns:
-    The devices.
-
-  Raises:
-    TypeError: If a name is not a string, or `client_devices` is one.
-    ValueError: If there is no device of a given name, or `client_devices` is
-      empty.
   """
   if client_devices is None:
     gpus = tf.config.list_logical_devices('GPU')
@@ -120,11 +98,11 @@ def choose_devices(
         '`client_devices` is empty; name at least one device or leave it out.'
     )
   clients = tuple(
-      _check_name('client_devices', name) for name in client_devices
+      _full_name('client_devices', name) for name in client_devices
   )
   if server_device is None:
     return Devices(clients, clients[0])
-  return Devices(clients, _check_name('server_device', server_device))
+  return Devices(clients, _full_name('server_device', server_device))
 
 
 def allow_memory_growth():

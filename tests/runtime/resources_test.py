@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 from tensorflow.python.eager import context as eager_context
 
-from tests.simulation.in_process import both_contexts
+from tests.runtime import both_contexts
 
 _CALLS = 200
 # Elements of a variable, and the bytes lost if each call leaves one behind.

@@ -8,19 +8,20 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedaot_tff.simulation import execution_context
+from fedaot_tff.runtime import in_process as in_process_lib
+from fedaot_tff.runtime import native as native_lib
 
 
 @functools.lru_cache(maxsize=None)
 def native():
-  return execution_context.create_native_execution_context(
+  return native_lib.NativeExecutionContext(
       default_num_clients=2
   )
 
 
 @functools.lru_cache(maxsize=None)
 def in_process(**options):
-  return execution_context.create_in_process_execution_context(
+  return in_process_lib.InProcessExecutionContext(
       default_num_clients=2, **options
   )
 

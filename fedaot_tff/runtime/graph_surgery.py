@@ -5,14 +5,13 @@ function it shares the process with all other computations, which asks for
 three changes, made here on the serialized graph.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 import re
 
 import tensorflow as tf
 
-from fedaot_tff.simulation.in_process import devices
+from fedaot_tff.runtime import devices
 
-_COLOCATION = b'loc:@'
 _INPUT_PIPELINE = re.compile('Dataset|Iterator')
 
 
@@ -26,18 +25,10 @@ def extract_subgraph(
     fetches: Iterable[str],
     feeds: Collection[str],
 ) -> tf.compat.v1.GraphDef:
-  """Returns what a session would run for `fetches` when it is fed `feeds`.
+  """Returns the nodes that a session would run for `fetches`, and the library.
 
-  Args:
-    graph_def: The graph.
-    fetches: Names of nodes or tensors to compute.
-    feeds: Names of nodes that values are supplied for. They are left out of the
-      result, as are control dependencies on them and requests to be placed
-      where they are.
-
-  Returns:
-    The nodes that `fetches` need, in the order of `graph_def`, and the library
-    functions that these need.
+  Nodes named in `feeds`, which values are supplied for, are left out, and so
+  are control dependencies on them.
   """
   nodes = {node.name: node for node in graph_def.node}
   feeds = frozenset(feeds)
@@ -49,59 +40,23 @@ def extract_subgraph(
       needed.add(name)
       pending.extend(node_name(source) for source in nodes[name].input)
   fed_controls = {f'^{feed}' for feed in feeds}
-  subgraph = tf.compat.v1.GraphDef(versions=graph_def.versions)
+  subgraph = tf.compat.v1.GraphDef(
+      versions=graph_def.versions, library=graph_def.library
+  )
   for node in graph_def.node:
     if node.name in needed:
       kept = subgraph.node.add()
       kept.CopyFrom(node)
       kept.ClearField('input')
       kept.input.extend(s for s in node.input if s not in fed_controls)
-      _drop_colocation(kept, needed)
-  _copy_library(graph_def, subgraph)
+      # It may name a node that is left out.
+      kept.attr.pop('_class', None)
   return subgraph
-
-
-def _drop_colocation(node: tf.compat.v1.NodeDef, kept_nodes: Collection[str]):
-  """Drops requests to place `node` with nodes that are not kept, in place."""
-  if '_class' in node.attr:
-    classes = node.attr['_class'].list
-    kept = [
-        name
-        for name in classes.s
-        if not name.startswith(_COLOCATION)
-        or name[len(_COLOCATION) :].decode() in kept_nodes
-    ]
-    del classes.s[:]
-    classes.s.extend(kept)
-
-
-def _copy_library(
-    source: tf.compat.v1.GraphDef, target: tf.compat.v1.GraphDef
-):
-  """Copies the library functions that the nodes of `target` need into it."""
-  functions = {f.signature.name: f for f in source.library.function}
-  gradients = {g.function_name: g for g in source.library.gradient}
-  needed = set()
-  pending = list(_called_functions(target.node, functions))
-  while pending:
-    name = pending.pop()
-    if name not in needed:
-      needed.add(name)
-      pending.extend(_called_functions(functions[name].node_def, functions))
-      if name in gradients:
-        pending.append(gradients[name].gradient_func)
-  target.library.function.extend(
-      f for f in source.library.function if f.signature.name in needed
-  )
-  target.library.gradient.extend(
-      g for g in source.library.gradient if g.function_name in needed
-  )
 
 
 def _function_attributes(
     node: tf.compat.v1.NodeDef,
 ) -> Iterator[tf.compat.v1.NameAttrList]:
-  """Yields the references to functions in the attributes of `node`."""
   for value in node.attr.values():
     pending = [value]
     while pending:
@@ -113,17 +68,6 @@ def _function_attributes(
       for reference in references:
         yield reference
         pending.extend(reference.attr.values())
-
-
-def _called_functions(
-    nodes: Iterable[tf.compat.v1.NodeDef], functions: Mapping[str, object]
-) -> Iterator[str]:
-  for node in nodes:
-    if node.op in functions:
-      yield node.op
-    for reference in _function_attributes(node):
-      if reference.name in functions:
-        yield reference.name
 
 
 def _all_nodes(

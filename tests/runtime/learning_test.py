@@ -11,7 +11,7 @@ import tensorflow_federated as tff
 from fedaot_tff.attacks import registry
 from fedaot_tff.learning import fed_avg
 from tests import small_problem
-from tests.simulation.in_process import both_contexts
+from tests.runtime import both_contexts
 
 _ITERATOR = tff.learning.LoopImplementation.DATASET_ITERATOR
 _ROUNDS = 2
@@ -121,19 +121,6 @@ def test_state_of_one_context_goes_on_in_the_other():
     )
     state = output.state
     both_contexts.assert_same(expected[-1][0], state, tolerance=1e-6)
-
-
-def test_state_stays_on_the_device_between_rounds():
-  process = _weighted_fed_avg()
-  kept = both_contexts.run_in(
-      both_contexts.in_process(keep_on_device=True), _run, process
-  )
-  expected = both_contexts.run_in(both_contexts.in_process(), _run, process)
-  leaves = tf.nest.flatten(kept[-1][0].global_model_weights.trainable)
-  assert all(isinstance(leaf, tf.Tensor) for leaf in leaves)
-  small_problem.assert_bit_identical(
-      leaves, tf.nest.flatten(expected[-1][0].global_model_weights.trainable)
-  )
 
 
 _FAST_ATTACKS = ('alie',)

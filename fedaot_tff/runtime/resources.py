@@ -4,19 +4,17 @@ In a computation's graph they are named nodes, whose contents TensorFlow would
 share between all calls, also concurrent ones, and keep until the process ends.
 """
 
+import functools
+
 import tensorflow as tf
 
-from fedaot_tff.simulation.in_process import devices
+from fedaot_tff.runtime import devices
 
 # TensorFlow's name for a resource that gets a unique name whenever it is made.
 _ANONYMOUS_NAME = 'cd2c89b7-88b7-44c8-ad83-06c2a9158347'
 
 
-class UnsupportedResourceError(NotImplementedError):
-  """Raised for a graph with a kind of resource that cannot be made anew."""
-
-
-class Variable:
+class _Variable:
   """Makes and destroys the variable that a `VarHandleOp` node describes."""
 
   def __init__(self, node: tf.compat.v1.NodeDef):
@@ -32,49 +30,41 @@ class Variable:
       )
 
   def destroy(self, handle: tf.Tensor):
-    """Frees the variable's memory."""
     tf.raw_ops.DestroyResourceOp(resource=handle, ignore_lookup_error=True)
 
 
 class _Table:
   """Makes a lookup table, which is freed with the last use of its handle."""
 
-  def __init__(self, create_op, **attributes):
+  def __init__(self, create_op, node: tf.compat.v1.NodeDef):
     self._create_op = create_op
-    self._attributes = attributes
+    self._attributes = {
+        name: tf.dtypes.as_dtype(node.attr[name].type)
+        for name in ('key_dtype', 'value_dtype')
+    }
+    if create_op is tf.raw_ops.AnonymousMutableHashTableOfTensors:
+      self._attributes['value_shape'] = tf.TensorShape(
+          node.attr['value_shape'].shape
+      )
 
   def create(self) -> tf.Tensor:
     with tf.device(devices.CPU):
       return self._create_op(**self._attributes)
 
   def destroy(self, handle: tf.Tensor):
-    del handle  # Its last reference frees the table.
-
-
-def _table(node: tf.compat.v1.NodeDef, create_op) -> _Table:
-  return _Table(
-      create_op,
-      key_dtype=tf.dtypes.as_dtype(node.attr['key_dtype'].type),
-      value_dtype=tf.dtypes.as_dtype(node.attr['value_dtype'].type),
-  )
-
-
-def _table_of_tensors(node: tf.compat.v1.NodeDef) -> _Table:
-  return _Table(
-      tf.raw_ops.AnonymousMutableHashTableOfTensors,
-      key_dtype=tf.dtypes.as_dtype(node.attr['key_dtype'].type),
-      value_dtype=tf.dtypes.as_dtype(node.attr['value_dtype'].type),
-      value_shape=tf.TensorShape(node.attr['value_shape'].shape),
-  )
+    del handle
 
 
 _MAKERS = {
-    'VarHandleOp': Variable,
-    'HashTableV2': lambda node: _table(node, tf.raw_ops.AnonymousHashTable),
-    'MutableHashTableV2': lambda node: _table(
-        node, tf.raw_ops.AnonymousMutableHashTable
-    ),
-    'MutableHashTableOfTensorsV2': _table_of_tensors,
+    'VarHandleOp': _Variable,
+    **{
+        f'{name}V2': functools.partial(
+            _Table, getattr(tf.raw_ops, f'Anonymous{name}')
+        )
+        for name in (
+            'HashTable', 'MutableHashTable', 'MutableHashTableOfTensors'
+        )
+    },
 }
 
 
@@ -85,16 +75,13 @@ def _is_queue(node: tf.compat.v1.NodeDef) -> bool:
 def find_resources(graph_def: tf.compat.v1.GraphDef):
   """Finds the nodes of `graph_def` that make variables and lookup tables.
 
-  Args:
-    graph_def: The graph of a computation.
-
   Returns:
     A dictionary from the names of the nodes to objects with the methods
     `create()`, which returns the handle of a new resource, and
     `destroy(handle)`.
 
   Raises:
-    UnsupportedResourceError: If the graph shares a resource of another kind,
+    NotImplementedError: If the graph shares a resource of another kind,
       except a queue, between calls.
   """
   resources = {}
@@ -102,11 +89,11 @@ def find_resources(graph_def: tf.compat.v1.GraphDef):
     if node.op in _MAKERS:
       resources[node.name] = _MAKERS[node.op](node)
     elif 'shared_name' in node.attr and not _is_queue(node):
-      raise UnsupportedResourceError(f'not supported: {node.op}')
+      raise NotImplementedError(f'not supported: {node.op}')
   for function in graph_def.library.function:
     for node in function.node_def:
       if 'shared_name' in node.attr and not _is_queue(node):
-        raise UnsupportedResourceError(
+        raise NotImplementedError(
             f'not supported: {node.op} inside a function of the graph'
         )
   return resources

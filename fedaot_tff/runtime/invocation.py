@@ -3,7 +3,7 @@
 from concurrent import futures
 from typing import Any, Callable, NamedTuple, Optional
 
-from fedaot_tff.simulation.in_process import devices as devices_lib
+from fedaot_tff.runtime import devices as devices_lib
 
 
 class AllEqual:
@@ -27,11 +27,11 @@ class Place(NamedTuple):
   """Where a function runs: a device within an invocation."""
 
   device: str
-  runtime: 'Runtime'
+  invocation: 'Invocation'
 
 
-class Runtime:
-  """Runs the work of one invocation's clients and server."""
+class Invocation:
+  """Runs the work of its clients and server."""
 
   def __init__(
       self,
@@ -39,14 +39,7 @@ class Runtime:
       num_clients: int,
       pool: Optional[futures.Executor],
   ):
-    """Initializes the runtime.
-
-    Args:
-      devices: The devices to run on.
-      num_clients: The number of clients.
-      pool: Threads for the clients, or None to run one client after the other
-        in the calling thread.
-    """
+    """Without a pool, clients run one after the other in the calling thread."""
     self._devices = devices
     self._pool = pool
     self.num_clients = num_clients
@@ -63,14 +56,9 @@ class Runtime:
     return values[index]
 
   def map_clients(self, function: Callable[[Any, Place], Any], values: Any):
-    """Applies a function to each client's value where the client runs.
+    """Returns `function(value, place)` of each client, in their order.
 
-    Args:
-      function: Called with the client's value and place.
-      values: A list with one value a client, or an `AllEqual`.
-
-    Returns:
-      The list of results.
+    Clients run side by side. Of their values there is a list, or an `AllEqual`.
     """
 
     def run(index):

@@ -1,0 +1,1 @@
+"""Where computations run: in this process or in TFF's worker process."""
