@@ -1,0 +1,585 @@
+"""The tables of a comparison, with what is needed to sort and colour them."""
+
+from collections.abc import Iterator
+import dataclasses
+import math
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
+
+import matplotlib
+from matplotlib import colors
+import pandas as pd
+
+from binaries.reporting import estimates
+from binaries.reporting import results as results_lib
+
+# How a table shows what there is no value for.
+MISSING = '-'
+# More attacks than this are the rows of a printed table.
+_MAX_COLUMNS = 8
+# The part of matplotlib's maps that is used; symmetric, so that zero is white
+# in maps that diverge from it.
+_COLOR_RANGE = (0.08, 0.92)
+# Differences that are larger have the colour of this one, so that one ruined
+# aggregator does not leave all others white.
+_MAX_POINTS = 20.0
+# Means that differ by less are equal but for rounding errors.
+_TIE = 1e-9
+
+
+class Scale(NamedTuple):
+  """How values become colours.
+
+  Attributes:
+    colormap: A name that matplotlib knows.
+    low: The value of the first colour.
+    high: The value of the last colour.
+  """
+
+  colormap: str
+  low: float
+  high: float
+
+  def color(self, value: float) -> str:
+    """The colour of a value, such as '#08306b'."""
+    position = 0.5
+    if self.high > self.low:
+      position = (value - self.low) / (self.high - self.low)
+    first, last = _COLOR_RANGE
+    position = first + (last - first) * min(max(position, 0.0), 1.0)
+    return colors.to_hex(matplotlib.colormaps[self.colormap](position))
+
+
+def text_color(background: str) -> str:
+  """Black or white, whichever has the higher contrast to a colour."""
+  return max(
+      ('#000000', '#ffffff'), key=lambda color: contrast(color, background)
+  )
+
+
+def contrast(color: str, other: str) -> float:
+  """The contrast ratio of two colours, in [1, 21], as WCAG 2 defines it."""
+  low, high = sorted([_luminance(color), _luminance(other)])
+  return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(color: str) -> float:
+  """The relative luminance of a colour as WCAG 2 defines it."""
+  red, green, blue = (
+      c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+      for c in colors.to_rgb(color)
+  )
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """A cell of a table.
+
+  Attributes:
+    text: What it shows.
+    spread: What it shows below, such as '± 0.2'.
+    value: What it is sorted and coloured by, None if there is nothing.
+    note: More about it.
+    best: Whether it is the best of its column.
+    estimate: What it shows, in numbers.
+  """
+
+  text: str
+  spread: str = ''
+  value: Optional[float] = None
+  note: str = ''
+  best: bool = False
+  estimate: Optional[estimates.Estimate] = None
+
+  def __str__(self):
+    return f'{self.text} {self.spread}'.strip()
+
+
+Row = Tuple[str, Sequence[Cell]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A table.
+
+  Attributes:
+    title: What it shows.
+    header: The names of the columns; the first is that of the rows' names.
+    rows: For each row its name and its cells.
+    name: A name for its files.
+    caption: How to read it.
+    data: What its CSV file holds.
+    footer: A row below that does not take part in sorting, None if there is
+      none.
+    scale: How its cells are coloured, None if they are not.
+  """
+
+  title: str
+  header: Sequence[str]
+  rows: Sequence[Row]
+  name: str = ''
+  caption: str = ''
+  data: Optional[pd.DataFrame] = None
+  footer: Optional[Row] = None
+  scale: Optional[Scale] = None
+
+
+def format_text(table: Table) -> str:
+  """The table for a terminal, with aligned columns."""
+  lines = [[name, *map(str, cells)] for name, cells in table.rows]
+  lines.insert(0, [*table.header])
+  widths = [max(map(len, column)) for column in zip(*lines)]
+  lines.insert(1, ['-' * width for width in widths])
+  texts = [
+      '  '.join([
+          line[0].ljust(widths[0]),
+          *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:])),
+      ]).rstrip()
+      for line in lines
+  ]
+  return '\n'.join([table.title, '', *texts]) + '\n'
+
+
+def format_markdown(table: Table) -> str:
+  """The table in Markdown, with the best of each column in bold."""
+
+  def format_cell(cell):
+    text = str(cell).replace('|', '\\|')
+    return f'**{text}**' if cell.best else text
+
+  rows = [*table.rows, *([table.footer] if table.footer else [])]
+  lines = [
+      table.header,
+      ['---', *['---:'] * (len(table.header) - 1)],
+      *([name, *map(format_cell, cells)] for name, cells in rows),
+  ]
+  text = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+  caption = f'\n{table.caption}\n' if table.caption else ''
+  return f'{table.title}\n\n{text}\n{caption}'
+
+
+def percent(fraction: float) -> str:
+  """A fraction in percent, without the sign."""
+  return f'{100 * fraction:g}'
+
+
+class _Measure(NamedTuple):
+  """How a measurement is shown.
+
+  Attributes:
+    name: A name for the files of its table.
+    title: The title of its table, before the fraction of attackers.
+    caption: How to read its table.
+    colormap: A name that matplotlib knows.
+    smallest_is_best: Whether small values are good.
+    mean: The format of means.
+    spread: The format of deviations.
+    factor: What values are multiplied with.
+  """
+
+  name: str
+  title: str
+  caption: str
+  colormap: str
+  smallest_is_best: bool = False
+  mean: str = '.1f'
+  spread: str = '.1f'
+  factor: float = 100.0
+
+  @property
+  def is_difference(self) -> bool:
+    return self.mean.startswith('+')
+
+
+_ACCURACY = _Measure(
+    'accuracy',
+    'Test accuracy in % after the last round',
+    'Darker is more accurate.',
+    'Blues',
+)
+_TO_ORACLE = _Measure(
+    'difference_to_oracle',
+    'Difference of test accuracy to the oracle, in points',
+    'The oracle is the mean of the honest updates. Differences are taken seed'
+    ' by seed; orange is below the oracle, purple above.',
+    'PuOr',
+    mean='+.1f',
+)
+_TO_BASELINE = _Measure(
+    'difference_to_best_baseline',
+    'Difference of test accuracy to the best baseline, in points',
+    'A baseline is an aggregator that is neither FedAOT nor the oracle; the last'
+    ' row names the one with the highest mean accuracy in the column.'
+    ' Differences are taken seed by seed; orange is below it, purple above.',
+    'PuOr',
+    mean='+.1f',
+)
+_SUCCESS = _Measure(
+    'attack_success',
+    'Attack success rate in %',
+    'How often the attack reaches its aim, for attacks that have one; lighter'
+    ' is better.',
+    'Oranges',
+    smallest_is_best=True,
+)
+_WEIGHT = _Measure(
+    'attacker_weight',
+    'Weight on attackers in %, mean over the rounds',
+    'A plain mean gives them {percent} %; lighter is better. Aggregators that'
+    ' do not weigh clients are left out.',
+    'Oranges',
+    smallest_is_best=True,
+)
+_DETECTION = _Measure(
+    'detection_auroc',
+    'Detection of attackers: area under the ROC curve (AUROC)',
+    'The probability that a random honest client has a larger weight than a'
+    ' random attacker, mean over the rounds: 1 is perfect, 0.5 is chance.'
+    ' Aggregators that do not weigh clients are left out.',
+    'Blues',
+    mean='.3f',
+    spread='.3f',
+    factor=1.0,
+)
+
+
+def summary_tables(results: results_lib.Results) -> List[Table]:
+  """The tables that a comparison ends with.
+
+  Args:
+    results: The results.
+
+  Returns:
+    For each fraction of attackers a table of the final accuracies; if an attack
+    has an aim of its own, one of how often it is reached; and if an aggregator
+    measures its weights, one of the attackers' share of them. Values are in
+    percent: the mean over seeds and, for two seeds or more, the sample standard
+    deviation.
+  """
+  found = []
+  over_seeds = ''
+  if len(results.seeds) > 1:
+    over_seeds = '; mean ± standard deviation over the seeds'
+  for fraction in results.byzantine_fractions:
+    of_what = f'({results.title}, {percent(fraction)}% attackers){over_seeds}'
+    for column, measure, title in (
+        ('test_accuracy', _ACCURACY, f'{_ACCURACY.title} {of_what}'),
+        (
+            'attack_success_rate',
+            _SUCCESS,
+            f'Success rate of the attack in % after the last round {of_what}',
+        ),
+        (
+            'attacker_weight',
+            _WEIGHT,
+            f'{_WEIGHT.title} (a plain mean gives'
+            f' {percent(fraction)}){over_seeds}',
+        ),
+    ):
+      values = estimates.by_attack(results, column, fraction)
+      if not values.empty:
+        found.append(_make_summary(values, measure, title))
+  return found
+
+
+def _make_summary(
+    values: pd.DataFrame, measure: _Measure, title: str
+) -> Table:
+  """A table with the average last; turned, if else it would be too wide."""
+  is_average = values.columns == estimates.AVERAGE
+  values = values.loc[:, [*values.columns[~is_average], *values.columns[is_average]]]
+  rows = _make_rows(values, measure)
+  header = ['aggregator', *values.columns]
+  if sum(~is_average) > _MAX_COLUMNS:
+    rows = [
+        (label, [cells[i] for _, cells in rows])
+        for i, label in enumerate(values.columns)
+    ]
+    header = ['attack', *values.index.unique('aggregator')]
+  return Table(title, header, rows)
+
+
+def accuracy_tables(
+    results: results_lib.Results, fraction: float
+) -> Iterator[Table]:
+  """The accuracies after the last round."""
+  values = estimates.by_attack(results, 'test_accuracy', fraction)
+  yield _make_matrix(results, fraction, _with_worst(values), _ACCURACY)
+
+
+def oracle_tables(
+    results: results_lib.Results, fraction: float
+) -> Iterator[Table]:
+  """The accuracies minus the oracle's, if there is one."""
+  values = estimates.by_attack(results, 'test_accuracy', fraction)
+  if estimates.ORACLE in results.aggregators:
+    oracle = values.loc[estimates.ORACLE]
+    others = values.drop(index=estimates.ORACLE, level='aggregator')
+    difference = estimates.difference(others, oracle)
+    yield _make_matrix(results, fraction, difference, _TO_ORACLE)
+
+
+def baseline_tables(
+    results: results_lib.Results, fraction: float
+) -> Iterator[Table]:
+  """The accuracies minus those of each column's best baseline, if any."""
+  values = estimates.by_attack(results, 'test_accuracy', fraction)
+  means = estimates.means(values)
+  competing = means.loc[estimates.baselines(means.index)]
+  reference, footer = {}, []
+  for label in values.columns:
+    leader = estimates.best(competing[label])
+    if leader is None:
+      footer.append(Cell(MISSING))
+      continue
+    reference[label] = values.loc[leader, label]
+    footer.append(Cell(leader, f'{100 * means.loc[leader, label]:.1f} %'))
+  if reference:
+    difference = estimates.difference(
+        values, pd.DataFrame(reference, columns=values.columns)
+    )
+    table = _make_matrix(results, fraction, difference, _TO_BASELINE)
+    yield dataclasses.replace(table, footer=('best baseline', footer))
+
+
+def success_tables(
+    results: results_lib.Results, fraction: float
+) -> Iterator[Table]:
+  """The attack success rates, if there are any."""
+  values = estimates.by_attack(results, 'attack_success_rate', fraction)
+  if not values.empty:
+    values = _with_worst(values, largest=True)
+    yield _make_matrix(results, fraction, values, _SUCCESS)
+
+
+def weight_tables(
+    results: results_lib.Results, fraction: float
+) -> Iterator[Table]:
+  """The attackers' shares of the weights, if there are any."""
+  values = estimates.by_attack(results, 'attacker_weight', fraction)
+  if not values.empty:
+    yield _make_matrix(results, fraction, values, _WEIGHT)
+
+
+def detection_tables(
+    results: results_lib.Results, fraction: float
+) -> Iterator[Table]:
+  """The areas under the ROC curves, if there are any."""
+  values = estimates.by_attack(results, 'detection_auroc', fraction)
+  if not values.empty:
+    yield _make_matrix(results, fraction, values, _DETECTION)
+
+
+def cost_tables(results: results_lib.Results) -> Iterator[Table]:
+  """The time of a round, if a run has measured it."""
+  seconds = estimates.run_seconds(results)
+  if seconds.empty:
+    return
+  fastest = seconds['median'].min()
+  header = ['aggregator', 'seconds a round', 'fastest run', 'slowest run']
+  data = seconds[['median', 'min', 'max']]
+  if 'mean' in seconds.index:
+    header.append('times mean')
+    data = data.assign(ratio=seconds['median'] / seconds.loc['mean', 'median'])
+  header.append('runs')
+  data = data.assign(count=seconds['count'].astype(int))
+  rows = []
+  for aggregator, values in data.iterrows():
+    cells = [
+        Cell(f'{value:.2f}' if column == 'ratio' else f'{value:.3f}', value=value)
+        for column, value in values.drop('count').items()
+    ]
+    cells[0] = dataclasses.replace(cells[0], best=values['median'] == fastest)
+    number = int(values['count'])
+    rows.append((aggregator, [*cells, Cell(str(number), value=number)]))
+  yield Table(
+      'Time of a round',
+      header,
+      rows,
+      name='seconds_per_round',
+      caption=(
+          'The median over the runs, whose times are medians over their rounds;'
+          ' clients and server together, without evaluation.'
+      ),
+      data=data.rename_axis('aggregator').reset_index().set_axis(header, axis=1),
+  )
+
+
+def missing_tables(results: results_lib.Results) -> Iterator[Table]:
+  """The runs without a result, if there are any."""
+  missing = results.runs[results.runs['state'] != results_lib.FINISHED]
+  if missing.empty:
+    return
+  header = ['aggregator', 'attack', 'attackers', 'seed', 'state', 'error']
+  columns = ['aggregator', 'attack', 'byzantine_fraction', *header[3:]]
+  data = missing.reset_index()[columns].set_axis(header, axis=1)
+  yield Table(
+      'Runs without a result',
+      header,
+      [
+          (
+              run.aggregator,
+              [
+                  Cell(run.attack),
+                  Cell(f'{percent(run.attackers)} %', value=run.attackers),
+                  Cell(str(run.seed), value=run.seed),
+                  Cell(run.state),
+                  Cell(run.error),
+              ],
+          )
+          for run in data.itertuples()
+      ],
+      name='runs_without_result',
+      caption=(
+          'The command of the comparison, called again, runs these and keeps the'
+          ' others.'
+      ),
+      data=data,
+  )
+
+
+def _with_worst(
+    values: pd.DataFrame, *, largest: bool = False
+) -> pd.DataFrame:
+  """The values, with each aggregator's worst attack after the average."""
+  if estimates.AVERAGE not in values:
+    return values
+  worst = pd.Series(math.nan, index=values.index)
+  for aggregator, attack in estimates.worst_attacks(
+      values, largest=largest
+  ).items():
+    worst[aggregator] = values.loc[aggregator, attack].to_numpy()
+  values = values.copy()
+  values.insert(1, estimates.WORST, worst)
+  return values
+
+
+def _make_matrix(
+    results: results_lib.Results,
+    fraction: float,
+    values: pd.DataFrame,
+    measure: _Measure,
+) -> Table:
+  """A coloured table with a row an aggregator."""
+  states = results.runs['state'].xs(fraction, level='byzantine_fraction')
+  states = states.groupby(level=['attack', 'aggregator']).agg(list).to_dict()
+
+  def missing(aggregator, label):
+    found = states.get((label, aggregator), [])
+    return [
+        f'{found.count(state)} {state}'
+        for state in results_lib.STATES
+        if state in found
+    ]
+
+  rows = _make_rows(values, measure, missing)
+  shown = [
+      cell.value
+      for _, cells in rows
+      for cell in cells
+      if cell.value is not None
+  ]
+  low, high = min(shown, default=0.0), max(shown, default=0.0)
+  if measure.is_difference:
+    high = min(max(abs(low), abs(high)), _MAX_POINTS)
+    low = -high
+  caption = measure.caption.format(percent=percent(fraction))
+  if len(results.seeds) > 1:
+    caption += (
+        f' Mean ± sample standard deviation over {len(results.seeds)} seeds.'
+    )
+  caption += ' The best of each column is marked; the oracle does not compete.'
+  no_estimate = estimates.Estimate(None, None, None, 0)
+  return Table(
+      f'{measure.title} ({percent(fraction)} % attackers)',
+      ['aggregator', *values.columns],
+      rows,
+      name=f'{measure.name}_{percent(fraction)}_percent',
+      caption=caption,
+      data=pd.DataFrame(
+          [
+              (
+                  name,
+                  label,
+                  *(cell.estimate or no_estimate),
+                  cell.note or ('' if cell.estimate else cell.text),
+              )
+              for name, cells in rows
+              for label, cell in zip(values.columns, cells)
+          ],
+          columns=[
+              'aggregator',
+              'column',
+              'mean',
+              'standard_deviation',
+              'confidence_95',
+              'seeds',
+              'note',
+          ],
+      ),
+      scale=Scale(measure.colormap, low, high),
+  )
+
+
+def _make_rows(
+    values: pd.DataFrame,
+    measure: _Measure,
+    missing: Callable[[str, str], List[str]] = lambda aggregator, label: [],
+) -> List[Row]:
+  """A row an aggregator.
+
+  Args:
+    values: What the cells show, by aggregator and seed.
+    measure: How to show it.
+    missing: What the runs without a result are of a cell, by aggregator and
+      column: '1 failed' and the like.
+  """
+  means = measure.factor * estimates.means(values)
+  leading = means.loc[estimates.rivals(means.index)]
+  leading = leading.min() if measure.smallest_is_best else leading.max()
+  is_best = (means - leading).abs() < _TIE
+  is_best.loc[is_best.index == estimates.ORACLE] = False
+  return [
+      (
+          aggregator,
+          [
+              dataclasses.replace(
+                  _make_cell(
+                      measure.factor * values.loc[aggregator, label],
+                      measure,
+                      missing(aggregator, label),
+                  ),
+                  best=bool(is_best.loc[aggregator, label]),
+              )
+              for label in values.columns
+          ],
+      )
+      for aggregator in means.index
+  ]
+
+
+def _make_cell(
+    values: pd.Series, measure: _Measure, missing: Sequence[str]
+) -> Cell:
+  """The cell of values by seed; says so if runs of it have no result."""
+  found = estimates.estimate(values)
+  if found is None:
+    # The state that comes first tells most.
+    text = missing[0].partition(' ')[2] if missing else MISSING
+    return Cell(text, note=', '.join(missing))
+  notes, spreads = [], []
+  if found.deviation is not None:
+    spreads.append(f'± {found.deviation:{measure.spread}}')
+    notes.append(
+        f'95 % confidence of the mean: ± {found.confidence:{measure.spread}}'
+    )
+  if found.seeds < len(values):
+    spreads.append(f'({found.seeds}/{len(values)} seeds)')
+    notes += [f'{found.seeds} of {len(values)} seeds', *missing]
+  return Cell(
+      f'{found.mean:{measure.mean}}'.replace('-', '−'),
+      ' '.join(spreads),
+      found.mean,
+      '; '.join(notes),
+      estimate=found,
+  )
