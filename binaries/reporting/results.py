@@ -81,6 +81,11 @@ class Results:
   problems: List[str]
 
   @property
+  def num_finished(self) -> int:
+    """The number of runs that have a result."""
+    return int((self.runs['state'] == FINISHED).sum())
+
+  @property
   def title(self) -> str:
     """Task, rounds and seeds."""
     title = f'{self.task}, {count(self.rounds, "round")}'
