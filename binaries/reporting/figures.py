@@ -5,7 +5,7 @@ import dataclasses
 import io
 import pathlib
 import textwrap
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import matplotlib
 from matplotlib import figure
@@ -43,11 +43,6 @@ _HEAT_MAP_CELL_INCHES = (0.72, 0.42)
 _PANEL_TITLE_LENGTH, _TITLE_LENGTH_OF_PANEL = 38, 34
 _MARKERS_ON_LINE = 7
 _MAX_NAMES = 6
-_LABELS = {
-    'test_accuracy': 'Test accuracy (%)',
-    'attacker_weight': 'Weight on attackers (%)',
-    'roc': 'Attackers found (%)',
-}
 # The false positive rates at which ROC curves are averaged.
 _RATES = np.arange(201) / 200
 
@@ -73,10 +68,83 @@ class Figure:
   data: pd.DataFrame
 
 
-class _Panel(NamedTuple):
-  """What a panel shows: a quantity in `_LABELS`, under an attack."""
+class Curves(NamedTuple):
+  """Curves of each attack and aggregator, and how figures show them.
 
-  quantity: str
+  Attributes:
+    name: A name for the files of figures.
+    title: What figures show.
+    caption: How to read figures.
+    column: The column of `metrics.csv` that they show, if any.
+    x: The column of the curves' first coordinates.
+    y: The column of the second ones.
+    x_label: What the first coordinates are.
+    y_label: What the second ones are.
+    end: The column whose last value tells a curve in a word.
+    ends: What these values are.
+    end_format: Their format.
+  """
+
+  name: str
+  title: str
+  caption: str
+  column: str
+  x: str
+  y: str
+  x_label: str
+  y_label: str
+  end: str
+  ends: str
+  end_format: str
+
+
+ACCURACY = Curves(
+    name='learning_curves',
+    title='Test accuracy by round',
+    caption='A line an aggregator.',
+    column='test_accuracy',
+    x='round',
+    y='mean',
+    x_label='Round',
+    y_label='Test accuracy (%)',
+    end='mean',
+    ends='Test accuracy by round; in the last round',
+    end_format='{:.1f} %',
+)
+WEIGHT = ACCURACY._replace(
+    name='weight_curves',
+    title='Weight on attackers by round',
+    caption=(
+        'A line an aggregator that weighs clients; the dotted grey line is what'
+        ' a plain mean gives attackers.'
+    ),
+    column='attacker_weight',
+    y_label='Weight on attackers (%)',
+    ends='Weight on attackers by round; in the last round',
+)
+_ROC = Curves(
+    name='roc_curves',
+    title='ROC curves of the detection of attackers',
+    caption=(
+        'Clients with a low weight are accused: how many attackers that finds,'
+        ' by how many honest clients it hits. Curves are means over rounds and'
+        ' seeds; the dotted grey line is chance.'
+    ),
+    column='',
+    x='false_positive_rate',
+    y='true_positive_rate',
+    x_label='Honest clients accused',
+    y_label='Attackers found',
+    end='area',
+    ends='Area under the ROC curve',
+    end_format='{:.3f}',
+)
+
+
+class _Panel(NamedTuple):
+  """The curves under an attack."""
+
+  curves: Curves
   attack: str
   fraction: float
 
@@ -105,105 +173,28 @@ def save_summary(path: pathlib.Path, results: results_lib.Results) -> None:
 
 def draw_summary(results: results_lib.Results) -> figure.Figure:
   """The figure that `save_summary` saves."""
-  curves = {
-      quantity: _curves(results, quantity)
-      for quantity in ('test_accuracy', 'attacker_weight')
-  }
+  data = {curves: _by_round(results, curves.column) for curves in (ACCURACY, WEIGHT)}
   rows = []
   for fraction in results.byzantine_fractions:
     for attacks in _chunks(results.attacks, _SUMMARY_PANELS_IN_ROW):
-      rows.append([_Panel('test_accuracy', a, fraction) for a in attacks])
-      weighed = [
-          None
-          if attack == estimates.NO_ATTACK
-          else _Panel('attacker_weight', attack, fraction)
-          for attack in attacks
-      ]
-      if any(
-          panel and not _curves_in(curves['attacker_weight'], panel).empty
-          for panel in weighed
-      ):
-        rows.append(weighed)
+      for curves in (ACCURACY, WEIGHT):
+        row = [_Panel(curves, attack, fraction) for attack in attacks]
+        if curves == WEIGHT:
+          row = [None if _select(data[WEIGHT], p).empty else p for p in row]
+        if any(row):
+          rows.append(row)
   return _draw_panels(
-      results.title,
-      line_styles(results.aggregators),
-      rows,
-      lambda axes, panel, styles: _draw_curves(
-          axes, panel, styles, curves[panel.quantity], results.rounds
-      ),
+      results.title, rows, data, line_styles(results.aggregators), results.rounds
   )
 
 
-def accuracy_figures(
-    results: results_lib.Results, fraction: float
+def curve_figures(
+    results: results_lib.Results, fraction: float, curves: Curves
 ) -> Iterator[Figure]:
-  """The accuracies by round, a panel an attack."""
-  yield from _curve_figures(
-      results,
-      fraction,
-      'test_accuracy',
-      results.attacks,
-      name='learning_curves',
-      title='Test accuracy by round',
-      caption='A line an aggregator.',
-  )
-
-
-def weight_figures(
-    results: results_lib.Results, fraction: float
-) -> Iterator[Figure]:
-  """The attackers' shares of the weights by round, a panel an attack."""
-  yield from _curve_figures(
-      results,
-      fraction,
-      'attacker_weight',
-      [a for a in results.attacks if a != estimates.NO_ATTACK],
-      name='weight_curves',
-      title='Weight on attackers by round',
-      caption=(
-          'A line an aggregator that weighs clients; the dotted grey line is'
-          ' what a plain mean gives attackers.'
-      ),
-  )
-
-
-def _curve_figures(
-    results: results_lib.Results,
-    fraction: float,
-    quantity: str,
-    attacks: Sequence[str],
-    *,
-    name: str,
-    title: str,
-    caption: str,
-) -> Iterator[Figure]:
-  """Figures of a column of `metrics.csv` by round."""
-  curves = _curves(results, quantity)
-  curves = curves[curves['byzantine_fraction'] == fraction]
-  if len(results.seeds) > 1:
-    caption += (
-        ' Lines are means over the seeds, bands their standard deviation.'
-    )
-
-  def describe(shown):
-    ends = shown.groupby(['attack', 'aggregator'], sort=False)['mean'].last()
-    return f'{title}; in the last round, from high to low. ' + '; '.join(
-        f'{attack}: {_enumerate(of_attack.droplevel("attack"))}'
-        for attack, of_attack in ends.groupby(level='attack', sort=False)
-    )
-
-  yield from _attack_figures(
-      results,
-      fraction,
-      quantity,
-      curves[curves['attack'].isin(attacks)],
-      lambda axes, panel, styles: _draw_curves(
-          axes, panel, styles, curves, results.rounds
-      ),
-      describe,
-      name=name,
-      title=title,
-      caption=caption,
+  """A column of `metrics.csv` by round, a panel an attack."""
+  data = _by_round(results, curves.column)
+  yield from _make_figures(
+      results, fraction, curves, data[data['byzantine_fraction'] == fraction]
   )
 
 
@@ -213,80 +204,32 @@ def roc_figures(
   """The ROC curves of low weights as a detector, a panel an attack.
 
   A curve is the mean over all rounds and seeds of each round's curve, at equal
-  false positive rates.
-
-  Args:
-    results: The results.
-    fraction: The fraction of attackers.
-
-  Yields:
-    The figures; none if no run has written its weights.
+  false positive rates. There are none if no run has written its weights.
   """
   weights = results.weights
-  weights = weights[
-      (weights['byzantine_fraction'] == fraction)
-      & (weights['attack'] != estimates.NO_ATTACK)
-  ]
-  curves = []
-  for (attack, aggregator), of_cell in weights.groupby(
-      ['attack', 'aggregator'], sort=False
-  ):
-    rounds = [
-        roc_curve(clients['is_byzantine'], clients['weight'])
-        for _, clients in of_cell.groupby(['seed', 'round'])
-    ]
-    # Curves begin at the origin, even those that rise vertically from it.
-    curves.append(
+  found = []
+  for (attack, aggregator), of_cell in weights[
+      weights['byzantine_fraction'] == fraction
+  ].groupby(['attack', 'aggregator'], sort=False):
+    rates, areas = zip(
+        *(
+            roc_curve(clients['is_byzantine'], clients['weight'])
+            for _, clients in of_cell.groupby(['seed', 'round'])
+        )
+    )
+    found.append(
         pd.DataFrame({
+            'byzantine_fraction': fraction,
             'attack': attack,
             'aggregator': aggregator,
-            'false_positive_rate': np.append(0, _RATES),
-            'true_positive_rate': np.append(
-                0, np.mean([curve for curve, _ in rounds], axis=0)
-            ),
-            'area': np.mean([area for _, area in rounds]),
+            # Curves begin at the origin, even those that rise vertically.
+            _ROC.x: np.append(0, _RATES),
+            _ROC.y: np.append(0, np.mean(rates, axis=0)),
+            _ROC.end: np.mean(areas),
         })
     )
-  if not curves:
-    return
-  curves = pd.concat(curves)
-
-  def draw(axes, panel, styles):
-    axes.set_xlabel('Honest clients accused (%)')
-    axes.set_xlim(-3, 103)
-    axes.set_ylim(-3, 103)
-    axes.plot([0, 100], [0, 100], **_DOTTED)
-    of_attack = curves[curves['attack'] == panel.attack].set_index('aggregator')
-    for i, (aggregator, style) in enumerate(styles.items()):
-      if aggregator in of_attack.index:
-        curve = 100 * of_attack.loc[
-            aggregator, ['false_positive_rate', 'true_positive_rate']
-        ]
-        axes.plot(*curve.to_numpy().T, markevery=(2 * i, 40), **style)
-
-  def describe(shown):
-    areas = shown.groupby(['attack', 'aggregator'], sort=False)['area'].first()
-    return 'Area under the ROC curve. ' + '; '.join(
-        f'{attack}: '
-        + ', '.join(f'{name} {area:.3f}' for (_, name), area in found.items())
-        for attack, found in areas.groupby(level='attack', sort=False)
-    )
-
-  yield from _attack_figures(
-      results,
-      fraction,
-      'roc',
-      curves,
-      draw,
-      describe,
-      name='roc_curves',
-      title='ROC curves of the detection of attackers',
-      caption=(
-          'Clients with a low weight are accused: how many attackers that finds,'
-          ' by how many honest clients it hits. Curves are means over rounds and'
-          ' seeds; the dotted grey line is chance.'
-      ),
-  )
+  if found:
+    yield from _make_figures(results, fraction, _ROC, pd.concat(found))
 
 
 def roc_curve(
@@ -323,8 +266,8 @@ def cost_figures(results: results_lib.Results) -> Iterator[Figure]:
     axes = canvas.add_subplot()
     axes.barh(
         seconds.index,
-        median,
-        xerr=np.stack([median - seconds['min'], seconds['max'] - median]),
+        list(median),
+        xerr=[[*(median - seconds['min'])], [*(seconds['max'] - median)]],
         color=_COLORS[3],
         error_kw={'ecolor': '0.25', 'capsize': 3},
     )
@@ -439,92 +382,40 @@ def panel_title(attack: str, fraction: float) -> str:
   )
 
 
-def _curves(results: results_lib.Results, quantity: str) -> pd.DataFrame:
+def _by_round(results: results_lib.Results, column: str) -> pd.DataFrame:
   """A column of `metrics.csv` in %: mean, deviation and seeds by round."""
-  rows = results.metrics.dropna(subset=quantity)
-  cells = rows.assign(**{quantity: 100 * rows[quantity]}).groupby(
+  rows = results.metrics.dropna(subset=column)
+  if column == WEIGHT.column:
+    rows = rows[rows['attack'] != estimates.NO_ATTACK]
+  cells = rows.assign(**{column: 100 * rows[column]}).groupby(
       ['byzantine_fraction', 'attack', 'aggregator', 'round'], sort=False
   )
   return (
-      cells[quantity]
-      .agg(mean='mean', deviation='std', seeds='count')
-      .reset_index()
+      cells[column].agg(mean='mean', deviation='std', seeds='count').reset_index()
   )
 
 
-def _curves_in(curves: pd.DataFrame, panel: _Panel) -> pd.DataFrame:
-  return curves[
-      (curves['attack'] == panel.attack)
-      & (curves['byzantine_fraction'] == panel.fraction)
+def _select(data: pd.DataFrame, panel: _Panel) -> pd.DataFrame:
+  return data[
+      (data['attack'] == panel.attack)
+      & (data['byzantine_fraction'] == panel.fraction)
   ]
 
 
-def _draw_curves(
-    axes: Any,
-    panel: _Panel,
-    styles: Dict[str, Dict[str, Any]],
-    curves: pd.DataFrame,
-    num_rounds: int,
-) -> None:
-  """Draws a line an aggregator, and a band if there are several seeds."""
-  axes.set_xlabel('Round')
-  margin = max(0.02 * num_rounds, 0.1)
-  axes.set_xlim(1 - margin, num_rounds + margin)
-  axes.xaxis.set_major_locator(
-      ticker.MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10])
-  )
-  if panel.quantity == 'attacker_weight':
-    axes.axhline(100 * panel.fraction, **_DOTTED)
-    axes.annotate(
-        'plain mean',
-        (1, 100 * panel.fraction),
-        xycoords=('axes fraction', 'data'),
-        xytext=(0, -2),
-        textcoords='offset points',
-        ha='right',
-        va='top',
-        fontsize='small',
-        color='0.3',
-    )
-  by_aggregator = dict(iter(_curves_in(curves, panel).groupby('aggregator')))
-  for i, (aggregator, style) in enumerate(styles.items()):
-    if aggregator not in by_aggregator:
-      continue
-    curve = by_aggregator[aggregator]
-    step = max(1, len(curve) // _MARKERS_ON_LINE)
-    axes.plot(
-        curve['round'],
-        curve['mean'],
-        # Lines that coincide show their markers in turn.
-        markevery=(i * step // len(styles), step),
-        **style,
-    )
-    if curve['seeds'].max() > 1:
-      axes.fill_between(
-          curve['round'],
-          curve['mean'] - curve['deviation'],
-          curve['mean'] + curve['deviation'],
-          color=style['color'],
-          alpha=min(0.15, 0.8 / len(styles)),
-          linewidth=0,
-      )
-
-
-def _attack_figures(
+def _make_figures(
     results: results_lib.Results,
     fraction: float,
-    quantity: str,
+    curves: Curves,
     data: pd.DataFrame,
-    draw: Callable[..., None],
-    describe: Callable[[pd.DataFrame], str],
-    *,
-    name: str,
-    title: str,
-    caption: str,
 ) -> Iterator[Figure]:
   """Figures with a panel an attack, of few enough panels each."""
   percent = tables.percent(fraction)
-  title = f'{title} ({percent} % attackers)'
+  title = f'{curves.title} ({percent} % attackers)'
+  caption = curves.caption
+  if curves.column and len(results.seeds) > 1:
+    caption += (
+        ' Lines are means over the seeds, bands their standard deviation.'
+    )
   attacks = [a for a in results.attacks if a in set(data['attack'])]
   chunks = list(_chunks(attacks, _PANELS_IN_FIGURE))
   for number, chunk in enumerate(chunks, start=1):
@@ -535,53 +426,68 @@ def _attack_figures(
         if aggregator in set(shown['aggregator'])
     }
     rows = [
-        [_Panel(quantity, attack, fraction) for attack in row]
+        [_Panel(curves, attack, fraction) for attack in row]
         for row in _chunks(chunk, _PANELS_IN_ROW)
     ]
     canvas = _draw_panels(
         textwrap.fill(
             f'{title}: {results.title}', _TITLE_LENGTH_OF_PANEL * len(rows[0])
         ),
-        styles,
         rows,
-        draw,
+        {curves: shown},
+        styles,
+        results.rounds,
     )
+    ends = shown.groupby(['attack', 'aggregator'])[curves.end].last()
+    texts = [
+        f'{attack}: {_enumerate(ends[attack], curves.end_format)}'
+        for attack in chunk
+    ]
     yield Figure(
         title,
-        f'{name}_{percent}_percent{f"_{number}" if len(chunks) > 1 else ""}',
+        f'{curves.name}_{percent}_percent'
+        + (f'_{number}' if len(chunks) > 1 else ''),
         caption,
-        f'{describe(shown)}.',
+        f'{curves.ends}, from high to low. {"; ".join(texts)}.',
         _render(canvas),
-        shown.drop(columns='byzantine_fraction', errors='ignore'),
+        shown.drop(columns='byzantine_fraction'),
     )
+
+
+def _enumerate(ends: pd.Series, form: str) -> str:
+  """Names and values from high to low; of many only both ends."""
+  ordered = ends.sort_values(ascending=False, kind='stable')
+  texts = [f'{name} {form.format(value)}' for name, value in ordered.items()]
+  if len(texts) > _MAX_NAMES:
+    half = _MAX_NAMES // 2
+    texts = [*texts[:half], '...', *texts[-half:]]
+  return ', '.join(texts)
 
 
 def _draw_panels(
     title: str,
-    styles: Dict[str, Dict[str, Any]],
     rows: Sequence[Sequence[Optional[_Panel]]],
-    draw: Callable[..., None],
+    data: Mapping[Curves, pd.DataFrame],
+    styles: Mapping[str, Dict[str, Any]],
+    num_rounds: int,
 ) -> figure.Figure:
   """Rows of panels, and a legend of aggregators beside them.
 
   Args:
     title: The title.
+    rows: The panels; None leaves a gap. Those of the same curves share an axis.
+    data: What the panels show.
     styles: The styles of the lines by aggregator.
-    rows: The panels; None leaves a gap. Those of a quantity share their axis.
-    draw: A function that draws a panel, of the axes, the panel and the styles.
+    num_rounds: The number of rounds of a run.
   """
   num_columns = max(map(len, rows))
+  width = num_columns * _PANEL_INCHES[0] + _LEGEND_INCHES
+  height = max(
+      len(rows) * _PANEL_INCHES[1] + 0.4,
+      (len(styles) + 2) * LEGEND_ENTRY_INCHES,
+  )
   with matplotlib.rc_context({'font.size': _FONT_SIZE}):
-    canvas = figure.Figure(
-        figsize=(
-            num_columns * _PANEL_INCHES[0] + _LEGEND_INCHES,
-            max(
-                len(rows) * _PANEL_INCHES[1] + 0.4,
-                (len(styles) + 2) * LEGEND_ENTRY_INCHES,
-            ),
-        ),
-        layout='constrained',
-    )
+    canvas = figure.Figure(figsize=(width, height), layout='constrained')
     canvas.suptitle(title)
     canvas.legend(
         handles=[
@@ -603,21 +509,81 @@ def _draw_panels(
             len(rows),
             num_columns,
             i * num_columns + j + 1,
-            sharey=shared.get(panel.quantity),
+            sharey=shared.get(panel.curves),
         )
-        shared[panel.quantity] = axes
-        axes.set_title(
-            panel_title(panel.attack, panel.fraction), fontsize='medium'
+        shared[panel.curves] = axes
+        _prepare_axes(axes, panel, num_rounds)
+        _draw_curves(
+            axes, panel.curves, _select(data[panel.curves], panel), styles
         )
-        axes.set_ylabel(_LABELS[panel.quantity])
-        _style_axes(axes)
-        draw(axes, panel, styles)
-    if 'attacker_weight' in shared:
+    if WEIGHT in shared:
       # Room for the markers of lines at zero; not before all are drawn, as it
       # ends the scaling to what is drawn.
-      axes = shared['attacker_weight']
+      axes = shared[WEIGHT]
       axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
   return canvas
+
+
+def _prepare_axes(axes: Any, panel: _Panel, num_rounds: int) -> None:
+  """Labels a panel, and draws the line that its curves are compared with."""
+  axes.set_title(panel_title(panel.attack, panel.fraction), fontsize='medium')
+  axes.set_xlabel(panel.curves.x_label)
+  axes.set_ylabel(panel.curves.y_label)
+  _style_axes(axes)
+  if panel.curves == _ROC:
+    for axis in (axes.xaxis, axes.yaxis):
+      axis.set_major_formatter(ticker.PercentFormatter(1.0))
+    axes.plot([0, 1], [0, 1], **_DOTTED)
+    return
+  margin = max(0.02 * num_rounds, 0.1)
+  axes.set_xlim(1 - margin, num_rounds + margin)
+  axes.xaxis.set_major_locator(
+      ticker.MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10])
+  )
+  if panel.curves == WEIGHT:
+    axes.axhline(100 * panel.fraction, **_DOTTED)
+    axes.annotate(
+        'plain mean',
+        (1, 100 * panel.fraction),
+        xycoords=('axes fraction', 'data'),
+        xytext=(0, -2),
+        textcoords='offset points',
+        ha='right',
+        va='top',
+        fontsize='small',
+        color='0.3',
+    )
+
+
+def _draw_curves(
+    axes: Any,
+    curves: Curves,
+    data: pd.DataFrame,
+    styles: Mapping[str, Dict[str, Any]],
+) -> None:
+  """Draws a line an aggregator, and a band if there are several seeds."""
+  by_aggregator = dict(iter(data.groupby('aggregator')))
+  for i, (aggregator, style) in enumerate(styles.items()):
+    if aggregator not in by_aggregator:
+      continue
+    line = by_aggregator[aggregator]
+    step = max(1, len(line) // _MARKERS_ON_LINE)
+    axes.plot(
+        line[curves.x],
+        line[curves.y],
+        # Lines that coincide show their markers in turn.
+        markevery=(i * step // len(styles), step),
+        **style,
+    )
+    if curves.column and line['seeds'].max() > 1:
+      axes.fill_between(
+          line[curves.x],
+          line[curves.y] - line['deviation'],
+          line[curves.y] + line['deviation'],
+          color=style['color'],
+          alpha=min(0.15, 0.8 / len(styles)),
+          linewidth=0,
+      )
 
 
 def _style_axes(axes: Any) -> None:
@@ -647,13 +613,3 @@ def _render(
 def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
   for start in range(0, len(items), size):
     yield items[start : start + size]
-
-
-def _enumerate(values: pd.Series) -> str:
-  """Names and values from high to low; of many only both ends."""
-  ordered = values.sort_values(ascending=False, kind='stable')
-  texts = [f'{name} {value:.1f} %' for name, value in ordered.items()]
-  if len(texts) > _MAX_NAMES:
-    half = _MAX_NAMES // 2
-    texts = [*texts[:half], '...', *texts[-half:]]
-  return ', '.join(texts)

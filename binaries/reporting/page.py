@@ -1,12 +1,13 @@
 """Writes a report: a page that asks the network for nothing, and files."""
 
 import base64
+import itertools
 import json
 import pathlib
 import re
 import shlex
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
-from typing import Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Union
 
 import jinja2
 import markupsafe
@@ -25,7 +26,7 @@ _TEMPLATE = 'report.html.jinja'
 _COMMAND = 'command'
 _HEADINGS = ('seed', 'versions', 'machine', 'flags')
 
-_Part = Union[tables.Table, figures.Figure]
+Part = Union[tables.Table, figures.Figure]
 
 
 class Written(NamedTuple):
@@ -40,22 +41,6 @@ class Written(NamedTuple):
   page: pathlib.Path
   files_folder: pathlib.Path
   problems: List[str]
-
-
-class Section(NamedTuple):
-  """A part of the page.
-
-  Attributes:
-    name: Its anchor.
-    title: Its heading.
-    text: Its first paragraph, may be empty.
-    parts: Its tables and figures.
-  """
-
-  name: str
-  title: str
-  text: str
-  parts: Sequence[_Part]
 
 
 def write(folder: pathlib.Path, page: Optional[pathlib.Path] = None) -> Written:
@@ -80,12 +65,11 @@ def write(folder: pathlib.Path, page: Optional[pathlib.Path] = None) -> Written:
     )
   output_folder.make_folder(page.parent)
   files_folder = output_folder.make_folder(page.parent / _FILES_FOLDER)
-  sections = make_sections(results)
+  parts = make_parts(results)
   try:
-    for section in sections:
-      for part in section.parts:
-        _write_files(files_folder, part)
-    page.write_text(make_page(results, sections), encoding='utf-8')
+    for part in itertools.chain(*parts.values()):
+      _write_files(files_folder, part)
+    page.write_text(make_page(results, parts), encoding='utf-8')
   except OSError as error:
     raise application.UserError(
         f'cannot write {error.filename or page}: {error.strerror}.'
@@ -93,7 +77,7 @@ def write(folder: pathlib.Path, page: Optional[pathlib.Path] = None) -> Written:
   return Written(page, files_folder, results.problems)
 
 
-def _write_files(folder: pathlib.Path, part: _Part) -> None:
+def _write_files(folder: pathlib.Path, part: Part) -> None:
   """Writes a table or figure as CSV and Markdown, and PNG if it has colours."""
   if isinstance(part, figures.Figure):
     text, png = figures.format_markdown(part), part.png
@@ -106,97 +90,42 @@ def _write_files(folder: pathlib.Path, part: _Part) -> None:
     (folder / f'{part.name}.png').write_bytes(png)
 
 
-def make_sections(results: results_lib.Results) -> List[Section]:
-  """The tables and figures of a report.
+def make_parts(results: results_lib.Results) -> Dict[str, List[Part]]:
+  """The tables and figures of each section, in the order of the page."""
 
-  Args:
-    results: The results.
-
-  Returns:
-    The sections, the same for any results; what the results have no values for
-    is said in the section's text.
-  """
-
-  def section(name, title, without, *makers):
-    parts = [part for make in makers for part in make(results)]
-    return Section(name, title, '' if parts else without, parts)
-
-  def by_fraction(make):
-    return lambda results: (
+  def by_fraction(make, *arguments):
+    return [
         part
         for fraction in results.byzantine_fractions
-        for part in make(results, fraction)
-    )
+        for part in make(results, fraction, *arguments)
+    ]
 
-  no_weights = 'No aggregator has measured weights under an attack.'
-  detection = section(
-      'detection',
-      'Detection of attackers',
-      no_weights,
-      by_fraction(tables.detection_tables),
-      by_fraction(figures.roc_figures),
-  )
-  if detection.parts and results.weights.empty:
-    detection = detection._replace(
-        text=(
-            'There are no ROC curves, as no run has written its weights'
-            ' (weights.csv).'
-        )
-    )
-  return [
-      section('accuracy', 'Accuracy', '', by_fraction(tables.accuracy_tables)),
-      section(
-          'oracle',
-          'Difference to the oracle',
-          'The oracle is not among the aggregators.',
-          by_fraction(tables.oracle_tables),
-      ),
-      section(
-          'baseline',
-          'Difference to the best baseline',
-          'There is no result of a baseline.',
-          by_fraction(tables.baseline_tables),
-      ),
-      section(
-          'success',
-          'Attack success',
-          'No run has measured an attack success rate.',
-          by_fraction(tables.success_tables),
-      ),
-      section(
-          'curves',
-          'Learning curves',
-          'There are no metrics by round of finished runs.',
-          by_fraction(figures.accuracy_figures),
-      ),
-      section(
-          'weights',
-          'Weight on attackers',
-          no_weights,
-          by_fraction(tables.weight_tables),
-          by_fraction(figures.weight_figures),
-      ),
-      detection,
-      section(
-          'cost',
-          'Cost',
-          'No run has measured its time.',
-          tables.cost_tables,
-          figures.cost_figures,
-      ),
-      section(
-          'missing',
-          'Unfinished and failed runs',
-          'All runs have a result.',
-          tables.missing_tables,
-      ),
-  ]
+  def measurements(measure):
+    return by_fraction(tables.measurement_tables, measure)
+
+  return {
+      'accuracy': measurements(tables.ACCURACY),
+      'oracle': by_fraction(tables.oracle_tables),
+      'baseline': by_fraction(tables.baseline_tables),
+      'success': measurements(tables.SUCCESS),
+      'curves': by_fraction(figures.curve_figures, figures.ACCURACY),
+      'weights': [
+          *measurements(tables.WEIGHT),
+          *by_fraction(figures.curve_figures, figures.WEIGHT),
+      ],
+      'detection': [
+          *measurements(tables.DETECTION),
+          *by_fraction(figures.roc_figures),
+      ],
+      'cost': [*tables.cost_tables(results), *figures.cost_figures(results)],
+      'missing': [*tables.missing_tables(results)],
+  }
 
 
 def make_page(
-    results: results_lib.Results, sections: Sequence[Section]
+    results: results_lib.Results, parts: Mapping[str, Sequence[Part]]
 ) -> str:
-  """The page, of what `make_sections` returns."""
+  """The page, of what `make_parts` returns."""
   environment = jinja2.Environment(
       loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
       autoescape=True,
@@ -207,7 +136,7 @@ def make_page(
   environment.filters.update(
       breakable=_breakable,
       base64=lambda content: base64.b64encode(content).decode('ascii'),
-      number=lambda value: f'{value:.4g}'.replace('-', '−'),
+      number=lambda value: f'{value:.3g}'.replace('-', '−'),
   )
   run_info = results.run_info
   command = run_info.get(_COMMAND)
@@ -237,7 +166,8 @@ def make_page(
           and (name in _HEADINGS or isinstance(run_info[name], dict))
       },
       settings=_format_values(results.settings),
-      sections=sections,
+      parts=parts,
+      has_weights=not results.weights.empty,
       text_color=tables.text_color,
   )
 

@@ -163,66 +163,54 @@ def percent(fraction: float) -> str:
   return f'{100 * fraction:g}'
 
 
-class _Measure(NamedTuple):
-  """How a measurement is shown.
+class Measure(NamedTuple):
+  """A measurement, or a difference of two, and how a table shows it.
 
   Attributes:
+    column: Its column in `Results.runs`.
     name: A name for the files of its table.
     title: The title of its table, before the fraction of attackers.
     caption: How to read its table.
     colormap: A name that matplotlib knows.
     smallest_is_best: Whether small values are good.
-    mean: The format of means.
+    has_worst: Whether the table has a column for the worst attack.
+    mean: The format of means; a sign is for differences.
     spread: The format of deviations.
     factor: What values are multiplied with.
   """
 
+  column: str
   name: str
   title: str
   caption: str
   colormap: str
   smallest_is_best: bool = False
+  has_worst: bool = False
   mean: str = '.1f'
   spread: str = '.1f'
   factor: float = 100.0
 
-  @property
-  def is_difference(self) -> bool:
-    return self.mean.startswith('+')
 
-
-_ACCURACY = _Measure(
+ACCURACY = Measure(
+    'test_accuracy',
     'accuracy',
     'Test accuracy in % after the last round',
     'Darker is more accurate.',
     'Blues',
+    has_worst=True,
 )
-_TO_ORACLE = _Measure(
-    'difference_to_oracle',
-    'Difference of test accuracy to the oracle, in points',
-    'The oracle is the mean of the honest updates. Differences are taken seed'
-    ' by seed; orange is below the oracle, purple above.',
-    'PuOr',
-    mean='+.1f',
-)
-_TO_BASELINE = _Measure(
-    'difference_to_best_baseline',
-    'Difference of test accuracy to the best baseline, in points',
-    'A baseline is an aggregator that is neither FedAOT nor the oracle; the last'
-    ' row names the one with the highest mean accuracy in the column.'
-    ' Differences are taken seed by seed; orange is below it, purple above.',
-    'PuOr',
-    mean='+.1f',
-)
-_SUCCESS = _Measure(
+SUCCESS = Measure(
+    'attack_success_rate',
     'attack_success',
     'Attack success rate in %',
     'How often the attack reaches its aim, for attacks that have one; lighter'
     ' is better.',
     'Oranges',
     smallest_is_best=True,
+    has_worst=True,
 )
-_WEIGHT = _Measure(
+WEIGHT = Measure(
+    'attacker_weight',
     'attacker_weight',
     'Weight on attackers in %, mean over the rounds',
     'A plain mean gives them {percent} %; lighter is better. Aggregators that'
@@ -230,7 +218,8 @@ _WEIGHT = _Measure(
     'Oranges',
     smallest_is_best=True,
 )
-_DETECTION = _Measure(
+DETECTION = Measure(
+    'detection_auroc',
     'detection_auroc',
     'Detection of attackers: area under the ROC curve (AUROC)',
     'The probability that a random honest client has a larger weight than a'
@@ -241,70 +230,74 @@ _DETECTION = _Measure(
     spread='.3f',
     factor=1.0,
 )
+_TO_ORACLE = ACCURACY._replace(
+    name='difference_to_oracle',
+    title='Difference of test accuracy to the oracle, in points',
+    caption=(
+        'The oracle is the mean of the honest updates. Differences are taken'
+        ' seed by seed; orange is below the oracle, purple above.'
+    ),
+    colormap='PuOr',
+    mean='+.1f',
+)
+_TO_BASELINE = _TO_ORACLE._replace(
+    name='difference_to_best_baseline',
+    title='Difference of test accuracy to the best baseline, in points',
+    caption=(
+        'A baseline is an aggregator that is neither FedAOT nor the oracle; the'
+        ' last row names the one with the highest mean accuracy in the column.'
+        ' Differences are taken seed by seed; orange is below it, purple above.'
+    ),
+)
 
 
 def summary_tables(results: results_lib.Results) -> List[Table]:
   """The tables that a comparison ends with.
 
-  Args:
-    results: The results.
-
-  Returns:
-    For each fraction of attackers a table of the final accuracies; if an attack
-    has an aim of its own, one of how often it is reached; and if an aggregator
-    measures its weights, one of the attackers' share of them. Values are in
-    percent: the mean over seeds and, for two seeds or more, the sample standard
-    deviation.
+  For each fraction of attackers the final accuracies; if an attack has an aim
+  of its own, how often it is reached; and if an aggregator measures its
+  weights, the attackers' share of them. All in percent: the mean over seeds
+  and, for two seeds or more, the sample standard deviation.
   """
-  found = []
   over_seeds = ''
   if len(results.seeds) > 1:
     over_seeds = '; mean ± standard deviation over the seeds'
+  found = []
   for fraction in results.byzantine_fractions:
-    of_what = f'({results.title}, {percent(fraction)}% attackers){over_seeds}'
-    for column, measure, title in (
-        ('test_accuracy', _ACCURACY, f'{_ACCURACY.title} {of_what}'),
-        (
-            'attack_success_rate',
-            _SUCCESS,
-            f'Success rate of the attack in % after the last round {of_what}',
-        ),
-        (
-            'attacker_weight',
-            _WEIGHT,
-            f'{_WEIGHT.title} (a plain mean gives'
-            f' {percent(fraction)}){over_seeds}',
-        ),
+    of_what = f' ({results.title}, {percent(fraction)}% attackers){over_seeds}'
+    plain = f' (a plain mean gives {percent(fraction)}){over_seeds}'
+    for measure, title in (
+        (ACCURACY, f'{ACCURACY.title}{of_what}'),
+        (SUCCESS, f'Success rate of the attack in % after the last round{of_what}'),
+        (WEIGHT, f'{WEIGHT.title}{plain}'),
     ):
-      values = estimates.by_attack(results, column, fraction)
+      values = estimates.by_attack(results, measure.column, fraction)
       if not values.empty:
         found.append(_make_summary(values, measure, title))
   return found
 
 
 def _make_summary(
-    values: pd.DataFrame, measure: _Measure, title: str
+    values: pd.DataFrame, measure: Measure, title: str
 ) -> Table:
   """A table with the average last; turned, if else it would be too wide."""
-  is_average = values.columns == estimates.AVERAGE
-  values = values.loc[:, [*values.columns[~is_average], *values.columns[is_average]]]
-  rows = _make_rows(values, measure)
-  header = ['aggregator', *values.columns]
-  if sum(~is_average) > _MAX_COLUMNS:
-    rows = [
-        (label, [cells[i] for _, cells in rows])
-        for i, label in enumerate(values.columns)
-    ]
-    header = ['attack', *values.index.unique('aggregator')]
-  return Table(title, header, rows)
+  labels = sorted(values.columns, key=lambda label: label == estimates.AVERAGE)
+  rows = _make_rows(values[labels], measure)
+  if len(labels) <= _MAX_COLUMNS + 1:
+    return Table(title, ['aggregator', *labels], rows)
+  names, columns = zip(*rows)
+  return Table(title, ['attack', *names], [*zip(labels, zip(*columns))])
 
 
-def accuracy_tables(
-    results: results_lib.Results, fraction: float
+def measurement_tables(
+    results: results_lib.Results, fraction: float, measure: Measure
 ) -> Iterator[Table]:
-  """The accuracies after the last round."""
-  values = estimates.by_attack(results, 'test_accuracy', fraction)
-  yield _make_matrix(results, fraction, _with_worst(values), _ACCURACY)
+  """The table of a measurement, if there is a value."""
+  values = estimates.by_attack(results, measure.column, fraction)
+  if not values.empty:
+    if measure.has_worst:
+      values = _with_worst(values, largest=measure.smallest_is_best)
+    yield _make_matrix(results, fraction, values, measure)
 
 
 def oracle_tables(
@@ -340,34 +333,6 @@ def baseline_tables(
     )
     table = _make_matrix(results, fraction, difference, _TO_BASELINE)
     yield dataclasses.replace(table, footer=('best baseline', footer))
-
-
-def success_tables(
-    results: results_lib.Results, fraction: float
-) -> Iterator[Table]:
-  """The attack success rates, if there are any."""
-  values = estimates.by_attack(results, 'attack_success_rate', fraction)
-  if not values.empty:
-    values = _with_worst(values, largest=True)
-    yield _make_matrix(results, fraction, values, _SUCCESS)
-
-
-def weight_tables(
-    results: results_lib.Results, fraction: float
-) -> Iterator[Table]:
-  """The attackers' shares of the weights, if there are any."""
-  values = estimates.by_attack(results, 'attacker_weight', fraction)
-  if not values.empty:
-    yield _make_matrix(results, fraction, values, _WEIGHT)
-
-
-def detection_tables(
-    results: results_lib.Results, fraction: float
-) -> Iterator[Table]:
-  """The areas under the ROC curves, if there are any."""
-  values = estimates.by_attack(results, 'detection_auroc', fraction)
-  if not values.empty:
-    yield _make_matrix(results, fraction, values, _DETECTION)
 
 
 def cost_tables(results: results_lib.Results) -> Iterator[Table]:
@@ -458,7 +423,7 @@ def _make_matrix(
     results: results_lib.Results,
     fraction: float,
     values: pd.DataFrame,
-    measure: _Measure,
+    measure: Measure,
 ) -> Table:
   """A coloured table with a row an aggregator."""
   states = results.runs['state'].xs(fraction, level='byzantine_fraction')
@@ -480,7 +445,7 @@ def _make_matrix(
       if cell.value is not None
   ]
   low, high = min(shown, default=0.0), max(shown, default=0.0)
-  if measure.is_difference:
+  if measure.mean.startswith('+'):
     high = min(max(abs(low), abs(high)), _MAX_POINTS)
     low = -high
   caption = measure.caption.format(percent=percent(fraction))
@@ -523,7 +488,7 @@ def _make_matrix(
 
 def _make_rows(
     values: pd.DataFrame,
-    measure: _Measure,
+    measure: Measure,
     missing: Callable[[str, str], List[str]] = lambda aggregator, label: [],
 ) -> List[Row]:
   """A row an aggregator.
@@ -559,7 +524,7 @@ def _make_rows(
 
 
 def _make_cell(
-    values: pd.Series, measure: _Measure, missing: Sequence[str]
+    values: pd.Series, measure: Measure, missing: Sequence[str]
 ) -> Cell:
   """The cell of values by seed; says so if runs of it have no result."""
   found = estimates.estimate(values)

@@ -226,7 +226,9 @@ def test_roc_figure_averages_over_rounds_and_seeds(tmp_path):
   found = data['true_positive_rate'].tolist()
   assert rates[:2] == [0, 0] and found[:2] == [0, 0.75]
   assert found[100] == 0.75 and found[-1] == 1
-  assert drawn.alternative == 'Area under the ROC curve. flip: fedaot 0.750.'
+  assert drawn.alternative == (
+      'Area under the ROC curve, from high to low. flip: fedaot 0.750.'
+  )
   assert min(_shape(drawn.png)) > 200
 
 
@@ -239,7 +241,7 @@ def test_learning_curves(tmp_path):
       ('mean', 'flip', 0.2, 0): 0.3,
   }
   results = report_folder.read(tmp_path, accuracies, rounds=2)
-  (drawn,) = figures.accuracy_figures(results, 0.4)
+  (drawn,) = figures.curve_figures(results, 0.4, figures.ACCURACY)
   assert drawn.alternative == (
       'Test accuracy by round; in the last round, from high to low. flip:'
       ' oracle 90.0 %, krum 80.0 %, mean 40.0 %.'
@@ -256,13 +258,13 @@ def test_learning_curves(tmp_path):
   assert f'![{drawn.alternative}](learning_curves_40_percent.png)' in (
       figures.format_markdown(drawn)
   )
-  (other,) = figures.accuracy_figures(results, 0.2)
+  (other,) = figures.curve_figures(results, 0.2, figures.ACCURACY)
   assert other.name == 'learning_curves_20_percent'
 
 
 def test_many_attacks_take_several_figures(tmp_path):
   results = _read_grid(tmp_path, ('mean',), [f'attack{i}' for i in range(8)])
-  first, second = figures.accuracy_figures(results, 0.4)
+  first, second = figures.curve_figures(results, 0.4, figures.ACCURACY)
   assert first.name == 'learning_curves_40_percent_1'
   assert second.name == 'learning_curves_40_percent_2'
   assert set(second.data['attack']) == {'attack6', 'attack7'}
@@ -271,7 +273,7 @@ def test_many_attacks_take_several_figures(tmp_path):
 
 def test_weights_leave_out_the_clean_runs(tmp_path):
   results = _read_grid(tmp_path, ('fedaot',), ('none', 'flip'), weight=0.125)
-  (drawn,) = figures.weight_figures(results, 0.4)
+  (drawn,) = figures.curve_figures(results, 0.4, figures.WEIGHT)
   assert set(
       zip(drawn.data['attack'], drawn.data['aggregator'], drawn.data['mean'])
   ) == {('flip', 'fedaot', 12.5)}
@@ -281,7 +283,7 @@ def test_heat_map_has_the_colours_of_its_cells(tmp_path):
   results = report_folder.read(
       tmp_path, {('mean', 'none', 0.4, 0): 0.1, ('krum', 'none', 0.4, 0): 0.9}
   )
-  (table,) = tables.accuracy_tables(results, 0.4)
+  (table,) = tables.measurement_tables(results, 0.4, tables.ACCURACY)
   pixels = image.imread(io.BytesIO(figures.draw_heat_map(table)))
   colors = {
       '#%02x%02x%02x' % tuple(color)

@@ -46,7 +46,7 @@ class _Page(html.parser.HTMLParser):
 
 def _make_page(folder):
   results = results_lib.read(folder)
-  text = page_lib.make_page(results, page_lib.make_sections(results))
+  text = page_lib.make_page(results, page_lib.make_parts(results))
   return text, _Page(text)
 
 
@@ -194,5 +194,5 @@ def test_without_weights_it_is_said_why_there_is_no_roc_curve(tmp_path):
       tmp_path, {key: 0.5}, others={key: {'detection_auroc': 0.75}}
   )
   _, page = _make_page(tmp_path)
-  assert 'no run has written its weights (weights.csv)' in page.text
+  assert 'no run has written its weights\n(weights.csv)' in page.text
   assert '0.750' in page.text

@@ -183,7 +183,7 @@ def test_accuracies_over_seeds(tmp_path):
           ('krum', 'flip', 0): 0.7, ('krum', 'flip', 1): 0.5,
       },
   )
-  (table,) = tables.accuracy_tables(results, 0.4)
+  (table,) = tables.measurement_tables(results, 0.4, tables.ACCURACY)
   assert table.name == 'accuracy_40_percent'
   assert table.header == [
       'aggregator', 'average', 'worst attack', 'none', 'flip',
@@ -213,7 +213,7 @@ def test_ties_are_all_best_and_the_oracle_does_not_compete(tmp_path):
           ('oracle', 'none', 0): 0.8,
       },
   )
-  (table,) = tables.accuracy_tables(results, 0.4)
+  (table,) = tables.measurement_tables(results, 0.4, tables.ACCURACY)
   assert [cell.best for _, (cell,) in table.rows] == [True, True, False, False]
 
 
@@ -231,7 +231,7 @@ def test_runs_without_result_are_shown_as_such(tmp_path):
   (failed / 'error.txt').write_text('ValueError: | no')
   report_folder.run_folder(folder, ('mean', 'flip', 0.4, 1))
   results = results_lib.read(folder)
-  (accuracy,) = tables.accuracy_tables(results, 0.4)
+  (accuracy,) = tables.measurement_tables(results, 0.4, tables.ACCURACY)
   cells = _cells(accuracy)
   assert cells['mean', 'flip'].text == 'failed'
   assert cells['mean', 'flip'].note == '1 failed, 1 unfinished'
@@ -265,11 +265,10 @@ def test_differences_to_the_oracle_are_by_seed(tmp_path):
 
 def test_nothing_to_show(tmp_path):
   results = _read(tmp_path, {('fedaot', 'none', 0): 0.5})
-  for make in (
-      tables.oracle_tables, tables.baseline_tables, tables.success_tables,
-      tables.weight_tables, tables.detection_tables,
-  ):
-    assert not list(make(results, 0.4))
+  assert not list(tables.oracle_tables(results, 0.4))
+  assert not list(tables.baseline_tables(results, 0.4))
+  for measure in (tables.SUCCESS, tables.WEIGHT, tables.DETECTION):
+    assert not list(tables.measurement_tables(results, 0.4, measure))
   assert not list(tables.cost_tables(results))
   assert not list(tables.missing_tables(results))
 
@@ -310,17 +309,17 @@ def test_measurements_of_some_aggregators_without_the_clean_column(tmp_path):
           ('krum', 'flip', 0): dict(zip(names, (0.2, 0.5, 0.1))),
       },
   )
-  (weight,) = tables.weight_tables(results, 0.4)
+  (weight,) = tables.measurement_tables(results, 0.4, tables.WEIGHT)
   assert weight.header == ['aggregator', 'average', 'flip', 'scale']
   assert _texts(weight) == [
       ['fedaot', '20.0', '10.0', '30.0'], ['krum', '-', '20.0', '-'],
   ]
   assert _cells(weight)['fedaot', 'flip'].best
   assert 'A plain mean gives them 40 %' in weight.caption
-  (detection,) = tables.detection_tables(results, 0.4)
+  (detection,) = tables.measurement_tables(results, 0.4, tables.DETECTION)
   assert _texts(detection)[0] == ['fedaot', '0.875', '0.750', '1.000']
   assert _cells(detection)['fedaot', 'flip'].best
-  (success,) = tables.success_tables(results, 0.4)
+  (success,) = tables.measurement_tables(results, 0.4, tables.SUCCESS)
   assert _texts(success)[0] == ['fedaot', '30.0', '40.0', '20.0', '40.0']
   assert _cells(success)['krum', 'flip'].best
 
@@ -356,7 +355,7 @@ def test_data_has_a_line_a_cell_with_all_digits(tmp_path):
           ('krum', 'none', 0): 0.25,
       },
   )
-  (table,) = tables.accuracy_tables(results, 0.4)
+  (table,) = tables.measurement_tables(results, 0.4, tables.ACCURACY)
   first, second = table.data.to_dict('records')
   assert (first['aggregator'], first['column']) == ('mean', 'none')
   assert first['mean'] == pytest.approx(50, abs=1e-12)
