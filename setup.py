@@ -56,7 +56,10 @@ setuptools.setup(
             'binaries', 'binaries.*',
         ]
     ),
-    package_data={'binaries': ['flags/*.cfg']},
+    package_data={
+        'binaries': ['flags/*.cfg'],
+        'binaries.reporting': ['*.jinja'],
+    },
     python_requires='>=3.9,<3.12',
     install_requires=_TENSORFLOW_FEDERATED_REQUIRES,
     extras_require={
@@ -76,8 +79,11 @@ setuptools.setup(
         ],
         # What `tasks` and `binaries` need on top of the library.
         'experiments': [
+            'jinja2',
+            'markupsafe',
             'matplotlib',
             'mlxtend==0.23.4',
+            'pandas',
             'scikit-learn',
             'tensorflow-datasets==4.9.3',
             'tensorflow-metadata<1.17',

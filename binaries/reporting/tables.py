@@ -448,6 +448,9 @@ def _make_matrix(
   if measure.mean.startswith('+'):
     high = min(max(abs(low), abs(high)), _MAX_POINTS)
     low = -high
+  elif measure is WEIGHT:
+    # So that next to nothing is light, even where nothing is more.
+    low, high = 0.0, max(high, measure.factor * fraction)
   caption = measure.caption.format(percent=percent(fraction))
   if len(results.seeds) > 1:
     caption += (
