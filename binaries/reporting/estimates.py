@@ -1,4 +1,4 @@
-"""What the runs come to: measurements by attack, and their spread over seeds."""
+"""Measurements by attack, and their mean and spread over the seeds."""
 
 from typing import Iterable, List, NamedTuple, Optional
 
@@ -15,14 +15,10 @@ _CONFIDENCE = 0.95
 
 
 class Estimate(NamedTuple):
-  """What values of several seeds come to.
+  """What the values of several seeds come to.
 
-  Attributes:
-    mean: Their mean.
-    deviation: Their sample standard deviation, None for a single value.
-    confidence: Half the width of the 95 % confidence interval of the mean
-      under Student's t distribution, None for a single value.
-    seeds: How many there are.
+  The sample standard deviation and half the width of the 95 % confidence
+  interval of the mean, under Student's t distribution, are None for one seed.
   """
 
   mean: float
@@ -99,9 +95,7 @@ def difference(values: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
   return values - reference.reindex(values.index, level='seed')
 
 
-def best(
-    by_aggregator: pd.Series, *, smallest: bool = False
-) -> Optional[str]:
+def best(by_aggregator: pd.Series, *, smallest: bool = False) -> Optional[str]:
   """The aggregator with the best value, None if none has one."""
   known = by_aggregator.dropna()
   if known.empty:

@@ -143,7 +143,7 @@ def _describe_worst(values: pd.DataFrame, means: pd.DataFrame) -> List[str]:
 
 def _describe_columns(means: pd.DataFrame) -> List[str]:
   """Who is best under which attacks."""
-  attacks = means.columns.drop(estimates.AVERAGE, errors='ignore')
+  attacks = _attacks(means)
   wins = {}
   for attack in attacks:
     accuracies = means.loc[estimates.rivals(means.index), attack]
@@ -160,7 +160,8 @@ def _describe_columns(means: pd.DataFrame) -> List[str]:
       for name, cells in sorted(wins.items(), key=lambda item: -len(item[1]))
   ]
   return [
-      f'The most accurate in each of {len(attacks)} columns: {"; ".join(texts)}.'
+      f'The most accurate in each of {len(attacks)} columns:'
+      f' {"; ".join(texts)}.'
   ]
 
 
@@ -169,7 +170,7 @@ def _describe_fedaot(values: pd.DataFrame, means: pd.DataFrame) -> List[str]:
   baselines = estimates.baselines(means.index)
   leaders = {
       attack: estimates.best(means.loc[baselines, attack])
-      for attack in means.columns.drop(estimates.AVERAGE, errors='ignore')
+      for attack in _attacks(means)
   }
   sentences = []
   for aggregator in estimates.rivals(means.index.difference(baselines, False)):
@@ -186,9 +187,10 @@ def _describe_fedaot(values: pd.DataFrame, means: pd.DataFrame) -> List[str]:
       text = f'{_label(attack)} ({_minus(f"{points:+.1f}")} to {leader})'
       found[verdict].append((-abs(points), text))
     parts = [
-        f'{verdict} in {len(texts)}: {_enumerate([t for _, t in sorted(texts)])}'
-        for verdict, texts in found.items()
-        if texts
+        f'{verdict} in {len(cells)}:'
+        f' {_enumerate([text for _, text in sorted(cells)])}'
+        for verdict, cells in found.items()
+        if cells
     ]
     if parts:
       sentences.append(
@@ -210,9 +212,9 @@ def _describe_price(values: pd.DataFrame) -> List[str]:
   )
   if gains.empty:
     return []
+  gains = gains.sort_values(ascending=False, kind='stable')
   texts = [
-      f'{name} {_minus(f"{100 * gain:+.1f}")}'
-      for name, gain in gains.sort_values(ascending=False, kind='stable').items()
+      f'{name} {_minus(f"{100 * gain:+.1f}")}' for name, gain in gains.items()
   ]
   return [
       'Without attackers, points gained or lost against the plain mean:'
@@ -228,9 +230,7 @@ def _describe_collapses(means: pd.DataFrame) -> List[str]:
   if pd.isna(reference):
     return []
   texts = []
-  for attack in means.columns.drop(
-      [estimates.AVERAGE, estimates.NO_ATTACK], errors='ignore'
-  ):
+  for attack in _attacks(means).drop(estimates.NO_ATTACK):
     accuracies = means.loc[estimates.rivals(means.index), attack]
     ruined = accuracies[accuracies < _COLLAPSE * reference]
     if not ruined.empty:
@@ -286,6 +286,10 @@ def _describe_measurements(
         f' chance; the best AUROC is {area:.3f} ({name}).'
     )
   return sentences
+
+
+def _attacks(means: pd.DataFrame) -> pd.Index:
+  return means.columns.drop(estimates.AVERAGE, errors='ignore')
 
 
 def _label(attack: str) -> str:

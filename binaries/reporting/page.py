@@ -14,8 +14,10 @@ import markupsafe
 
 from binaries import application
 from binaries import output_folder
+from binaries.reporting import color_scale
 from binaries.reporting import figures
 from binaries.reporting import findings
+from binaries.reporting import panels
 from binaries.reporting import results as results_lib
 from binaries.reporting import tables
 
@@ -30,13 +32,7 @@ Part = Union[tables.Table, figures.Figure]
 
 
 class Written(NamedTuple):
-  """What was written.
-
-  Attributes:
-    page: The page.
-    files_folder: The folder of the tables and figures.
-    problems: What of the results could not be read, in a sentence each.
-  """
+  """The page, the folder of its files, and what could not be read."""
 
   page: pathlib.Path
   files_folder: pathlib.Path
@@ -108,10 +104,10 @@ def make_parts(results: results_lib.Results) -> Dict[str, List[Part]]:
       'oracle': by_fraction(tables.oracle_tables),
       'baseline': by_fraction(tables.baseline_tables),
       'success': measurements(tables.SUCCESS),
-      'curves': by_fraction(figures.curve_figures, figures.ACCURACY),
+      'curves': by_fraction(figures.curve_figures, panels.ACCURACY),
       'weights': [
           *measurements(tables.WEIGHT),
-          *by_fraction(figures.curve_figures, figures.WEIGHT),
+          *by_fraction(figures.curve_figures, panels.WEIGHT),
       ],
       'detection': [
           *measurements(tables.DETECTION),
@@ -168,7 +164,7 @@ def make_page(
       settings=_format_values(results.settings),
       parts=parts,
       has_weights=not results.weights.empty,
-      text_color=tables.text_color,
+      text_color=color_scale.text_color,
   )
 
 

@@ -228,8 +228,9 @@ def _make_table(
 def _select_telling(weights: pd.DataFrame) -> pd.DataFrame:
   """The rounds that have attackers, honest clients and all weights."""
   rounds = weights.groupby([*KEYS, 'round'])
+  of_round = rounds['weight']
   return weights[
-      (rounds['weight'].transform('count') == rounds['weight'].transform('size'))
+      (of_round.transform('count') == of_round.transform('size'))
       & (rounds['is_byzantine'].transform('nunique') == 2)
   ]
 
@@ -287,7 +288,7 @@ def _find_axes(
 
 
 def _read_key(folder: pathlib.Path, problems: List[str]) -> List[RunKey]:
-  """The run that a folder says it is of; none, and a problem, if it does not."""
+  """The run that a folder says it is of; none, and a problem, if it is mute."""
   path = folder / run_record.FILE_NAME
   settings = _read_json(path, problems).get('settings', {})
   try:

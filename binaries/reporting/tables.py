@@ -5,10 +5,9 @@ import dataclasses
 import math
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
-import matplotlib
-from matplotlib import colors
 import pandas as pd
 
+from binaries.reporting import color_scale
 from binaries.reporting import estimates
 from binaries.reporting import results as results_lib
 
@@ -16,9 +15,6 @@ from binaries.reporting import results as results_lib
 MISSING = '-'
 # More attacks than this are the rows of a printed table.
 _MAX_COLUMNS = 8
-# The part of matplotlib's maps that is used; symmetric, so that zero is white
-# in maps that diverge from it.
-_COLOR_RANGE = (0.08, 0.92)
 # Differences that are larger have the colour of this one, so that one ruined
 # aggregator does not leave all others white.
 _MAX_POINTS = 20.0
@@ -26,66 +22,14 @@ _MAX_POINTS = 20.0
 _TIE = 1e-9
 
 
-class Scale(NamedTuple):
-  """How values become colours.
-
-  Attributes:
-    colormap: A name that matplotlib knows.
-    low: The value of the first colour.
-    high: The value of the last colour.
-  """
-
-  colormap: str
-  low: float
-  high: float
-
-  def color(self, value: float) -> str:
-    """The colour of a value, such as '#08306b'."""
-    position = 0.5
-    if self.high > self.low:
-      position = (value - self.low) / (self.high - self.low)
-    first, last = _COLOR_RANGE
-    position = first + (last - first) * min(max(position, 0.0), 1.0)
-    return colors.to_hex(matplotlib.colormaps[self.colormap](position))
-
-
-def text_color(background: str) -> str:
-  """Black or white, whichever has the higher contrast to a colour."""
-  return max(
-      ('#000000', '#ffffff'), key=lambda color: contrast(color, background)
-  )
-
-
-def contrast(color: str, other: str) -> float:
-  """The contrast ratio of two colours, in [1, 21], as WCAG 2 defines it."""
-  low, high = sorted([_luminance(color), _luminance(other)])
-  return (high + 0.05) / (low + 0.05)
-
-
-def _luminance(color: str) -> float:
-  """The relative luminance of a colour as WCAG 2 defines it."""
-  red, green, blue = (
-      c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-      for c in colors.to_rgb(color)
-  )
-  return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """A cell of a table.
-
-  Attributes:
-    text: What it shows.
-    spread: What it shows below, such as '± 0.2'.
-    value: What it is sorted and coloured by, None if there is nothing.
-    note: More about it.
-    best: Whether it is the best of its column.
-    estimate: What it shows, in numbers.
-  """
+  """A cell of a table; `str` is what it shows in a line."""
 
   text: str
+  # What is below the text, such as '± 0.2'.
   spread: str = ''
+  # What it is sorted and coloured by.
   value: Optional[float] = None
   note: str = ''
   best: bool = False
@@ -100,19 +44,7 @@ Row = Tuple[str, Sequence[Cell]]
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A table.
-
-  Attributes:
-    title: What it shows.
-    header: The names of the columns; the first is that of the rows' names.
-    rows: For each row its name and its cells.
-    name: A name for its files.
-    caption: How to read it.
-    data: What its CSV file holds.
-    footer: A row below that does not take part in sorting, None if there is
-      none.
-    scale: How its cells are coloured, None if they are not.
-  """
+  """A table; a report's has a name, a caption and the data of its CSV file."""
 
   title: str
   header: Sequence[str]
@@ -120,8 +52,10 @@ class Table:
   name: str = ''
   caption: str = ''
   data: Optional[pd.DataFrame] = None
+  # A row below that does not take part in sorting.
   footer: Optional[Row] = None
-  scale: Optional[Scale] = None
+  # How cells are coloured, if they are.
+  scale: Optional[color_scale.Scale] = None
 
 
 def format_text(table: Table) -> str:
@@ -164,20 +98,7 @@ def percent(fraction: float) -> str:
 
 
 class Measure(NamedTuple):
-  """A measurement, or a difference of two, and how a table shows it.
-
-  Attributes:
-    column: Its column in `Results.runs`.
-    name: A name for the files of its table.
-    title: The title of its table, before the fraction of attackers.
-    caption: How to read its table.
-    colormap: A name that matplotlib knows.
-    smallest_is_best: Whether small values are good.
-    has_worst: Whether the table has a column for the worst attack.
-    mean: The format of means; a sign is for differences.
-    spread: The format of deviations.
-    factor: What values are multiplied with.
-  """
+  """A column of `Results.runs`, or a difference, and its table in a report."""
 
   column: str
   name: str
@@ -185,7 +106,9 @@ class Measure(NamedTuple):
   caption: str
   colormap: str
   smallest_is_best: bool = False
+  # Whether there is a column for the worst attack.
   has_worst: bool = False
+  # The formats of means, with a sign for differences, and of deviations.
   mean: str = '.1f'
   spread: str = '.1f'
   factor: float = 100.0
@@ -268,7 +191,10 @@ def summary_tables(results: results_lib.Results) -> List[Table]:
     plain = f' (a plain mean gives {percent(fraction)}){over_seeds}'
     for measure, title in (
         (ACCURACY, f'{ACCURACY.title}{of_what}'),
-        (SUCCESS, f'Success rate of the attack in % after the last round{of_what}'),
+        (
+            SUCCESS,
+            f'Success rate of the attack in % after the last round{of_what}',
+        ),
         (WEIGHT, f'{WEIGHT.title}{plain}'),
     ):
       values = estimates.by_attack(results, measure.column, fraction)
@@ -351,8 +277,8 @@ def cost_tables(results: results_lib.Results) -> Iterator[Table]:
   rows = []
   for aggregator, values in data.iterrows():
     cells = [
-        Cell(f'{value:.2f}' if column == 'ratio' else f'{value:.3f}', value=value)
-        for column, value in values.drop('count').items()
+        Cell(f'{value:{".2f" if name == "ratio" else ".3f"}}', value=value)
+        for name, value in values.drop('count').items()
     ]
     cells[0] = dataclasses.replace(cells[0], best=values['median'] == fastest)
     number = int(values['count'])
@@ -366,7 +292,7 @@ def cost_tables(results: results_lib.Results) -> Iterator[Table]:
           'The median over the runs, whose times are medians over their rounds;'
           ' clients and server together, without evaluation.'
       ),
-      data=data.rename_axis('aggregator').reset_index().set_axis(header, axis=1),
+      data=data.reset_index().set_axis(header, axis='columns'),
   )
 
 
@@ -396,8 +322,8 @@ def missing_tables(results: results_lib.Results) -> Iterator[Table]:
       ],
       name='runs_without_result',
       caption=(
-          'The command of the comparison, called again, runs these and keeps the'
-          ' others.'
+          'The command of the comparison, called again, runs these and keeps'
+          ' the others.'
       ),
       data=data,
   )
@@ -485,7 +411,7 @@ def _make_matrix(
               'note',
           ],
       ),
-      scale=Scale(measure.colormap, low, high),
+      scale=color_scale.Scale(measure.colormap, low, high),
   )
 
 
@@ -494,14 +420,7 @@ def _make_rows(
     measure: Measure,
     missing: Callable[[str, str], List[str]] = lambda aggregator, label: [],
 ) -> List[Row]:
-  """A row an aggregator.
-
-  Args:
-    values: What the cells show, by aggregator and seed.
-    measure: How to show it.
-    missing: What the runs without a result are of a cell, by aggregator and
-      column: '1 failed' and the like.
-  """
+  """A row an aggregator; `missing` tells what runs of a cell have no result."""
   means = measure.factor * estimates.means(values)
   leading = means.loc[estimates.rivals(means.index)]
   leading = leading.min() if measure.smallest_is_best else leading.max()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from binaries.reporting import figures
+from binaries.reporting import panels
 from binaries.reporting import results as results_lib
 from binaries.reporting import tables
 from fedaot_tff.simulation import metrics as metrics_lib
@@ -120,18 +121,19 @@ def test_all_weights_are_inside_of_their_panels(tmp_path):
       tmp_path,
       dict.fromkeys(keys, 0.5),
       others={
-          key: {'attacker_weight': weight} for key, weight in zip(keys, (0, 0.9))
+          key: {'attacker_weight': weight}
+          for key, weight in zip(keys, (0, 0.9))
       },
   )
-  panels = _panels(results)
+  drawn = _panels(results)
   for attack, weight in (('a', 0), ('b', 90)):
-    axes = panels[f'{attack}, 10% attackers', 'Weight on attackers (%)']
+    axes = drawn[f'{attack}, 10% attackers', 'Weight on attackers (%)']
     low, high = axes.get_ylim()
     assert low < weight < high
 
 
 def test_fedaot_and_the_oracle_stand_out():
-  mean, fedaot, krum, oracle = figures.line_styles(
+  mean, fedaot, krum, oracle = panels.line_styles(
       ['mean', 'fedaot', 'krum', 'oracle']
   ).values()
   assert fedaot['linewidth'] > max(
@@ -145,7 +147,7 @@ def test_lines_of_many_aggregators_can_be_told_apart():
   names += ['fedaot_no_holdout_frozen', *(f'baseline{i}' for i in range(14))]
   looks = {
       (style['color'], style['linestyle'], style.get('marker'))
-      for style in figures.line_styles(names).values()
+      for style in panels.line_styles(names).values()
   }
   assert len(looks) == len(names)
 
@@ -170,7 +172,7 @@ def test_summary_of_nothing(tmp_path):
 
 def test_long_titles_of_panels_are_broken():
   attack = 'scaled_noise:scale=3,seed=12,many_more_options=1'
-  title = figures.panel_title(attack, 0.4)
+  title = panels.panel_title(attack, 0.4)
   assert title.replace('\n', ' ').endswith(', 40% attackers')
   assert max(map(len, title.split('\n'))) <= 38
 
@@ -241,7 +243,7 @@ def test_learning_curves(tmp_path):
       ('mean', 'flip', 0.2, 0): 0.3,
   }
   results = report_folder.read(tmp_path, accuracies, rounds=2)
-  (drawn,) = figures.curve_figures(results, 0.4, figures.ACCURACY)
+  (drawn,) = figures.curve_figures(results, 0.4, panels.ACCURACY)
   assert drawn.alternative == (
       'Test accuracy by round; in the last round, from high to low. flip:'
       ' oracle 90.0 %, krum 80.0 %, mean 40.0 %.'
@@ -258,13 +260,13 @@ def test_learning_curves(tmp_path):
   assert f'![{drawn.alternative}](learning_curves_40_percent.png)' in (
       figures.format_markdown(drawn)
   )
-  (other,) = figures.curve_figures(results, 0.2, figures.ACCURACY)
+  (other,) = figures.curve_figures(results, 0.2, panels.ACCURACY)
   assert other.name == 'learning_curves_20_percent'
 
 
 def test_many_attacks_take_several_figures(tmp_path):
   results = _read_grid(tmp_path, ('mean',), [f'attack{i}' for i in range(8)])
-  first, second = figures.curve_figures(results, 0.4, figures.ACCURACY)
+  first, second = figures.curve_figures(results, 0.4, panels.ACCURACY)
   assert first.name == 'learning_curves_40_percent_1'
   assert second.name == 'learning_curves_40_percent_2'
   assert set(second.data['attack']) == {'attack6', 'attack7'}
@@ -273,7 +275,7 @@ def test_many_attacks_take_several_figures(tmp_path):
 
 def test_weights_leave_out_the_clean_runs(tmp_path):
   results = _read_grid(tmp_path, ('fedaot',), ('none', 'flip'), weight=0.125)
-  (drawn,) = figures.curve_figures(results, 0.4, figures.WEIGHT)
+  (drawn,) = figures.curve_figures(results, 0.4, panels.WEIGHT)
   assert set(
       zip(drawn.data['attack'], drawn.data['aggregator'], drawn.data['mean'])
   ) == {('flip', 'fedaot', 12.5)}

@@ -152,7 +152,8 @@ def test_averages_of_fewer_seeds_say_so(tmp_path):
       for seed in (0, 1)
   }
   del accuracies['krum', 'flip', 0.4, 1]
-  assert '(60.0 %, 1 of 2 seeds)' in _find(report_folder.read(tmp_path, accuracies))[0]
+  results = report_folder.read(tmp_path, accuracies)
+  assert '(60.0 %, 1 of 2 seeds)' in _find(results)[0]
 
 
 def test_cost(tmp_path):

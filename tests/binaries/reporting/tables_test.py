@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from binaries.reporting import color_scale
 from binaries.reporting import results as results_lib
 from binaries.reporting import tables
 from tests.binaries import report_folder
@@ -108,7 +109,7 @@ def test_summary_shows_missing_runs_as_missing(tmp_path):
   )
   empty, table = tables.summary_tables(results_lib.read(tmp_path, axes))
   assert '20% attackers' in empty.title
-  assert _texts(empty) == [[name, '-', '-', '-'] for name in axes['aggregators']]
+  assert _texts(empty) == [['mean', '-', '-', '-'], ['fedaot', '-', '-', '-']]
   assert _texts(table) == [
       ['mean', '60.0 ± 14.1', '30.0 (1/2 seeds)', '50.0 (1/2 seeds)'],
       ['fedaot', '-', '-', '-'],
@@ -370,17 +371,19 @@ def test_data_has_a_line_a_cell_with_all_digits(tmp_path):
 
 @pytest.mark.parametrize('colormap', ['Blues', 'Oranges', 'PuOr'])
 def test_text_on_any_colour_is_readable(colormap):
-  scale = tables.Scale(colormap, -1.0, 1.0)
+  scale = color_scale.Scale(colormap, -1.0, 1.0)
   backgrounds = [scale.color(value) for value in np.linspace(-1.5, 1.5, 61)]
   assert len(set(backgrounds)) > 30
   for background in backgrounds:
-    color = tables.text_color(background)
-    assert tables.contrast(color, background) >= 4.5
+    color = color_scale.text_color(background)
+    assert color_scale.contrast(color, background) >= 4.5
 
 
 def test_contrast():
-  assert tables.contrast('#ffffff', '#000000') == pytest.approx(21)
-  assert tables.contrast('#777777', '#ffffff') == pytest.approx(4.48, abs=0.01)
+  assert color_scale.contrast('#ffffff', '#000000') == pytest.approx(21)
+  assert color_scale.contrast('#777777', '#ffffff') == pytest.approx(
+      4.48, abs=0.01
+  )
 
 
 def test_no_difference_is_white_and_large_ones_do_not_hide_small_ones(tmp_path):
@@ -393,6 +396,6 @@ def test_no_difference_is_white_and_large_ones_do_not_hide_small_ones(tmp_path):
   )
   (table,) = tables.oracle_tables(results, 0.4)
   assert table.scale.low == -table.scale.high == -20
-  assert tables.contrast(table.scale.color(0), '#ffffff') < 1.1
+  assert color_scale.contrast(table.scale.color(0), '#ffffff') < 1.1
   assert table.scale.color(-80) == table.scale.color(-20)
   assert table.scale.color(-20) != table.scale.color(-5)
