@@ -73,8 +73,11 @@ setuptools.setup(
         ],
         # What `tasks` and `binaries`, programs of the checkout, need as well.
         'experiments': [
+            'jinja2',
+            'markupsafe',
             'matplotlib',
             'mlxtend==0.23.4',
+            'pandas',
             'scikit-learn',
             'tensorflow-datasets==4.9.3',
             'tensorflow-metadata<1.17',

@@ -36,7 +36,7 @@ def _mean_peak_mb(num_clients, dimension):
 def _print_peak_mb(aggregator, num_clients, dimension):
   # pylint: disable=g-import-not-at-top
   from benchmarks import generated_rounds
-  from fedaot_tff.simulation import execution_context
+  from fedaot_tff.runtime import execution_context
 
   execution_context.set_in_process_execution_context()
   play = generated_rounds.make_rounds(

@@ -132,7 +132,7 @@ def _seconds(play):
 def _context(pytestconfig):
   """The name of the execution context, which is made TFF's default."""
   # pylint: disable-next=g-import-not-at-top
-  from fedaot_tff.simulation import execution_context
+  from fedaot_tff.runtime import execution_context
 
   name = pytestconfig.getoption('context')
   getattr(execution_context, f'set_{name}_execution_context')()

@@ -47,7 +47,6 @@ from typing import Any, Callable, Dict, Mapping, Sequence, Tuple
 from absl import flags
 
 from binaries import application
-from binaries import comparison as comparison_lib
 from binaries import csv_log
 from binaries import experiment as experiment_lib
 from binaries import experiment_flags
@@ -184,41 +183,37 @@ def main() -> int:
       _check_settings(folder, grid.settings)
 
       # Not needed before the end, but if matplotlib is missing, better now.
-      from binaries import figure  # pylint: disable=g-import-not-at-top
+      # pylint: disable=g-import-not-at-top
+      from binaries.reporting import figures
+      from binaries.reporting import results as results_lib
+      from binaries.reporting import tables
+
+      # pylint: enable=g-import-not-at-top
 
       num_failed = _run_unfinished(grid, folder, log)
     _sort_results(grid, folder / _RESULTS_FILE)
-    results = _read_results(folder / _RESULTS_FILE)
-    metrics = {
-        _key(e): csv_log.read_rows(
-            _run_folder(folder, e) / run_metrics.FILE_NAME
-        )
-        for e in grid.experiments
-        if _key(e) in results
-    }
-    comparison = comparison_lib.Comparison(
-        task=grid.task,
-        rounds=grid.rounds,
-        aggregators=grid.aggregators,
-        attacks=grid.attacks,
-        byzantine_fractions=grid.fractions,
-        seeds=grid.seeds,
-        results=results,
+    results = results_lib.read(
+        folder,
+        {
+            'aggregators': grid.aggregators,
+            'attacks': grid.attacks,
+            'byzantine_fractions': grid.fractions,
+            'seeds': grid.seeds,
+        },
     )
-    tables = comparison_lib.make_tables(comparison)
+    summary = tables.summary_tables(results)
     (folder / _TABLES_FILE).write_text(
-        '\n'.join(map(comparison_lib.format_markdown, tables)),
-        encoding='utf-8',
+        '\n'.join(map(tables.format_markdown, summary)), encoding='utf-8'
     )
-    figure.save_figure(folder / _FIGURE_FILE, comparison, metrics)
-    print('\n'.join(map(comparison_lib.format_text, tables)))
+    figures.save_summary(folder / _FIGURE_FILE, results)
+    print('\n'.join(map(tables.format_text, summary)))
     print(
         f'See {folder / _FIGURE_FILE}, {folder / _TABLES_FILE} and'
         f' {folder / _RESULTS_FILE}',
         flush=True,
     )
-    if _REPORT.value and results:
-      print(_write_report(folder, len(results)), flush=True)
+    if _REPORT.value and results.num_finished:
+      print(_write_report(folder, results.num_finished), flush=True)
   if num_failed:
     raise application.UserError(
         f'{num_failed} of {len(grid.experiments)} runs failed; the same command'
@@ -375,7 +370,7 @@ def _sort_results(grid: Grid, path: pathlib.Path) -> None:
 
 def _write_report(folder: pathlib.Path, num_runs: int) -> pathlib.Path:
   """Writes the report; returns the path of the page."""
-  from binaries import report_files  # pylint: disable=g-import-not-at-top
+  from binaries.reporting import page  # pylint: disable=g-import-not-at-top
 
   duration = ', which can take a minute' if num_runs >= _MANY_RUNS else ''
   if not flags.FLAGS.quiet:
@@ -384,7 +379,7 @@ def _write_report(folder: pathlib.Path, num_runs: int) -> pathlib.Path:
         file=sys.stderr,
         flush=True,
     )
-  written = report_files.write(folder)
+  written = page.write(folder)
   for problem in written.problems:
     print(f'left out of the report: {problem}', file=sys.stderr)
   return written.page
@@ -414,7 +409,7 @@ def _run_folder(
   return folder / 'runs' / experiment.name
 
 
-def _key(experiment: experiment_lib.Experiment) -> comparison_lib.RunKey:
+def _key(experiment: experiment_lib.Experiment) -> Tuple[str, str, float, int]:
   return (
       experiment.aggregator,
       experiment.attack,
@@ -440,7 +435,7 @@ def _make_result(
 
 def _read_results(
     path: pathlib.Path,
-) -> Dict[comparison_lib.RunKey, Dict[str, str]]:
+) -> Dict[Tuple[str, str, float, int], Dict[str, str]]:
   """The finished runs, in the order of the file."""
   return {
       (

@@ -152,19 +152,31 @@ class Experiment:
   @property
   def name(self) -> str:
     """A name to tell experiments of a comparison apart, fit for a folder."""
-    parts = (
+    return run_name(
         self.task,
-        self.aggregator,
-        self.attack,
-        repr(float(self.byzantine_fraction)),
-        str(self.seed),
+        aggregator=self.aggregator,
+        attack=self.attack,
+        byzantine_fraction=self.byzantine_fraction,
+        seed=self.seed,
     )
-    return re.sub(r'[^\w.=-]', '_', '-'.join(parts), flags=re.ASCII)
 
   def to_dict(self) -> Dict[str, Any]:
     """All settings by name, the task's options among them."""
     settings = {name: getattr(self, name) for name in SETTINGS}
     return {**settings, **self.task_options}
+
+
+def run_name(
+    task: str,
+    *,
+    aggregator: str,
+    attack: str,
+    byzantine_fraction: float,
+    seed: int,
+) -> str:
+  """The name of an experiment, of names that need not be registered."""
+  parts = (task, aggregator, attack, repr(float(byzantine_fraction)), str(seed))
+  return re.sub(r'[^\w.=-]', '_', '-'.join(parts), flags=re.ASCII)
 
 
 def complete_settings(settings: Mapping[str, Any]) -> Dict[str, Any]:

@@ -45,10 +45,10 @@ def main() -> int:
   folder = pathlib.Path(_RESULTS_DIR.value)
 
   # Takes a second and may be missing; flag errors come first.
-  from binaries import report_files  # pylint: disable=g-import-not-at-top
+  from binaries.reporting import page  # pylint: disable=g-import-not-at-top
 
   path = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else None
-  written = report_files.write(folder, path)
+  written = page.write(folder, path)
   for problem in written.problems:
     print(f'left out: {problem}', file=sys.stderr)
   print(f'See {written.page} and {written.files_folder}')

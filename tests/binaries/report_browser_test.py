@@ -1,14 +1,11 @@
 """Tests of the report in a browser without a screen.
 
 They need Chromium and its chromedriver, as from Debian's packages chromium and
-chromium-driver, and are skipped where these are not installed. The variable
-REPORT_SCREENSHOTS names a folder to leave pictures of the page in.
+chromium-driver, and are skipped where these are not installed.
 """
 
-import base64
 import json
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -105,9 +102,6 @@ class _Browser:
 
   def console(self):
     return self._send('POST', f'{self._session}/se/log', type='browser')
-
-  def screenshot(self):
-    return base64.b64decode(self._send('GET', f'{self._session}/screenshot'))
 
   def send_devtools(self, command, **parameters):
     self._send(
@@ -303,6 +297,21 @@ def test_wide_table_scrolls_alone_and_keeps_its_first_column(browser):
   assert left_after == pytest.approx(left_before, abs=1)
 
 
+def test_nothing_but_tables_and_figures_is_wider_than_a_phone(browser):
+  browser.send_devtools(
+      'setDeviceMetricsOverride',
+      width=390,
+      height=844,
+      deviceScaleFactor=1,
+      mobile=True,
+  )
+  try:
+    width = browser.run('return document.documentElement.scrollWidth')
+  finally:
+    browser.send_devtools('clearDeviceMetricsOverride')
+  assert width <= 390
+
+
 def test_text_of_cells_is_readable(browser):
   sizes = browser.run(
       'return Array.from(document.querySelectorAll("td, th")).map('
@@ -330,7 +339,6 @@ def test_dark_scheme_keeps_contrast(driver_url, page):
         'return [matchMedia("(prefers-color-scheme: dark)").matches,'
         ' style.backgroundColor, style.color]'
     )
-    _save(browser, 'dark.png')
   finally:
     browser.close()
   assert dark
@@ -362,8 +370,6 @@ def test_wide_table_fits_on_printed_paper(browser):
         ' getComputedStyle(table.querySelector("th")).position]',
         _TABLE,
     )
-    _scroll_to(browser, _TABLE)
-    _save(browser, 'print.png')
   finally:
     browser.send_devtools('setEmulatedMedia', media='')
     browser.send_devtools('clearDeviceMetricsOverride')
@@ -372,24 +378,3 @@ def test_wide_table_fits_on_printed_paper(browser):
   # Five points.
   assert size >= 5 / 72 * 96
   assert sticky == 'static'
-
-
-def test_screenshots(browser):
-  assert _save(browser, 'top.png').startswith(b'\x89PNG')
-  for name in (_TABLE, 'learning_curves_40_percent_1', 'roc_curves_40_percent'):
-    _scroll_to(browser, name)
-    assert len(_save(browser, f'{name}.png')) > 10_000
-
-
-def _scroll_to(browser, name):
-  browser.run('document.getElementById(arguments[0]).scrollIntoView()', name)
-
-
-def _save(browser, name):
-  """Takes a screenshot, and keeps it if a folder for that is named."""
-  picture = browser.screenshot()
-  if os.environ.get('REPORT_SCREENSHOTS'):
-    folder = pathlib.Path(os.environ['REPORT_SCREENSHOTS'])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(picture)
-  return picture

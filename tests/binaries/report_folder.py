@@ -1,4 +1,7 @@
-"""Makes folders such as `binaries.compare` writes, for tests of the report."""
+"""Makes folders such as `binaries.compare` writes, for tests of the report.
+
+A run is named by aggregator, attack, fraction of attackers and seed.
+"""
 
 import json
 import pathlib
@@ -6,7 +9,8 @@ import random
 from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 from binaries import csv_log
-from binaries import report_results
+from binaries import experiment
+from binaries.reporting import results as results_lib
 
 _KEYS = ('aggregator', 'attack', 'byzantine_fraction', 'seed')
 _COLUMNS = (
@@ -53,9 +57,15 @@ def write(
   return folder
 
 
+def read(folder: pathlib.Path, *arguments, **options) -> results_lib.Results:
+  """Writes what `write` does and reads it."""
+  return results_lib.read(write(folder, *arguments, **options))
+
+
 def run_folder(folder: pathlib.Path, key) -> pathlib.Path:
   """The folder of a run, which is made."""
-  path = folder / 'runs' / report_results.folder_name('digits', key)
+  name = experiment.run_name('digits', **dict(zip(_KEYS, key)))
+  path = folder / 'runs' / name
   path.mkdir(parents=True, exist_ok=True)
   return path
 
@@ -118,7 +128,8 @@ def write_large(
   failed = ('krum', 'sign_flip', 0.4, 0)
   unfinished = ('fedaot', 'none', 0.4, 0)
   del accuracies[failed], accuracies[unfinished]
-  write(folder, accuracies, others=others)
+  run_info = {'machine': {'platform': 'Linux-' + 80 * 'x'}}
+  write(folder, accuracies, others=others, run_info=run_info)
   (run_folder(folder, failed) / 'error.txt').write_text(
       'Traceback (most recent call last):\nValueError: <b>too many</b>\n'
   )

@@ -83,7 +83,7 @@ def test_missing_folder_and_too_many_arguments(tmp_path):
 
 def test_corrupt_results(folder):
   (folder / 'results.csv').write_text('a,b\n1,2\n')
-  assert 'has no column aggregator' in _error(folder)
+  assert 'line 2: no value for' in _error(folder)
 
 
 def test_output_that_cannot_be_written(folder, tmp_path):
@@ -119,5 +119,5 @@ def test_folder_without_a_flag(argv, expected):
 
 
 def test_tensorflow_is_not_needed():
-  loaded = programs.loaded_packages('binaries.report', 'binaries.report_page')
+  loaded = programs.loaded_packages('binaries.report', 'binaries.reporting.page')
   assert not any('tensorflow' in name for name in loaded)

@@ -1,39 +1,31 @@
-"""Tests for report_findings."""
+"""Tests for findings."""
 
 import pytest
 
-from binaries import report_findings
-from binaries import report_results
+from binaries.reporting import findings
+from binaries.reporting import results as results_lib
 from tests.binaries import report_folder
 
 
-def _read(folder, accuracies, **arguments):
-  return report_results.read(
-      report_folder.write(folder, accuracies, **arguments)
-  )
-
-
-def _write_grid(folder, by_aggregator, seeds=1, shift=0.0, **arguments):
-  """Results for accuracies under none, flip, in percent; seeds shift them."""
-  return _read(
+def _read_grid(folder, by_aggregator):
+  """Results for accuracies under none and flip, in percent, of one seed."""
+  return report_folder.read(
       folder,
       {
-          (aggregator, attack, 0.4, seed): (value + shift * seed) / 100
+          (aggregator, attack, 0.4, 0): value / 100
           for aggregator, values in by_aggregator.items()
           for attack, value in zip(('none', 'flip'), values)
-          for seed in range(seeds)
       },
-      **arguments,
   )
 
 
 def _find(results):
-  return report_findings.find(results)[0.4]
+  return findings.find(results, 0.4)
 
 
 def test_best_on_average_in_the_worst_case_and_by_attack(tmp_path):
   sentences = _find(
-      _write_grid(
+      _read_grid(
           tmp_path,
           {'mean': (90, 10), 'krum': (70, 72), 'fedaot': (88, 80),
            'oracle': (91, 85)},
@@ -79,19 +71,19 @@ def test_leads_are_judged_by_seed(tmp_path, leads, verdict):
     for attack in ('none', 'flip'):
       accuracies['mean', attack, 0.4, seed] = 0.4 + 0.1 * seed
       accuracies['krum', attack, 0.4, seed] = 0.4 + 0.1 * seed + lead / 100
-  sentence = _find(_read(tmp_path, accuracies))[0]
+  sentence = _find(report_folder.read(tmp_path, accuracies))[0]
   assert f'(95 % confidence over 3 seeds: {verdict} their spread)' in sentence
 
 
 def test_oracle_that_is_beaten(tmp_path):
   sentences = _find(
-      _write_grid(tmp_path, {'fedaot': (90, 90), 'oracle': (89, 89)})
+      _read_grid(tmp_path, {'fedaot': (90, 90), 'oracle': (89, 89)})
   )
   assert sentences[0].endswith('the oracle has 89.0 %, 1.0 points less.')
 
 
 def test_no_collapse_is_said(tmp_path):
-  sentences = _find(_write_grid(tmp_path, {'mean': (90, 46), 'krum': (80, 80)}))
+  sentences = _find(_read_grid(tmp_path, {'mean': (90, 46), 'krum': (80, 80)}))
   assert (
       'No aggregator falls below half of the best accuracy without attackers.'
       in sentences
@@ -114,7 +106,7 @@ def test_other_measurements(tmp_path):
           ('krum', 0.3, 0.05), ('fedaot', 0.02, 0.1), ('oracle', 0, 0)
       )
   }
-  sentences = _find(_read(tmp_path, accuracies, others=others))
+  sentences = _find(report_folder.read(tmp_path, accuracies, others=others))
   assert sentences[-3:] == [
       'krum has the lowest attack success rate (5.0 % on average).',
       'Of the aggregators that weigh clients, fedaot gives attackers the least'
@@ -126,7 +118,7 @@ def test_other_measurements(tmp_path):
 
 def test_detection_that_is_no_better_than_chance(tmp_path):
   key = ('krum', 'flip', 0.4, 0)
-  results = _read(
+  results = report_folder.read(
       tmp_path, {key: 0.8}, others={key: {'detection_auroc': 0.49}}
   )
   assert _find(results)[-1] == (
@@ -141,13 +133,13 @@ def test_incomplete_aggregators_are_left_out_of_averages_and_named(tmp_path):
       ('mean', 'flip', 0.4, 0): 0.1,
       ('fedaot', 'none', 0.4, 0): 0.95,
   }
-  results = _read(tmp_path, accuracies)
+  results = report_folder.read(tmp_path, accuracies)
   assert _find(results)[0] == (
       'Averages leave out what has not finished all attacks: fedaot. Of the'
       ' others, mean has the highest accuracy averaged over all attacks and'
       ' none (50.0 %).'
   )
-  assert report_findings.describe_completeness(results) == (
+  assert findings.describe_completeness(results) == (
       '3 of 4 runs have a result, 1 not run.'
   )
 
@@ -160,7 +152,8 @@ def test_averages_of_fewer_seeds_say_so(tmp_path):
       for seed in (0, 1)
   }
   del accuracies['krum', 'flip', 0.4, 1]
-  assert '(60.0 %, 1 of 2 seeds)' in _find(_read(tmp_path, accuracies))[0]
+  results = report_folder.read(tmp_path, accuracies)
+  assert '(60.0 %, 1 of 2 seeds)' in _find(results)[0]
 
 
 def test_cost(tmp_path):
@@ -169,14 +162,14 @@ def test_cost(tmp_path):
       (a, 'none', 0.4, 0): {'seconds_per_round': s}
       for a, s in (('mean', 0.25), ('krum', 0.5))
   }
-  results = _read(tmp_path, accuracies, others=others)
-  assert report_findings.describe_cost(results.comparison) == [
+  results = report_folder.read(tmp_path, accuracies, others=others)
+  assert findings.describe_cost(results) == [
       'A round takes from 0.25 s (mean) to 0.50 s (krum).'
   ]
 
 
 def test_many_attacks_give_short_sentences(tmp_path):
-  results = report_results.read(
+  results = results_lib.read(
       report_folder.write_large(
           tmp_path, num_aggregators=8, num_attacks=30, seeds=1
       )

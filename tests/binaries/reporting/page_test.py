@@ -1,4 +1,4 @@
-"""Tests for report_page."""
+"""Tests for page."""
 
 import base64
 import html.parser
@@ -8,8 +8,8 @@ import re
 from matplotlib import image
 import pytest
 
-from binaries import report_page
-from binaries import report_results
+from binaries.reporting import page as page_lib
+from binaries.reporting import results as results_lib
 from tests.binaries import report_folder
 
 # Elements that have no end tag.
@@ -45,8 +45,8 @@ class _Page(html.parser.HTMLParser):
 
 
 def _make_page(folder):
-  results = report_results.read(folder)
-  text = report_page.make_page(results, report_page.make_sections(results))
+  results = results_lib.read(folder)
+  text = page_lib.make_page(results, page_lib.make_parts(results))
   return text, _Page(text)
 
 
@@ -146,8 +146,8 @@ def test_command_is_reconstructed(tmp_path):
       {('mean', 'none', 0.4, 0): 0.5, ('krum:a=1', 'flip', 0.2, 1): 0.5},
       settings={'task': 'digits', 'rounds': 3, 'data_dir': None, 'x': 'a b'},
   )
-  results = report_results.read(tmp_path)
-  assert report_page.reconstruct_command(results) == (
+  results = results_lib.read(tmp_path)
+  assert page_lib.reconstruct_command(results) == (
       'python -m binaries.compare --aggregators=mean,krum:a=1'
       ' --attacks=none,flip --byzantine_fractions=0.4,0.2 --seeds=0,1'
       " --task=digits --rounds=3 '--x=a b'"
@@ -181,7 +181,7 @@ def test_problems_are_told_first(tmp_path):
   report_folder.write(tmp_path, {('mean', 'none', 0.4, 0): 0.5})
   (tmp_path / 'run.json').write_text('{')
   _, page = _make_page(tmp_path)
-  assert 'run.json cannot be read' in page.text
+  assert 'run.json: ' in page.text
   # The heading of the first findings.
   assert page.text.index('Left out of this report:') < page.text.index(
       '40 % attackers'
@@ -194,5 +194,5 @@ def test_without_weights_it_is_said_why_there_is_no_roc_curve(tmp_path):
       tmp_path, {key: 0.5}, others={key: {'detection_auroc': 0.75}}
   )
   _, page = _make_page(tmp_path)
-  assert 'no run has written its weights (weights.csv)' in page.text
+  assert 'no run has written its weights\n(weights.csv)' in page.text
   assert '0.750' in page.text
