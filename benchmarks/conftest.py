@@ -135,6 +135,6 @@ def _context(pytestconfig):
   from fedaot_tff.runtime import execution_context
 
   name = pytestconfig.getoption('context')
-  getattr(execution_context, f'set_{name}_execution_context')()
+  context = getattr(execution_context, f'set_{name}_execution_context')()
   yield name
-  execution_context.shutdown_workers()
+  context.close()
