@@ -28,15 +28,9 @@ class Purpose(enum.IntEnum):
 
 
 def from_batch(x: tf.Tensor, purpose: Purpose) -> tf.Tensor:
-  """Returns a seed for TensorFlow's stateless random operations.
+  """Returns a seed for stateless random operations, int64 of shape `[2]`.
 
-  Args:
-    x: The features of a batch, of any shape and type.
-    purpose: What the random numbers are for.
-
-  Returns:
-    An int64 tensor of shape `[2]`, equal for equal `x` and `purpose` in every
-    process.
+  It is equal for equal features `x` and `purpose` in every process.
   """
   # The fingerprint is taken on the host, of bytes, so that it is the same on
   # every device.

@@ -99,50 +99,38 @@ def test_keras_model():
 
 
 @pytest.mark.parametrize(
-    'changes',
+    'changes, kind, message',
     [
-        {'name': 3},
-        {'client_data': {}},
-        {'holdout': [1]},
-        {'test': None},
-        {'model': tf.keras.Sequential()},
-        {'num_classes': 3.0},
-        {'batch_size': True},
-        {'rounds': '3'},
-        {'client_learning_rate': '0.1'},
-    ],
-    ids=lambda changes: next(iter(changes)),
-)
-def test_field_of_wrong_kind_raises(changes):
-  (name,) = changes
-  with pytest.raises(TypeError, match=f'^`{name}` must be .*found'):
-    task.Task(**_fields(**changes))
-
-
-def test_examples_must_be_arrays():
-  test = _with(_examples(2), y=[0, 1])
-  with pytest.raises(TypeError, match='`test.y` must be a ndarray.*list'):
-    task.Task(**_fields(test=test))
-
-
-@pytest.mark.parametrize(
-    'changes, message',
-    [
-        ({'name': ''}, '`name` must not be empty'),
-        ({'num_classes': 1}, '`num_classes` must be at least 2, found 1'),
-        ({'batch_size': 0}, '`batch_size` must be at least 1, found 0'),
-        ({'client_epochs': 0}, '`client_epochs` must be at least 1, found 0'),
-        ({'rounds': -1}, '`rounds` must be at least 1, found -1'),
-        ({'cohort_size': 0}, '`cohort_size` must be at least 1, found 0'),
-        ({'cohort_size': 4}, '`cohort_size` is 4 .* only 3 clients'),
-        ({'client_learning_rate': 0.0}, 'positive and finite, found 0.0'),
-        ({'client_learning_rate': float('nan')}, 'and finite, found nan'),
-        ({'client_learning_rate': float('inf')}, 'and finite, found inf'),
+        ({'name': 3}, TypeError, 'name must be a str; found a int'),
+        ({'client_data': {}}, TypeError, 'client_data must be a ClientData'),
+        ({'holdout': [1]}, TypeError, 'holdout must be a Mapping'),
+        ({'test': None}, TypeError, 'test must be a Mapping; found a NoneType'),
+        (
+            {'test': _with(_examples(2), y=[0, 1])},
+            TypeError,
+            'test.y must be a ndarray; found a list',
+        ),
+        ({'model': tf.keras.Sequential()}, TypeError, 'FunctionalModel; found'),
+        ({'num_classes': 3.0}, TypeError, 'num_classes must be an int'),
+        ({'batch_size': True}, TypeError, 'batch_size must be an int'),
+        ({'rounds': '3'}, TypeError, "rounds must be an int; found '3'"),
+        ({'client_learning_rate': '1'}, TypeError, 'rate must be a number'),
+        ({'name': ''}, ValueError, 'name must not be empty'),
+        ({'num_classes': 1}, ValueError, 'num_classes must be >= 2; found 1'),
+        ({'batch_size': 0}, ValueError, 'batch_size must be >= 1; found 0'),
+        ({'client_epochs': 0}, ValueError, 'client_epochs must be >= 1'),
+        ({'rounds': -1}, ValueError, 'rounds must be >= 1; found -1'),
+        ({'cohort_size': 0}, ValueError, 'cohort_size must be >= 1; found 0'),
+        ({'cohort_size': 4}, ValueError, 'cohort_size is 4 .* only 3 clients'),
+        ({'client_learning_rate': 0.0}, ValueError, 'must be > 0; found 0.0'),
+        ({'client_learning_rate': np.nan}, ValueError, 'found nan'),
+        ({'client_learning_rate': np.inf}, ValueError, 'found inf'),
     ],
 )
-def test_field_of_wrong_value_raises(changes, message):
-  with pytest.raises(ValueError, match=message):
+def test_wrong_field_raises(changes, kind, message):
+  with pytest.raises(kind, match=message) as error:
     task.Task(**_fields(**changes))
+  assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('field', ['holdout', 'test'])
@@ -150,12 +138,12 @@ def test_field_of_wrong_value_raises(changes, message):
     'examples, message',
     [
         ({'x': np.zeros([2, 4])}, r'keys x and y .*found'),
-        (_examples(0), 'must not be empty'),
+        (_examples(0), 'not be empty; found 0'),
         (_with(_examples(3), x=_examples(2)['x']), '2 examples and 3 labels'),
         (_with(_examples(3), x=np.zeros([3, 5], np.float32)), r'\(3, 5\)'),
         (_with(_examples(3), y=np.zeros([3, 1], np.int32)), r'\(3, 1\)'),
-        (_examples(3, dtype=np.float64), r'\.x` must be of type float32'),
-        (_examples(3, label_dtype=np.int64), r'\.y` must be of type int32'),
+        (_examples(3, dtype=np.float64), r'\.x must .*float32 .* float64'),
+        (_examples(3, label_dtype=np.int64), r'\.y must .*int32 .* int64'),
         (
             _with(_examples(1), x=np.full([1, 4], np.nan, np.float32)),
             'must be finite',
@@ -165,7 +153,7 @@ def test_field_of_wrong_value_raises(changes, message):
     ],
 )
 def test_wrong_examples_raise(field, examples, message):
-  with pytest.raises(ValueError, match=f'^`{field}.*{message}') as error:
+  with pytest.raises(ValueError, match=f'^{field}.*{message}') as error:
     task.Task(**_fields(**{field: examples}))
   assert '\n' not in str(error.value)
 
@@ -189,7 +177,7 @@ def test_wrong_examples_raise(field, examples, message):
     ],
 )
 def test_wrong_client_data_raise(client_data, message):
-  with pytest.raises(ValueError, match=f'`client_data.*{message}'):
+  with pytest.raises(ValueError, match=f'client_data.*{message}'):
     task.Task(**_fields(client_data=client_data()))
 
 
@@ -197,11 +185,12 @@ def test_wrong_client_data_raise(client_data, message):
     'spec, message',
     [
         ({'x': tf.TensorSpec([None, 4])}, 'must be OrderedDict'),
-        (_input_spec(x_shape=(8, 4)), 'x` must have an unknown batch'),
-        (_input_spec(x_shape=None), 'x` must have an unknown batch'),
-        (_input_spec(x_shape=(None, None)), 'x` must be known but for'),
-        (_input_spec(y_shape=(None, 1)), 'y` must be a vector of integers'),
-        (_input_spec(y_dtype=tf.float32), 'y` must be a vector of integers'),
+        (_input_spec(x_shape=(8, 4)), r'x must have an unknown .*\(8, 4\)'),
+        (_input_spec(x_shape=None), 'x must have an unknown .*<unknown>'),
+        (_input_spec(x_shape=(None, None)), r'x must .*\(None, None\)'),
+        (_input_spec(y_shape=(None, 1)), 'y must be a vector of integers'),
+        (_input_spec(y_shape=(8,)), 'y must be a vector of integers'),
+        (_input_spec(y_dtype=tf.float32), 'y must be a vector of integers'),
     ],
 )
 def test_wrong_input_spec_raises(spec, message):
