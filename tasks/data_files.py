@@ -11,13 +11,9 @@ _TIMEOUT_SECONDS = 30.0
 
 
 def find_folder(data_dir: Optional[str]) -> Optional[str]:
-  """The folder of data files, `~` expanded, or None if none is named.
-
-  Args:
-    data_dir: A folder, or None for the one that the environment variable
-      `FEDAOT_DATA_DIR` names; an empty one names none.
-  """
+  """`data_dir`, or what `FEDAOT_DATA_DIR` names, `~` expanded; else None."""
   if data_dir is None:
+    # An empty variable is the same as none.
     data_dir = os.environ.get('FEDAOT_DATA_DIR') or None
   return None if data_dir is None else os.path.expanduser(data_dir)
 

@@ -44,20 +44,19 @@ def load(
     splits: Sequence[str],
     features: Callable[[Any], tf.Tensor],
 ) -> Tuple[_ClientData, _ClientData]:
-  """Calls a loader of TFF, and says in one line what is wrong if it fails.
+  """Calls a loader of TFF, which reads no client yet.
 
   Args:
-    loader: Takes the folder of the file (its `cache_dir`) and returns training
-      and test data.
-    path: The path of the file.
-    url: What the loader downloads if there is no file.
-    splits: The names of the splits that the file must have.
+    loader: Takes the folder of the file (its `cache_dir`).
+    path: The file, as `file_path` returns it.
+    url: Where the loader gets it.
+    splits: What the file must have.
     features: Takes what the loader's data sets yield to features: float32, or
       uint8 for pixels from 0 to 255.
 
   Returns:
     The training data and the test data, which yield `x` and `y`, float32 and
-    int64. No client is read.
+    int64.
 
   Raises:
     FileNotFoundError: If the file is missing and cannot be downloaded.
@@ -126,20 +125,12 @@ def sample(
 ) -> 'collections.OrderedDict[str, np.ndarray]':
   """Draws examples uniformly from the data of several clients together.
 
-  Args:
-    client_data: Holds the clients.
-    client_ids: Whose data are pooled.
-    size: The number of examples to draw without replacement; all if None or if
-      there are no more.
-    seed: Fixes the sample.
-    path: The file that is read, for messages.
-
-  Returns:
-    The examples in random order. For a given seed a smaller sample is the head
-    of a larger one.
+  Drawn are `size` examples without replacement, all if it is None or if there
+  are no more, in random order. For a given seed a smaller sample is the head of
+  a larger one.
 
   Raises:
-    ValueError: If the examples cannot be read.
+    ValueError: If the examples in the file at `path` cannot be read.
   """
   pooled = tf.data.Dataset.from_tensor_slices(list(client_ids)).flat_map(
       client_data.serializable_dataset_fn

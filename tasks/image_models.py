@@ -40,7 +40,9 @@ def mlp(
     seed: int = 0,
 ) -> tff.learning.models.FunctionalModel:
   """A multilayer perceptron on the flattened input, which has any rank."""
-  return _network(input_shape, num_classes, hidden_sizes=hidden_sizes, seed=seed)
+  return _network(
+      input_shape, num_classes, hidden_sizes=hidden_sizes, seed=seed
+  )
 
 
 def cnn(

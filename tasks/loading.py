@@ -7,13 +7,21 @@ from typing import Any
 import numpy as np
 import tensorflow_federated as tff
 
+from tasks import image_models
 from tasks import image_preprocessing
-from tasks import models
 from tasks import partition
 from tasks import pixels
+from tasks import residual_models
 from tasks import spec as spec_lib
 from tasks import task
 
+MODEL_BUILDERS = {
+    'mlp': image_models.mlp,
+    'cnn': image_models.cnn,
+    'cnn_dropout': image_models.cnn_dropout,
+    'resnet20': residual_models.resnet20,
+    'resnet18': residual_models.resnet18,
+}
 _TRAINING_OPTIONS = (
     'batch_size',
     'client_epochs',
@@ -28,15 +36,7 @@ _NUM_SEEDS = 8
 def load(
     name: str, spec: spec_lib.TaskSpec, options: Mapping[str, Any]
 ) -> task.Task:
-  """Reads the data, partitions them and builds the model.
-
-  Args:
-    name: The name of the task.
-    spec: The task.
-    options: A value for each of its options.
-
-  Returns:
-    The task.
+  """Reads the data, partitions them and builds the model, each option given.
 
   Raises:
     FileNotFoundError: If data are missing and cannot be downloaded.
@@ -52,13 +52,12 @@ def load(
     data = _partitioned(data, spec.min_client_examples, options, next(seeds))
   client_data, holdout, test = data
   num_classes = options.get('classes', spec.num_classes)
-  (only_model, *_) = spec.models
-  model = options.get('model', only_model)
-  model = models.BUILDERS[model](
+  name_of_model = options.get('model', next(iter(spec.models)))
+  model = MODEL_BUILDERS[name_of_model](
       holdout['x'].shape[1:],
       num_classes,
       seed=next(seeds),
-      **spec.models[model],
+      **spec.models[name_of_model],
   )
   if spec.pixel_moments is not None:
     model = image_preprocessing.standardized(model, *spec.pixel_moments)

@@ -30,14 +30,16 @@ def read(
   import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
 
   folder = data_dir or 'of TensorFlow Datasets'
-  broken = f'{name} cannot use the data in the folder {{}}: {{}}; delete its'
-  broken += f' {name} data to prepare them anew.'
+  broken = (
+      f'{name} cannot use the data in the folder {{}}: {{}}; delete its {name}'
+      ' data to prepare them anew.'
+  )
   with _described(ValueError, broken, folder):
     builder = tfds.builder(name, data_dir=data_dir)
   missing = (
-      f'{name} needs the folder {{}}, which does not exist and could not be made'
-      f' from {url} ({{}}); make it where there is a network with `tfds build'
-      f' {name}` and copy it there.'
+      f'{name} needs the folder {{}}, which does not exist and could not be'
+      f' made from {url} ({{}}); make it where there is a network with `tfds'
+      f' build {name}` and copy it there.'
   )
   if not builder.is_prepared():
     with _described(FileNotFoundError, missing, builder.data_dir):

@@ -137,34 +137,29 @@ def _resnet(
 
 def _layer(
     rng: np.random.Generator,
-    kernel_size: int,
+    size: int,
     inputs: int,
     outputs: int,
     *,
-    scale: float,
+    scale: int,
 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns the kernel of a convolution and the scale and offset after it."""
-  kernel = image_models.he_normal(
-      rng, (kernel_size, kernel_size, inputs, outputs)
-  )
+  kernel = image_models.he_normal(rng, (size, size, inputs, outputs))
   offset = np.zeros(outputs, np.float32)
   return kernel, np.full_like(offset, scale), offset
 
 
 def _group_norm(features: tf.Tensor, num_groups: int) -> tf.Tensor:
   """Gives every group of channels of every image mean 0 and variance 1."""
-  centred = features - _group_mean(features, num_groups)
-  variance = _group_mean(tf.square(centred), num_groups)
-  return centred * tf.math.rsqrt(variance + _EPSILON)
+  per_group = features.shape[-1] // num_groups
 
+  def group_mean(x):
+    # Reducing the pixels first keeps the large tensors at four dimensions.
+    means = tf.reshape(
+        tf.reduce_mean(x, axis=[1, 2]), [-1, num_groups, per_group]
+    )
+    means = tf.repeat(tf.reduce_mean(means, axis=2), per_group, axis=1)
+    return means[:, tf.newaxis, tf.newaxis]
 
-def _group_mean(features: tf.Tensor, num_groups: int) -> tf.Tensor:
-  """Returns the mean of the group of every channel, `[b, 1, 1, channels]`."""
-  channels = features.shape[-1]
-  per_group = channels // num_groups
-  # Reducing the pixels first keeps the large tensors at four dimensions.
-  means = tf.reshape(
-      tf.reduce_mean(features, axis=[1, 2]), [-1, num_groups, per_group]
-  )
-  means = tf.reduce_mean(means, axis=2)
-  return tf.repeat(means, per_group, axis=1)[:, tf.newaxis, tf.newaxis]
+  centred = features - group_mean(features)
+  return centred * tf.math.rsqrt(group_mean(tf.square(centred)) + _EPSILON)

@@ -48,7 +48,7 @@ class TaskSpec:
     defaults: The task's options, which `tasks.registry.OPTIONS` describes, and
       their defaults.
     models: The names of the models that the task offers and what their builders
-      in `tasks.models` are given besides the shape, the classes and the seed.
+      in `tasks.loading` are given besides the shape, the classes and the seed.
       Without the option `model` there is one.
     num_classes: The number of classes, unless there is an option `classes`.
     read: Takes the options, defaults filled in, and an endless supply of seeds.
@@ -70,7 +70,12 @@ class TaskSpec:
 
 
 def split_one_set(
-    x: np.ndarray, y: np.ndarray, *, test_size: int, holdout_size: int, seed: int
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    test_size: int,
+    holdout_size: int,
+    seed: int,
 ) -> LabelledSets:
   """Draws test set and hold-out, stratified; the clients get the rest.
 
@@ -90,20 +95,9 @@ def split_given_sets(
     holdout_size: int,
     seed: int,
 ) -> LabelledSets:
-  """Draws the hold-out, stratified, from a set that is not the clients'.
+  """Draws the hold-out, stratified, from `pool`, which is not the clients'.
 
-  Args:
-    train: The clients' features and labels.
-    pool: What the hold-out is drawn from.
-    test: The test set, or None for what the hold-out leaves of `pool`.
-    holdout_size: The size of the hold-out.
-    seed: Fixes the draw.
-
-  Returns:
-    The sets.
-
-  Raises:
-    ValueError: If the pool has too few examples.
+  Without a test set, what the hold-out leaves of the pool is one.
   """
   sets = (train, pool) if test is None else (train, pool, test)
   x, y = map(np.concatenate, zip(*sets))

@@ -3,7 +3,7 @@
 import collections
 from collections.abc import Mapping
 import dataclasses
-from typing import Any, Tuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -80,15 +80,21 @@ class Task:
         'client_learning_rate', self.client_learning_rate, above=0
     )
     specs = _input_specs(self.model)
-    _check_logits(self.model, specs[0], self.num_classes)
-    _check_client_data(self.client_data, specs)
+    _check_logits(self.model, specs['x'], self.num_classes)
+    _check_element_spec(
+        'client_data', self.client_data.element_type_structure, specs
+    )
     for field in ('holdout', 'test'):
       _check_examples(field, getattr(self, field), specs, self.num_classes)
-    num_clients = len(self.client_data.client_ids)
-    if self.cohort_size > num_clients:
+    ids = list(self.client_data.client_ids)
+    if ids != sorted(set(ids)):
+      raise ValueError(
+          'client_data.client_ids must be sorted and without repetition.'
+      )
+    if self.cohort_size > len(ids):
       raise ValueError(
           f'cohort_size is {self.cohort_size} but there are only'
-          f' {num_clients} clients; use a smaller cohort.'
+          f' {len(ids)} clients; use a smaller cohort.'
       )
 
 
@@ -101,7 +107,7 @@ def _check_kind(field: str, value: Any, kind: type) -> None:
 
 def _input_specs(
     model: tff.learning.models.FunctionalModel,
-) -> Tuple[tf.TensorSpec, tf.TensorSpec]:
+) -> 'collections.OrderedDict[str, tf.TensorSpec]':
   """Returns the specs of `x` and `y` in the model's input, or raises."""
   spec = model.input_spec
   if isinstance(spec, Mapping) and list(spec) == ['x', 'y']:
@@ -115,22 +121,24 @@ def _input_specs(
         'model.input_spec must be OrderedDict(x=..., y=...) or (x, y) of'
         f' TensorSpecs; found {model.input_spec!r}.'
     )
+  for name, part in zip('xy', spec):
+    if not part.shape.rank or part.shape[0] is not None:
+      raise ValueError(
+          f'model.input_spec.{name} must have an unknown batch dimension; found'
+          f' shape {part.shape}.'
+      )
   x, y = spec
-  if not (
-      x.shape.rank
-      and x.shape[0] is None
-      and x.shape[1:].is_fully_defined()
-  ):
+  if not x.shape[1:].is_fully_defined():
     raise ValueError(
-        'model.input_spec.x must have an unknown batch dimension and no other;'
-        f' found shape {x.shape}.'
+        'model.input_spec.x must be known but for the batch dimension; found'
+        f' shape {x.shape}.'
     )
-  if y.shape.rank != 1 or y.shape[0] is not None or not y.dtype.is_integer:
+  if y.shape.rank != 1 or not y.dtype.is_integer:
     raise ValueError(
-        'model.input_spec.y must be a vector of integers, its length unknown;'
-        f' found shape {y.shape} of {y.dtype.name}.'
+        'model.input_spec.y must be a vector of integers; found shape'
+        f' {y.shape} of {y.dtype.name}.'
     )
-  return x, y
+  return collections.OrderedDict(x=x, y=y)
 
 
 def _check_logits(
@@ -157,62 +165,44 @@ def _check_logits(
     )
 
 
-def _check_client_data(
-    client_data: tff.simulation.datasets.ClientData,
-    specs: Tuple[tf.TensorSpec, tf.TensorSpec],
+def _check_element_spec(
+    field: str, found: Any, specs: Mapping[str, tf.TensorSpec]
 ) -> None:
-  """Raises unless the clients' examples are what the model takes."""
-  ids = list(client_data.client_ids)
-  if ids != sorted(set(ids)):
+  """Raises unless the examples of a data set are what the model takes."""
+  expected = [
+      (key, tf.TensorSpec(spec.shape[1:], spec.dtype))
+      for key, spec in specs.items()
+  ]
+  if not isinstance(found, Mapping) or list(found.items()) != expected:
     raise ValueError(
-        'client_data.client_ids must be sorted and without repetition.'
+        f'{field} must hold examples OrderedDict({expected}) as the model'
+        f' takes; found {found!r}.'
     )
-  element = client_data.element_type_structure
-  if not isinstance(element, Mapping) or list(element) != ['x', 'y']:
-    raise ValueError(
-        'client_data must hold OrderedDict(x=..., y=...) examples; found'
-        f' {element!r}.'
-    )
-  for key, spec in zip(('x', 'y'), specs):
-    found = element[key]
-    if found.shape != spec.shape[1:] or found.dtype != spec.dtype:
-      raise ValueError(
-          f'client_data must hold {key} of shape {spec.shape[1:]} and type'
-          f' {spec.dtype.name} as the model takes; found {found.shape} and'
-          f' {found.dtype.name}.'
-      )
 
 
 def _check_examples(
     field: str,
     examples: Any,
-    specs: Tuple[tf.TensorSpec, tf.TensorSpec],
+    specs: Mapping[str, tf.TensorSpec],
     num_classes: int,
 ) -> None:
   """Raises unless `examples` are non-empty, sound and what the model takes."""
   _check_kind(field, examples, Mapping)
-  if list(examples) != ['x', 'y']:
-    raise ValueError(
-        f'{field} must have the keys x and y in this order; found'
-        f' {list(examples)}.'
-    )
-  for key, spec in zip(('x', 'y'), specs):
-    array = examples[key]
+  for key, array in examples.items():
     _check_kind(f'{field}.{key}', array, np.ndarray)
-    if (
-        not spec.shape.is_compatible_with(array.shape)
-        or array.dtype != spec.dtype.as_numpy_dtype
-    ):
-      raise ValueError(
-          f'{field}.{key} must have shape {spec.shape} and type'
-          f' {spec.dtype.name} as the model takes; found {array.shape} and'
-          f' {array.dtype}.'
-      )
+  _check_element_spec(
+      field,
+      collections.OrderedDict(
+          (key, tf.TensorSpec(array.shape[1:], array.dtype))
+          for key, array in examples.items()
+      ),
+      specs,
+  )
   x, y = examples['x'], examples['y']
-  if not y.size or len(x) != y.size:
+  if not y.size or y.shape != x.shape[:1]:
     raise ValueError(
-        f'{field} must have one label an example and not be empty; found'
-        f' {len(x)} examples and {y.size} labels.'
+        f'{field} must have one label an example and not be empty; found shapes'
+        f' {x.shape} and {y.shape}.'
     )
   if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
     raise ValueError(f'{field}.x must be finite; found NaN or infinity.')

@@ -16,13 +16,12 @@ def test_features_are_standardized_on_the_clients_alone():
   # Were the test set part of it, its mean would pull that of the clients.
   assert np.abs(task.test['x'].mean(axis=0)).max() > 0.05
   # Of all three the same affine map makes the original features.
-  original = datasets.load_breast_cancer().data
-  x = np.concatenate([x, task.holdout['x'], task.test['x']])
-  np.testing.assert_allclose(
-      np.sort((x - x.mean(axis=0)) / x.std(axis=0), axis=0),
-      np.sort((original - original.mean(axis=0)) / original.std(axis=0), axis=0),
-      atol=1e-4,
+  every = np.concatenate([x, task.holdout['x'], task.test['x']])
+  found, expected = (
+      np.sort((table - table.mean(axis=0)) / table.std(axis=0), axis=0)
+      for table in (every, datasets.load_breast_cancer().data)
   )
+  np.testing.assert_allclose(found, expected, atol=1e-4)
   # Malignant tumours, class 0, have the larger radius.
   radius, y = task.test['x'][:, 0], task.test['y']
   assert radius[y == 0].mean() > 0.5 > 0.0 > radius[y == 1].mean()

@@ -25,8 +25,9 @@ def _folders(tmp_path_factory):
     small_files.write_cifar10(folders['cifar10'])
     small_files.serve_cifar10(monkeypatch, folders['cifar10'])
     # TensorFlow Datasets prepares the data in a folder of its own there.
-    options = {'num_clients': 20, 'model': 'mlp', 'holdout_size': 10}
-    tasks.load_task('cifar10', data_dir=os.fspath(folders['cifar10']), **options)
+    tasks.load_task(
+        'cifar10', data_dir=os.fspath(folders['cifar10']), **_SMALL['cifar10']
+    )
     checksum = small_files.write_pneumonia(folders['pneumonia'])
     monkeypatch.setattr(pneumonia, '_MD5', checksum)
     yield folders
@@ -43,7 +44,7 @@ def _offline(monkeypatch):
   monkeypatch.delenv('FEDAOT_DATA_DIR', raising=False)
 
 
-@pytest.fixture(name='load')
+@pytest.fixture(name='load', scope='session')
 def _load(folders):
   """Loads a task from its small files, with few clients and hold-out images."""
 

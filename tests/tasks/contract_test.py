@@ -1,4 +1,4 @@
-"""What holds for every task: on real data, or small files of the real format."""
+"""What holds for every task, on its data or small files of their format."""
 
 import dataclasses
 import functools
@@ -88,6 +88,12 @@ _PARTITIONED = [
 _OWN_TEST_SET = ['pneumonia', 'mnist5k', 'digits', 'breast_cancer']
 
 
+@pytest.fixture(name='loaded', scope='module')
+def _loaded(load):
+  """As `load`, but each task once."""
+  return functools.cache(load)
+
+
 def client(task, index):
   """The `(x, y)` arrays of one client."""
   dataset = task.client_data.create_tf_dataset_for_client(
@@ -122,8 +128,8 @@ def test_every_task_and_model_has_a_case():
 
 
 @pytest.mark.parametrize('name', _CASES)
-def test_examples(load, name):
-  task, case = load(name), _CASES[name]
+def test_examples(loaded, name):
+  task, case = loaded(name), _CASES[name]
   assert task.name == name
   assert dict(task.client_data.element_type_structure) == {
       'x': tf.TensorSpec(case.shape, tf.float32),
@@ -144,7 +150,8 @@ def test_examples(load, name):
     counts = [np.bincount(y) for _, y in sets]
     assert tuple(sum(counts)) == case.members
     share = counts[1].sum() / sum(case.members)
-    np.testing.assert_allclose(counts[1], share * np.array(case.members), atol=1)
+    expected = share * np.array(case.members)
+    np.testing.assert_allclose(counts[1], expected, atol=1)
   # No example is in two sets, or twice in one.
   distinct = {example.tobytes() for x, _ in sets for example in x}
   assert len(distinct) == sum(len(x) for x, _ in sets)
@@ -177,11 +184,11 @@ def test_a_seed_means_the_same_as_ever(name, expected):
 
 @pytest.mark.parametrize(
     'name, model',
-    [(name, model) for name, case in _CASES.items() for model in case.parameters],
+    [(name, m) for name, case in _CASES.items() for m in case.parameters],
 )
-def test_models(load, name, model):
+def test_models(loaded, name, model):
   options = {'model': model} if 'model' in tasks.TASKS[name].defaults else {}
-  task, case = load(name, **options), _CASES[name]
+  task, case = loaded(name, **options), _CASES[name]
   trainable, non_trainable = task.model.initial_weights
   assert non_trainable == ()
   assert sum(weight.size for weight in trainable) == case.parameters[model]
@@ -192,24 +199,22 @@ def test_models(load, name, model):
 
 
 @pytest.mark.parametrize('name', _PARTITIONED)
-def test_partitions(load, name):
-  dirichlet = [y.size for _, y in clients(load(name))]
+def test_partitions(loaded, name):
+  dirichlet = [y.size for _, y in clients(loaded(name))]
   assert min(dirichlet) >= (5 if name == 'breast_cancer' else 10)
-  iid = [y.size for _, y in clients(load(name, partition='iid'))]
+  iid = [y.size for _, y in clients(loaded(name, partition='iid'))]
   assert max(iid) - min(iid) <= 1 < max(dirichlet) - min(dirichlet)
-  shards = clients(load(name, partition='shards', shards_per_client=1))
+  shards = clients(loaded(name, partition='shards', shards_per_client=1))
   assert np.mean([np.unique(y).size for _, y in shards]) < 2.5
-  classes = [
-      np.mean([np.unique(y).size for _, y in clients(load(name, alpha=alpha))])
-      for alpha in (0.05, 100.0)
-  ]
-  assert classes[0] + 0.1 < classes[1]
+  skewed, even = (clients(loaded(name, alpha=alpha)) for alpha in (0.05, 100.0))
+  classes = lambda held: np.mean([np.unique(y).size for _, y in held])
+  assert classes(skewed) + 0.1 < classes(even)
 
 
 @pytest.mark.parametrize('name', _OWN_TEST_SET)
-def test_test_set_is_the_same_for_other_options(load, name):
-  task = load(name)
-  other = load(name, partition='iid', num_clients=20, holdout_size=25)
+def test_test_set_is_the_same_for_other_options(loaded, name):
+  task = loaded(name)
+  other = loaded(name, partition='iid', num_clients=20, holdout_size=25)
   assert other.holdout['y'].size == 25
   np.testing.assert_array_equal(other.test['y'], task.test['y'])
   if name != 'breast_cancer':  # Whose features are scaled by the clients'.
@@ -247,9 +252,9 @@ def test_options_go_to_the_task(load):
 
 
 @pytest.mark.parametrize('name', ['mnist5k', 'digits'])
-def test_labels_belong_to_the_images(load, name):
+def test_labels_belong_to_the_images(loaded, name):
   """A mean image a class, from the clients, classifies the test images."""
-  task = load(name)
+  task = loaded(name)
   x, y = map(np.concatenate, zip(*clients(task)))
   means = np.stack([x[y == label].mean(axis=0).ravel() for label in range(10)])
   test = task.test['x'].reshape(len(task.test['x']), 1, -1)
@@ -268,8 +273,8 @@ def test_labels_belong_to_the_images(load, name):
         ('breast_cancer', {}),
     ],
 )
-def test_trains_in_a_stock_learning_process(load, name, options):
-  task = load(name, **options)
+def test_trains_in_a_stock_learning_process(loaded, name, options):
+  task = loaded(name, **options)
   sgd = tff.learning.optimizers.build_sgdm
   process = tff.learning.algorithms.build_weighted_fed_avg(
       task.model,

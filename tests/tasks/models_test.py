@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from tasks import image_models
-from tasks import models
+from tasks import loading
 
 _SHAPE = (12, 12, 3)
 _X = np.random.default_rng(7).uniform(size=(6,) + _SHAPE).astype(np.float32)
@@ -120,7 +120,7 @@ _FORWARD = {
     ),
 }
 def _build(name, num_classes=10, **options):
-  return models.BUILDERS[name](_SHAPE, num_classes, **options)
+  return loading.MODEL_BUILDERS[name](_SHAPE, num_classes, **options)
 
 
 @pytest.mark.parametrize('name', _FORWARD)
@@ -270,7 +270,7 @@ def test_metrics():
   assert [float(value) for value in empty.values()] == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize('name', models.BUILDERS)
+@pytest.mark.parametrize('name', loading.MODEL_BUILDERS)
 @pytest.mark.parametrize(
     'shape, num_classes, kind, message',
     [
@@ -281,7 +281,7 @@ def test_metrics():
 )
 def test_wrong_arguments_raise(name, shape, num_classes, kind, message):
   with pytest.raises(kind, match=message):
-    models.BUILDERS[name](shape, num_classes)
+    loading.MODEL_BUILDERS[name](shape, num_classes)
 
 
 @pytest.mark.parametrize(
@@ -298,4 +298,4 @@ def test_wrong_arguments_raise(name, shape, num_classes, kind, message):
 )
 def test_what_a_model_cannot_be_raises(name, shape, options, message):
   with pytest.raises(ValueError, match=message):
-    models.BUILDERS[name](shape, 10, **options)
+    loading.MODEL_BUILDERS[name](shape, 10, **options)

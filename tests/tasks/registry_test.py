@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import tasks
-from tasks import models
+from tasks import loading
 from tasks import registry
 
 
@@ -41,7 +41,7 @@ def test_every_option_is_described_and_its_default_is_allowed(name):
 
 
 def test_every_model_is_offered():
-  assert set(registry.OPTIONS['model'].choices) == set(models.BUILDERS)
+  assert set(registry.OPTIONS['model'].choices) == set(loading.MODEL_BUILDERS)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def write_pneumonia(folder):
 
 
 def write_cifar10(folder):
-  """Writes what the archive of CIFAR-10 holds: 200 + 60 images, classes in turn.
+  """Writes what the archive of CIFAR-10 holds, 200 + 60 images.
 
   Returns:
     The images (uint8, `[n, 32, 32, 3]`) and labels of both splits.
