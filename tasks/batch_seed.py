@@ -7,10 +7,9 @@ order of the examples, with no seed to carry along.
 
 What that implies: the same examples in the same order always meet the same
 random numbers. Clients that shuffle their data in every round and epoch, as
-`fedaot_tff.simulation` makes them do, have new numbers in every step; a client
-without shuffling has the same ones in every epoch. Any change of a pixel or of
-the order changes them, so two runs that differ in one poisoned image differ in
-the dropout of its batch too.
+`fedaot_tff.simulation` makes them do, have new numbers in every step. Any
+change of a pixel or of the order changes them, so two runs that differ in one
+poisoned image differ in the dropout of its batch too.
 """
 
 import enum

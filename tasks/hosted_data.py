@@ -44,19 +44,18 @@ def load(
     splits: Sequence[str],
     features: Callable[[Any], tf.Tensor],
 ) -> Tuple[_ClientData, _ClientData]:
-  """Calls a loader of TFF, which reads no client yet.
+  """Calls a loader of TFF, downloading the file first if it is missing.
 
   Args:
     loader: Takes the folder of the file (its `cache_dir`).
     path: The file, as `file_path` returns it.
     url: Where the loader gets it.
     splits: What the file must have.
-    features: Takes what the loader's data sets yield to features: float32, or
-      uint8 for pixels from 0 to 255.
+    features: Takes an element of the loader to its features: float32, or uint8
+      for pixels from 0 to 255.
 
   Returns:
-    The training data and the test data, which yield `x` and `y`, float32 and
-    int64.
+    The training and the test data, examples of float32 `x` and int64 `y`.
 
   Raises:
     FileNotFoundError: If the file is missing and cannot be downloaded.

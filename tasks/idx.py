@@ -20,16 +20,8 @@ _GZIP_MAGIC = b'\x1f\x8b'
 def read(path: str, shape: Tuple[int, ...]) -> np.ndarray:
   """Reads an IDX file of bytes, compressed with gzip or not.
 
-  Args:
-    path: The file.
-    shape: The shape that one entry of the first dimension must have: `()` for
-      labels, `(28, 28)` for MNIST's images.
-
-  Returns:
-    A uint8 array of shape `(count,) + shape`, with at least one entry.
-
-  Raises:
-    ValueError: If the file is not what it should be.
+  The first dimension, which is not 0, counts entries of `shape`: `()` for
+  labels, `(28, 28)` for MNIST's images. Raises ValueError for any other file.
   """
   with open(path, 'rb') as file:
     content = file.read()

@@ -1,20 +1,17 @@
 """Small image classifiers as functional models.
 
 The models take `x` of shape `[batch, height, width, channels]`, float32, and
-return logits. Their weights are plain arrays drawn with NumPy from a seed, so
-that equal arguments give equal initial weights in every process. There is no
-normalisation or other state: the non-trainable weights are empty. Only
-`cnn_dropout` differs between training and inference, which keeps it from being
-a Keras model: `tff.learning.models.functional_model_from_keras` takes none that
-does.
+return logits. There is no normalisation or other state. The trainable weights
+are a tuple of alternating kernels (`[3, 3, inputs, filters]` of a convolution,
+`[inputs, outputs]` of a dense layer) and biases, drawn with NumPy from `seed`,
+so that equal arguments give equal initial weights in every process.
 
-The trainable weights are a tuple of alternating kernels (`[3, 3, inputs,
-filters]` of a convolution, `[inputs, outputs]` of a dense layer) and biases. A
-builder's `seed` fixes the initial ones.
+Only `cnn_dropout` differs between training and inference, which keeps it from
+being a Keras model: `tff.learning.models.functional_model_from_keras` takes
+none that does.
 
 All builders raise TypeError for an argument of the wrong kind and ValueError
-for a size that is not positive, fewer than two classes, or an image that is
-none or too small.
+for a size that is not positive, fewer than two classes, or too small an image.
 """
 
 import collections
@@ -91,16 +88,10 @@ def cnn_dropout(
 def cross_entropy(
     output: tf.Tensor, label: tf.Tensor, sample_weight: Optional[Any] = None
 ) -> tf.Tensor:
-  """The mean softmax cross entropy of a batch.
+  """The mean softmax cross entropy of a batch, weighted if weights are given.
 
-  Args:
-    output: Logits, shape `[batch, num_classes]`, float32.
-    label: Integer classes, shape `[batch]`.
-    sample_weight: Optional non-negative weights, shape `[batch]`.
-
-  Returns:
-    A float32 scalar: the mean of the examples' losses, weighted if weights are
-    given; 0 if the batch is empty or all weights are 0.
+  It is 0 if the batch is empty or all weights are 0. `output` are the logits
+  `[batch, num_classes]`.
   """
   losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
       labels=label, logits=output
@@ -118,16 +109,10 @@ def classifier(
     logits: Callable[..., tf.Tensor],
     input_shape: Sequence[int],
 ) -> tff.learning.models.FunctionalModel:
-  """Puts weights and a forward pass together with loss, metrics and spec.
+  """A model with these trainable weights and no others.
 
-  Args:
-    weights: The initial trainable weights; there are no others.
-    logits: A function of the weights, `x` and `training`.
-    input_shape: The shape of one example.
-
-  Returns:
-    A model with mean cross entropy as its loss and the metrics `loss`,
-    `accuracy` and `num_examples`.
+  `logits` is a function of them, `x` and `training`. The loss is the mean cross
+  entropy; the metrics are `loss`, `accuracy` and `num_examples`.
   """
 
   @tf.function

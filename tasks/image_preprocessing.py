@@ -22,14 +22,8 @@ def standardized(
 ) -> tff.learning.models.FunctionalModel:
   """Returns the model with augmentation, in training, and standardisation.
 
-  Args:
-    model: A model whose `x` is a batch of images, `[batch, height, width,
-      channels]`.
-    mean: The mean pixel of every channel, subtracted.
-    stddev: Their standard deviations, positive, divided by.
-
-  Returns:
-    A model with the weights, the loss and the metrics of `model`.
+  `mean` and `stddev` are those of each channel of images `[batch, height,
+  width, channels]`. Weights, loss and metrics stay those of `model`.
   """
 
   @tf.function

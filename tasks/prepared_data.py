@@ -11,16 +11,13 @@ from tasks import data_files
 def read(
     name: str, data_dir: Optional[str], url: str
 ) -> Tuple[Tuple[np.ndarray, np.ndarray], ...]:
-  """Reads the images and labels of the training and of the test data.
+  """Reads images, uint8, and labels, int64, of the training and the test data.
 
   Args:
     name: The name of the data set.
-    data_dir: The `data_dir` of TensorFlow Datasets, or None for its default
+    data_dir: As TensorFlow Datasets takes it; None for its default
       (`TFDS_DATA_DIR`, or `~/tensorflow_datasets`).
     url: A file of the data set where it is downloaded from.
-
-  Returns:
-    A pair of arrays, uint8 and int64, for each of the two.
 
   Raises:
     FileNotFoundError: If the data are missing and cannot be downloaded.

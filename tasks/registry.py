@@ -139,17 +139,9 @@ OPTIONS = types.MappingProxyType({
 
 
 def check_options(name: str, **options) -> None:
-  """Raises unless the task exists and takes these options.
+  """Raises TypeError or ValueError unless the task takes these options.
 
-  Args:
-    name: A key of `TASKS`.
-    **options: The options that are to differ from the task's defaults. The
-      default itself is always allowed.
-
-  Raises:
-    TypeError: If an option is of the wrong kind.
-    ValueError: If the task or an option is unknown, or an option's value is not
-      allowed.
+  They are what is to differ from the defaults; a default is always allowed.
   """
   if name not in TASKS:
     raise ValueError(
@@ -178,15 +170,7 @@ def check_options(name: str, **options) -> None:
 
 
 def load_task(name: str, **options) -> 'task.Task':
-  """Loads a task by name.
-
-  Args:
-    name: A key of `TASKS`.
-    **options: Options that differ from the task's defaults, see `TASKS` and
-      `OPTIONS`.
-
-  Returns:
-    The `tasks.task.Task`.
+  """Loads a task in `TASKS`, with options that differ from its defaults.
 
   Raises:
     TypeError: If an option is of the wrong kind.

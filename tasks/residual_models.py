@@ -14,6 +14,7 @@ Large Minibatch SGD", 2017, section 5.1); with 1 in all blocks the first logits
 would be far too large.
 """
 
+import functools
 from typing import Sequence, Tuple
 
 import numpy as np
@@ -27,48 +28,6 @@ _KERNEL_SIZE = 3
 _EPSILON = 1e-5
 
 
-def resnet20(
-    input_shape: Sequence[int], num_classes: int, *, seed: int = 0
-) -> tff.learning.models.FunctionalModel:
-  """The 20-layer residual network for CIFAR.
-
-  A 3 x 3 convolution with 16 filters, then three stages of three blocks with
-  16, 32 and 64 filters; shortcuts have no parameters (He et al., "Deep Residual
-  Learning for Image Recognition", CVPR 2016, section 4.2, shortcuts A).
-  Normalisation is over 8 groups of channels.
-  """
-  return _resnet(
-      input_shape,
-      num_classes,
-      stages=(16, 32, 64),
-      blocks_per_stage=3,
-      num_groups=8,
-      projection=False,
-      seed=seed,
-  )
-
-
-def resnet18(
-    input_shape: Sequence[int], num_classes: int, *, seed: int = 0
-) -> tff.learning.models.FunctionalModel:
-  """The 18-layer residual network, with the first layers made for CIFAR.
-
-  Four stages of two blocks with 64, 128, 256 and 512 filters; shortcuts between
-  stages are 1 x 1 convolutions (He et al., as above, table 1, shortcuts B). The
-  first convolution is 3 x 3 and no pooling follows, since the images are small.
-  Normalisation is over 32 groups of channels.
-  """
-  return _resnet(
-      input_shape,
-      num_classes,
-      stages=(64, 128, 256, 512),
-      blocks_per_stage=2,
-      num_groups=32,
-      projection=True,
-      seed=seed,
-  )
-
-
 def _resnet(
     input_shape: Sequence[int],
     num_classes: int,
@@ -77,13 +36,13 @@ def _resnet(
     blocks_per_stage: int,
     num_groups: int,
     projection: bool,
-    seed: int,
+    seed: int = 0,
 ) -> tff.learning.models.FunctionalModel:
-  """Builds a residual network of basic blocks.
+  """Builds a residual network of basic blocks after a 3 x 3 convolution.
 
-  All stages but the first begin with a stride of 2. There the shortcut is a
-  convolution if `projection`; otherwise it leaves pixels out and fills up with
-  channels of zeros.
+  `stages` has the filters of each; all but the first begin with a stride of 2.
+  There the shortcut is a 1 x 1 convolution if `projection`; otherwise it leaves
+  pixels out and fills up with channels of zeros.
   """
   *_, channels = image_models.check_image_shape(input_shape)
   checks.check_int('num_classes', num_classes, minimum=2)
@@ -163,3 +122,24 @@ def _group_norm(features: tf.Tensor, num_groups: int) -> tf.Tensor:
 
   centred = features - group_mean(features)
   return centred * tf.math.rsqrt(group_mean(tf.square(centred)) + _EPSILON)
+
+
+# The 20-layer residual network for CIFAR: shortcuts have no parameters (He et
+# al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2,
+# shortcuts A).
+resnet20 = functools.partial(
+    _resnet,
+    stages=(16, 32, 64),
+    blocks_per_stage=3,
+    num_groups=8,
+    projection=False,
+)
+# The 18-layer residual network of that paper (table 1, shortcuts B). The first
+# convolution is 3 x 3 and no pooling follows, since the images are small.
+resnet18 = functools.partial(
+    _resnet,
+    stages=(64, 128, 256, 512),
+    blocks_per_stage=2,
+    num_groups=32,
+    projection=True,
+)

@@ -108,7 +108,8 @@ def test_test_examples_are_left(load):
 @pytest.mark.parametrize('name', _FILE_NAMES)
 def test_damaged_examples_raise(load, folders, tmp_path, name):
   copy = shutil.copy(folders[name] / _FILE_NAMES[name], tmp_path)
-  task = load(name, data_dir=os.fspath(tmp_path))
+  options = {'model': 'mlp', 'data_dir': os.fspath(tmp_path)}
+  task = load(name, **options)
   small_files.damage_sqlite(copy)
   # A client is read only when asked.
   client_id = task.client_data.client_ids[0]
@@ -116,7 +117,7 @@ def test_damaged_examples_raise(load, folders, tmp_path, name):
   with pytest.raises(tf.errors.InvalidArgumentError):
     next(iter(dataset))
   with pytest.raises(ValueError, match=f'{copy} is corrupt') as error:
-    load(name, data_dir=os.fspath(tmp_path))
+    load(name, **options)
   assert '\n' not in str(error.value)
 
 

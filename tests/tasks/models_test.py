@@ -9,6 +9,7 @@ import tensorflow_federated as tff
 
 from tasks import image_models
 from tasks import loading
+from tasks import residual_models
 
 _SHAPE = (12, 12, 3)
 _X = np.random.default_rng(7).uniform(size=(6,) + _SHAPE).astype(np.float32)
@@ -184,7 +185,7 @@ def test_initial_weights_come_from_the_seed(name):
 
 def test_start_of_training_of_a_residual_network():
   """The first loss is near that of equal probabilities; all features live."""
-  model = _build('resnet20')
+  model = residual_models.resnet20((8, 8, 3), 10)
   weights = tuple(map(tf.constant, model.initial_weights[0]))
   x = np.random.default_rng(7).uniform(size=(64, 8, 8, 3)).astype(np.float32)
   y = np.random.default_rng(8).integers(10, size=64)

@@ -137,7 +137,7 @@ def test_shards_give_few_classes_to_a_client():
   parts = partition.shards(_LABELS, 30, 2, 0)
   assert _sizes(parts) == [20] * 30
   # A shard of 10 lies within one class of 60.
-  assert {np.unique(_LABELS[part]).size for part in parts} == {1, 2}
+  assert max(np.unique(_LABELS[part]).size for part in parts) == 2
 
 
 def test_shards_mix_the_examples_of_a_class():

@@ -205,5 +205,5 @@ def test_wrong_logits_raise():
     del model_weights, training
     return x, x
 
-  with pytest.raises(ValueError, match='a tensor of logits, found a tuple'):
+  with pytest.raises(ValueError, match='a tensor of logits; found a tuple'):
     task.Task(**_fields(model=_model(predict=two_outputs)))
