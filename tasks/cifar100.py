@@ -30,7 +30,7 @@ def _read(options, seeds):
 
   path = hosted_data.file_path(_URL, options['data_dir'])
   train, test = hosted_data.load(
-      lambda folder: tff.simulation.datasets.cifar100.load_data(folder),
+      tff.simulation.datasets.cifar100.load_data,
       path=path,
       url=_URL,
       splits=('train', 'test'),

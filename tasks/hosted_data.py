@@ -75,11 +75,10 @@ def load(
         y=tf.cast(element['label'], tf.int64),
     )
 
-  train, test = (
+  return tuple(
       data.preprocess(lambda dataset: dataset.map(example))
       for data in loader(os.path.dirname(path))
   )
-  return train, test
 
 
 def choose_clients(

@@ -37,15 +37,10 @@ TASKS = types.MappingProxyType({
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-  """What a setting may be; its default is the task's.
+  """What a setting may be; an `int` may stand for a `float`.
 
-  Attributes:
-    kind: `int`, `float` or `str`. An `int` may stand for a `float`.
-    help: What it sets, in one line.
-    above: The number that all allowed ones exceed, or None.
-    minimum: The smallest number allowed, or None.
-    maximum: The largest number allowed, or None.
-    choices: The values allowed, or empty if all are.
+  `help` says in one line what it sets. An option without `choices` takes all
+  values within the bounds, of which `above` is not allowed itself.
   """
 
   kind: type

@@ -23,13 +23,8 @@ SIMULATED_CLIENTS = types.MappingProxyType(
 class LabelledSets:
   """A labelled data set and the indices of its three disjoint parts.
 
-  Attributes:
-    x: Features: float32, or uint8 for pixels from 0 to 255, which the task has
-      as floats from 0 to 1.
-    y: Labels, int64.
-    train: The indices of what the clients share.
-    holdout: Those of the server's examples.
-    test: Those of the test set.
+  `x` are features, float32, or uint8 for pixels from 0 to 255, which the task
+  has as floats from 0 to 1; `y` are labels, int64.
   """
 
   x: np.ndarray
@@ -51,7 +46,7 @@ class TaskSpec:
       in `tasks.loading` are given besides the shape, the classes and the seed.
       Without the option `model` there is one.
     num_classes: The number of classes, unless there is an option `classes`.
-    read: Takes the options, defaults filled in, and an endless supply of seeds.
+    read: Takes the options, defaults filled in, and an iterator of seeds.
       Returns `LabelledSets`, or, for a task without the option `partition`,
       whose clients are given, `(client_data, holdout, test)` as a `Task` has
       them.

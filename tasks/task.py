@@ -17,16 +17,13 @@ class Task:
   """A classification problem on federated data, with its training defaults.
 
   A task says what is learned from which data; how clients are sampled, batched,
-  attacked and aggregated is up to the experiment. The tasks of this package are
-  made by `tasks.load_task`; one of your own is made by calling this class.
+  attacked and aggregated is up to the experiment. Everything but the examples
+  of the clients, which are not read, is checked when a task is made.
 
   An example is an `OrderedDict` with keys `x`, the features, and `y`, the class
   label. `x` has the dtype and, but for the batch dimension, the shape of the
   `x` in `model.input_spec`; `y` is an integer scalar between 0 and
   `num_classes - 1`.
-
-  Everything but the examples of the clients is checked when a task is made; the
-  element type of the client datasets is, the examples themselves are not read.
 
   Attributes:
     name: The name of the task, for reports.
@@ -43,9 +40,9 @@ class Task:
     num_classes: The number of classes, at least 2.
     batch_size: Examples in a client's training batch.
     client_epochs: Passes a client makes over its data in one round.
-    client_learning_rate: The learning rate of the clients' SGD.
-    rounds: The number of rounds, by default enough for federated averaging
-      without attackers to come close to its best accuracy.
+    client_learning_rate: Of the clients' SGD.
+    rounds: Enough for federated averaging without attackers to come close to
+      its best accuracy.
     cohort_size: The number of clients sampled for a round.
 
   Raises:

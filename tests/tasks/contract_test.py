@@ -33,43 +33,39 @@ class _Case:
   fixed: tuple = ()
 
 
+_CIFAR_SHAPE, _MNIST_SHAPE = (32, 32, 3), (28, 28, 1)
+_MLP_AND_CNN = {'mlp': 79510, 'cnn': 56714}
 _CASES = {
     'femnist': _Case(
-        (28, 28, 1),
+        _MNIST_SHAPE,
         (4, 24, 3, 13),
         {'cnn_dropout': 1206590, 'cnn': 60094, 'mlp': 84762},
         fixed=('clients',),
     ),
     'cifar10': _Case(
-        (32, 32, 3),
+        _CIFAR_SHAPE,
         (5, 200, 10, 50),
         {'resnet20': 269722, 'resnet18': 11173962, 'cnn': 79530, 'mlp': 308310},
         members=(26,) * 10,
     ),
     'cifar100': _Case(
-        (32, 32, 3),
+        _CIFAR_SHAPE,
         (4, 24, 3, 9),
         {'resnet20': 275572, 'resnet18': 11220132, 'cnn': 85380, 'mlp': 317400},
         fixed=('clients',),
     ),
     'pneumonia': _Case(
-        (28, 28, 1),
+        _MNIST_SHAPE,
         (8, 200, 20, 40),
         {'cnn': 56194, 'mlp': 78702},
         members=(65, 195),
         fixed=('test',),
     ),
     'fashion_mnist': _Case(
-        (28, 28, 1),
-        (8, 400, 20, 40),
-        {'mlp': 79510, 'cnn': 56714},
-        members=(46,) * 10,
+        _MNIST_SHAPE, (8, 400, 20, 40), _MLP_AND_CNN, members=(46,) * 10
     ),
     'mnist5k': _Case(
-        (28, 28, 1),
-        (50, 3900, 100, 1000),
-        {'mlp': 79510, 'cnn': 56714},
-        members=(500,) * 10,
+        _MNIST_SHAPE, (50, 3900, 100, 1000), _MLP_AND_CNN, members=(500,) * 10
     ),
     'digits': _Case(
         (8, 8, 1),
@@ -222,33 +218,24 @@ def test_test_set_is_the_same_for_other_options(loaded, name):
 
 
 @pytest.mark.parametrize('name', _CASES)
-def test_too_large_holdout_raises(load, name):
+def test_too_few_examples_raise(load, name):
   with pytest.raises(ValueError, match='holdout_size must be.*found 9000') as e:
     load(name, holdout_size=9000)
   assert '\n' not in str(e.value)
-
-
-@pytest.mark.parametrize('name', _PARTITIONED)
-def test_too_many_clients_raise(load, name):
-  with pytest.raises(ValueError, match='5000 clients.*use at most') as error:
-    load(name, num_clients=5000)
-  assert '\n' not in str(error.value)
+  if name in _PARTITIONED:
+    with pytest.raises(ValueError, match='5000 clients.*; use at most') as e:
+      load(name, num_clients=5000)
+    assert '\n' not in str(e.value)
 
 
 def test_options_go_to_the_task(load):
-  options = dict(
-      batch_size=7,
-      client_epochs=3,
-      client_learning_rate=0.5,
-      rounds=9,
-      cohort_size=8,
-      num_clients=101,
-  )
-  task = load('digits', **options)
-  assert len(task.client_data.client_ids) == options.pop('num_clients')
-  # The ids are sorted beyond one digit.
-  assert task.client_data.client_ids[::100] == ['client_000', 'client_100']
+  options = dict(batch_size=7, client_epochs=3, client_learning_rate=0.5)
+  options.update(rounds=9, cohort_size=8)
+  task = load('digits', num_clients=101, **options)
   assert {name: getattr(task, name) for name in options} == options
+  # The ids are sorted beyond one digit.
+  ids = [f'client_{index:03d}' for index in range(101)]
+  assert task.client_data.client_ids == ids
 
 
 @pytest.mark.parametrize('name', ['mnist5k', 'digits'])

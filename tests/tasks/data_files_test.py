@@ -45,8 +45,14 @@ def _server(monkeypatch):
     thread.join()
 
 
+def _url(server, name='whole'):
+  # Nobody listens at the other port.
+  port = 9 if name is None else server.server_port
+  return f'http://127.0.0.1:{port}/{name}'
+
+
 def _ensure(server, path, name='whole', md5=_MD5):
-  url = f'http://127.0.0.1:{server.server_port}/{name}'
+  url = _url(server, name)
   data_files.ensure_whole(
       os.fspath(path),
       url=url,
@@ -87,6 +93,7 @@ def test_downloads_once(server, tmp_path):
     [
         ('half', _MD5, '160000 bytes read'),
         ('other', _MD5, '404'),
+        (None, _MD5, 'refused'),
         ('whole', '0' * 32, f'{_MD5}, not {"0" * 32}'),
     ],
 )
@@ -97,17 +104,11 @@ def test_a_download_that_fails_leaves_nothing(
   with pytest.raises(FileNotFoundError, match=reason) as error:
     _ensure(server, path, name, md5)
   message = str(error.value)
-  for part in (os.fspath(path), f'{server.server_port}/{name}', 'by hand'):
+  for part in (os.fspath(path), _url(server, name), 'by hand'):
     assert part in message
   assert '\n' not in message
   assert not os.listdir(tmp_path)
   _ensure(server, path)
-
-
-def test_offline(server, tmp_path):
-  server.server_port = 9
-  with pytest.raises(FileNotFoundError, match='refused'):
-    _ensure(server, tmp_path / 'data.bin')
 
 
 def test_an_unsound_file_is_left_alone(server, tmp_path):
@@ -121,6 +122,6 @@ def test_an_unsound_file_is_left_alone(server, tmp_path):
 
 def test_check_server(server):
   # That it knows no HEAD request does not matter.
-  data_files.check_server(f'http://127.0.0.1:{server.server_port}/whole')
+  data_files.check_server(_url(server))
   with pytest.raises(OSError, match='refused'):
-    data_files.check_server('http://127.0.0.1:9')
+    data_files.check_server(_url(server, None))

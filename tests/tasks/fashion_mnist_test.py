@@ -1,5 +1,6 @@
 """Tests for the places of fashion_mnist's files."""
 
+import gzip
 import os
 
 import numpy as np
@@ -15,6 +16,10 @@ _NAMES = tuple(small_files.fashion_mnist())
 @pytest.fixture(autouse=True)
 def _no_debian(monkeypatch):
   monkeypatch.setattr(fashion_mnist, '_DEBIAN_FOLDER', '/no/debian')
+
+
+def _idx(shape, value=0):
+  return small_files.encode_idx(np.full(shape, value, np.uint8))
 
 
 def _images(task):
@@ -63,9 +68,9 @@ def test_every_place_is_searched(load, folders, tmp_path, monkeypatch):
   # Three of the four files are not enough.
   (tmp_path / _NAMES[3]).unlink()
   assert read(os.fspath(tmp_path)) == expected
-  # The data folder comes first.
-  dark = small_files.encode_idx(np.zeros((400, 28, 28), np.uint8))
-  small_files.write_fashion_mnist(tmp_path, **{_NAMES[0]: dark})
+  # The data folder comes first, and in it the compressed files.
+  dark = {_NAMES[0]: _idx((400, 28, 28))}
+  small_files.write_fashion_mnist(tmp_path, **dark)
   task = load('fashion_mnist', data_dir=os.fspath(tmp_path))
   assert not contract_test.client(task, 0)[0].any()
 
@@ -84,26 +89,33 @@ def test_missing_files_raise(load, tmp_path):
   assert '\n' not in message
 
 
+_IMAGES = small_files.fashion_mnist()[_NAMES[0]]
+_COMPRESSED = gzip.compress(_IMAGES, mtime=0)
+
+
 @pytest.mark.parametrize(
-    'changes, reason',
+    'index, content, reason',
     [
-        ({_NAMES[0]: b'\x00\x00\x08'}, f'{_NAMES[0]}.gz: its first bytes'),
-        (
-            {_NAMES[1]: small_files.encode_idx(np.zeros(399, np.uint8))},
-            f'has 400 images but .*{_NAMES[1]}.gz has 399 labels',
-        ),
-        (
-            {_NAMES[3]: small_files.encode_idx(np.full(60, 10, np.uint8))},
-            f'{_NAMES[3]}.gz: its labels go up to 10 instead of 9',
-        ),
+        (0, b'', 'first bytes are missing instead of 00 00 08 03'),
+        (0, b'PK\x03\x04', '50 4b 03 04 instead of 00 00 08 03'),
+        (1, _IMAGES, '00 00 08 03 instead of 00 00 08 01'),
+        (0, _IMAGES[:14], 'ends within its header'),
+        (0, _IMAGES[:-1], 'has 313599 entries instead of 313600'),
+        (0, _IMAGES + b'\x00', 'has 313601 entries instead of 313600'),
+        (0, _idx((400, 28, 27)), r'shape \(400, 28, 27\) instead of'),
+        (0, _idx((0, 28, 28)), r'shape \(0, 28, 28\) instead of'),
+        (0, _COMPRESSED[:-10], 'ended before'),
+        (0, _COMPRESSED[:10] + b'\xff' * 30, 'invalid'),
+        (0, _COMPRESSED[:-8] + bytes(8), 'CRC'),
+        (1, _idx((399,)), f'400 images but .*{_NAMES[1]} has 399 labels'),
+        (3, _idx((60,), 10), 'its labels go up to 10 instead of 9'),
     ],
-    ids=['magic', 'counts', 'labels'],
 )
-def test_corrupt_files_raise(load, tmp_path, changes, reason):
-  small_files.write_fashion_mnist(tmp_path, **changes)
+def test_corrupt_files_raise(load, tmp_path, index, content, reason):
+  small_files.write_fashion_mnist(tmp_path, '', **{_NAMES[index]: content})
   with pytest.raises(ValueError, match=reason) as error:
     load('fashion_mnist', data_dir=os.fspath(tmp_path))
-  assert os.fspath(tmp_path) in str(error.value)
+  assert os.fspath(tmp_path / _NAMES[index]) in str(error.value)
   assert '\n' not in str(error.value)
 
 

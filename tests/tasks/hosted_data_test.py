@@ -65,8 +65,6 @@ def _serve(monkeypatch, compressed):
 def test_file_path(monkeypatch):
   monkeypatch.setenv('HOME', '/home/me')
   assert hosted_data.file_path(_URL, None) == f'/home/me/.tff/{_FILE_NAME}'
-  monkeypatch.setenv('FEDAOT_DATA_DIR', '/env')
-  assert hosted_data.file_path(_URL, None) == f'/env/{_FILE_NAME}'
   assert hosted_data.file_path(_URL, '/mine') == f'/mine/{_FILE_NAME}'
 
 
@@ -94,24 +92,23 @@ def test_broken_download_leaves_no_file(monkeypatch, tmp_path, content, part):
 
 
 def test_interrupted_download_leaves_no_file(monkeypatch, tmp_path):
-  def urlopen(address):
-    assert address == _URL
-    # Now the file is open for writing.
-    response = _Response()
-    response.read = lambda size: (_ for _ in ()).throw(KeyboardInterrupt)
-    return response
+  def interrupt(size):
+    assert len(os.listdir(tmp_path)) == 1
+    raise KeyboardInterrupt
 
-  monkeypatch.setattr('urllib.request.urlopen', urlopen)
+  response = _Response()
+  response.read = interrupt
+  monkeypatch.setattr('urllib.request.urlopen', lambda address: response)
   with pytest.raises(KeyboardInterrupt):
     _load(tmp_path)
   assert not os.listdir(tmp_path)
 
 
-def _without_table(content, tmp_path, table):
+def _without_metadata(content, tmp_path):
   path = tmp_path / 'scratch'
   path.write_bytes(content)
   with sqlite3.connect(path) as connection:
-    connection.execute(f'DROP TABLE {table}')
+    connection.execute('DROP TABLE client_metadata')
   return path.read_bytes()
 
 
@@ -123,12 +120,7 @@ def _without_table(content, tmp_path, table):
         (lambda content, _: content[:50], 'malformed|not a database'),
         (lambda content, _: b'', 'no such table: examples'),
         (lambda content, _: b'<html>' * 1000, 'not a database'),
-        (
-            lambda content, tmp_path: _without_table(
-                content, tmp_path, 'client_metadata'
-            ),
-            'no such table: client_metadata',
-        ),
+        (_without_metadata, 'no such table: client_metadata'),
         (
             lambda content, _: content.replace(b'train', b'other'),
             "no clients in the split 'train'",
@@ -167,10 +159,7 @@ def test_sample(train):
   everything = sample(None)
   order = {image: rank for rank, image in enumerate(_images(everything))}
   assert len(order) == 9 * 6
-  head = sample(20)
-  assert [order[image] for image in _images(head)] == list(range(20))
   # Labels stay with their images.
-  assert head['y'].tolist() == everything['y'][:20].tolist()
   by_image = {
       example['x'].tobytes(): example['y']
       for client_id in train.client_ids
@@ -179,17 +168,14 @@ def test_sample(train):
       ).as_numpy_iterator()
   }
   assert [by_image[image] for image in order] == everything['y'].tolist()
-  assert _images(sample(100)) == _images(everything)
+  # A sample is the head of a larger one.
+  for size, expected in ((20, 20), (100, 54)):
+    head = sample(size)
+    assert [order[image] for image in _images(head)] == list(range(expected))
+    assert head['y'].tolist() == everything['y'][:expected].tolist()
   other = [order[image] for image in _images(sample(20, seed=1))]
   assert len(set(other)) == 20 and other != list(range(20))
+  # Of all clients, not the first ones.
+  clients = list(map(list(by_image).index, order))[:20]
+  assert len({index // 6 for index in clients}) > 5
   assert len(sample(None, ids=['3', '5'])['y']) == 12
-
-
-def test_sample_is_uniform(train):
-  ids = train.client_ids[:2]
-  sample = lambda ids, size, seed: set(
-      _images(hosted_data.sample(train, ids, size, seed, path='file'))
-  )
-  first = sample(ids[:1], None, 0)
-  from_first = [len(sample(ids, 6, seed) & first) for seed in range(8)]
-  assert 2.0 < np.mean(from_first) < 4.0

@@ -47,11 +47,6 @@ def test_downloads_a_missing_file_once(load, folders, tmp_path, monkeypatch):
   assert os.listdir(tmp_path / '.cache' / 'fedaot') == [_FILE_NAME]
 
 
-def test_folder_of_the_environment(load, folders, monkeypatch):
-  monkeypatch.setenv('FEDAOT_DATA_DIR', os.fspath(folders['pneumonia']))
-  assert load('pneumonia', data_dir=None).test['y'].size == 40
-
-
 def test_file_of_another_checksum_is_refused(load, tmp_path):
   (tmp_path / _FILE_NAME).write_bytes(b'truncated')
   with pytest.raises(ValueError, match=f'not {pneumonia._MD5}'):

@@ -115,31 +115,21 @@ def write_emnist(path):
   """
   rng = np.random.default_rng(5)
 
-  def examples(num_clients, num_classes, split):
-    for client in range(num_clients):
-      for index in range(IMAGES_PER_CLIENT[split]):
-        pixels = rng.uniform(size=[28, 28]).astype(np.float32)
-        pixels[0, 0] = client / 100
-        pixels[0, 1] = (index + 10 * (split == 'test')) / 100
-        pixels[-1] = 1.0
-        yield f'writer_{client}', {
-            'pixels': tf.train.Feature(
-                float_list=tf.train.FloatList(value=np.ravel(pixels))
-            ),
-            'label': _integers(int(rng.integers(num_classes))),
-        }
+  def features(split, client, index):
+    pixels = rng.uniform(size=[28, 28]).astype(np.float32)
+    pixels[0, 0] = client / 100
+    pixels[0, 1] = (index + 10 * split.endswith('test')) / 100
+    pixels[-1] = 1.0
+    values = tf.train.FloatList(value=np.ravel(pixels))
+    num_classes = 62 if split.startswith('all') else 10
+    return {
+        'pixels': tf.train.Feature(float_list=values),
+        'label': _integers(rng.integers(num_classes)),
+    }
 
-  _write_sqlite(
-      path,
-      {
-          f'{kind}_{split}': list(examples(num_clients, num_classes, split))
-          for kind, num_clients, num_classes in (
-              ('all', 4, 62),
-              ('digits_only', 3, 10),
-          )
-          for split in ('train', 'test')
-      },
-  )
+  num_clients = {'all_train': 4, 'all_test': 4}
+  num_clients.update(digits_only_train=3, digits_only_test=3)
+  _write_sqlite(path, num_clients, 'writer_', features)
 
 
 def write_cifar100(path, num_clients=4):
@@ -149,23 +139,15 @@ def write_cifar100(path, num_clients=4):
   """
   rng = np.random.default_rng(6)
 
-  def examples(num_clients, split):
-    for client in range(num_clients):
-      for _ in range(IMAGES_PER_CLIENT[split]):
-        label = 30 * int(rng.integers(4))
-        yield str(client), {
-            'image': _integers(rng.integers(256, size=[32, 32, 3])),
-            'label': _integers(label),
-            'coarse_label': _integers(label // 5),
-        }
+  def features(*_):
+    label = 30 * rng.integers(4)
+    return {
+        'image': _integers(rng.integers(256, size=[32, 32, 3])),
+        'label': _integers(label),
+        'coarse_label': _integers(label // 5),
+    }
 
-  _write_sqlite(
-      path,
-      {
-          'train': list(examples(num_clients, 'train')),
-          'test': list(examples(3, 'test')),
-      },
-  )
+  _write_sqlite(path, {'train': num_clients, 'test': 3}, '', features)
 
 
 def damage_sqlite(path):
@@ -174,8 +156,8 @@ def damage_sqlite(path):
     connection.execute("UPDATE examples SET serialized_example_proto = 'no'")
 
 
-def _write_sqlite(path, splits):
-  """Writes pairs of client id and features, split by split."""
+def _write_sqlite(path, num_clients, prefix, features):
+  """Writes every client's examples, split by split."""
   with contextlib.closing(sqlite3.connect(path)) as connection, connection:
     connection.execute(
         'CREATE TABLE examples (split_name TEXT, client_id TEXT,'
@@ -185,18 +167,20 @@ def _write_sqlite(path, splits):
         'CREATE TABLE client_metadata (client_id TEXT, split_name TEXT,'
         ' num_examples INTEGER)'
     )
-    for split, examples in splits.items():
-      for client_id, feature in examples:
-        example = tf.train.Example(features=tf.train.Features(feature=feature))
+    for split, clients in num_clients.items():
+      size = IMAGES_PER_CLIENT['test' if split.endswith('test') else 'train']
+      for client in range(clients):
+        for index in range(size):
+          feature = tf.train.Features(feature=features(split, client, index))
+          example = tf.train.Example(features=feature).SerializeToString()
+          connection.execute(
+              'INSERT INTO examples VALUES (?, ?, ?)',
+              (split, f'{prefix}{client}', example),
+          )
         connection.execute(
-            'INSERT INTO examples VALUES (?, ?, ?)',
-            (split, client_id, example.SerializeToString()),
+            'INSERT INTO client_metadata VALUES (?, ?, ?)',
+            (f'{prefix}{client}', split, size),
         )
-      ids = [client_id for client_id, _ in examples]
-      connection.executemany(
-          'INSERT INTO client_metadata VALUES (?, ?, ?)',
-          [(i, split, ids.count(i)) for i in sorted(set(ids))],
-      )
 
 
 def _integers(values):

@@ -61,11 +61,8 @@ def _fields(**changes):
       test=_examples(7),
       model=_model(),
       num_classes=_NUM_CLASSES,
-      batch_size=2,
-      client_epochs=1,
       client_learning_rate=0.1,
-      rounds=3,
-      cohort_size=2,
+      **dict(batch_size=2, client_epochs=1, rounds=3, cohort_size=2),
   )
   assert set(changes) <= set(fields)
   return {**fields, **changes}
