@@ -1,4 +1,4 @@
-"""The settings of an experiment. Neither TensorFlow nor NumPy is imported."""
+"""The settings of an experiment. TensorFlow is not imported."""
 
 import dataclasses
 import re

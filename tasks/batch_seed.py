@@ -7,10 +7,9 @@ order of the examples, with no seed to carry along.
 
 What that implies: the same examples in the same order always meet the same
 random numbers. Clients that shuffle their data in every round and epoch, as
-`fedaot_tff.simulation` makes them do, have new numbers in every step; a client
-without shuffling has the same ones in every epoch. Any change of a pixel or of
-the order changes them, so two runs that differ in one poisoned image differ in
-the dropout of its batch too.
+`fedaot_tff.simulation` makes them do, have new numbers in every step. Any
+change of a pixel or of the order changes them, so two runs that differ in one
+poisoned image differ in the dropout of its batch too.
 """
 
 import enum
@@ -28,15 +27,9 @@ class Purpose(enum.IntEnum):
 
 
 def from_batch(x: tf.Tensor, purpose: Purpose) -> tf.Tensor:
-  """Returns a seed for TensorFlow's stateless random operations.
+  """Returns a seed for stateless random operations, int64 of shape `[2]`.
 
-  Args:
-    x: The features of a batch, of any shape and type.
-    purpose: What the random numbers are for.
-
-  Returns:
-    An int64 tensor of shape `[2]`, equal for equal `x` and `purpose` in every
-    process.
+  It is equal for equal features `x` and `purpose` in every process.
   """
   # The fingerprint is taken on the host, of bytes, so that it is the same on
   # every device.

@@ -19,38 +19,16 @@ def standardized(
     model: tff.learning.models.FunctionalModel,
     mean: Sequence[float],
     stddev: Sequence[float],
-    *,
-    augment: bool = True,
 ) -> tff.learning.models.FunctionalModel:
-  """Returns the model with standardisation before it, and augmentation.
+  """Returns the model with augmentation, in training, and standardisation.
 
-  Args:
-    model: A model whose `x` is a batch of images, `[batch, height, width,
-      channels]`.
-    mean: The mean pixel of every channel, subtracted.
-    stddev: Their standard deviations, positive, divided by.
-    augment: Whether `augmented` comes first, in training only.
-
-  Returns:
-    A `tff.learning.models.FunctionalModel` with the weights, the loss and the
-    metrics of `model`.
-
-  Raises:
-    ValueError: If `mean` and `stddev` do not have one number a channel or a
-      standard deviation is not positive.
+  `mean` and `stddev` are those of each channel of images `[batch, height,
+  width, channels]`. Weights, loss and metrics stay those of `model`.
   """
-  channels = model.input_spec['x'].shape[-1]
-  if not len(mean) == len(stddev) == channels:
-    raise ValueError(
-        f'`mean` and `stddev` must have one number for each of {channels}'
-        f' channels, found {len(mean)} and {len(stddev)}.'
-    )
-  if min(stddev) <= 0:
-    raise ValueError(f'`stddev` must be positive, found {min(stddev)}.')
 
   @tf.function
   def predict_on_batch(model_weights, x, training):
-    if augment and training:
+    if training:
       x = augmented(x)
     return model.predict_on_batch(
         model_weights, (x - tf.constant(mean)) / tf.constant(stddev), training
@@ -75,13 +53,8 @@ def augmented(x: tf.Tensor) -> tf.Tensor:
   Every image is padded with 4 zeros on each side, cropped to its size at a
   uniform place and mirrored left to right with probability 1/2 (He et al.,
   "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2). What
-  is drawn is a function of the batch, see `tasks.batch_seed`.
-
-  Args:
-    x: Images, `[batch, height, width, channels]`, the last three known.
-
-  Returns:
-    Images of the same shape and type.
+  is drawn is a function of the batch, see `tasks.batch_seed`. The shape of an
+  image must be known.
   """
   height, width = x.shape[1:3]
   num_images = tf.shape(x)[0]

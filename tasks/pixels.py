@@ -8,9 +8,9 @@ import tensorflow as tf
 _VALUES = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
-def to_floats(pixels: np.ndarray) -> np.ndarray:
-  """Returns `pixels / 255` as float32 for an array of uint8."""
-  return _VALUES[pixels]
+def to_floats(features: np.ndarray) -> np.ndarray:
+  """Returns `features / 255` as float32 if they are uint8, else themselves."""
+  return _VALUES[features] if features.dtype == np.uint8 else features
 
 
 def to_float_tensor(pixels: tf.Tensor) -> tf.Tensor:

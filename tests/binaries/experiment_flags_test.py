@@ -71,7 +71,7 @@ def test_error_is_one_line(program):
   assert result.returncode == 1
   assert result.stdout == ''
   assert result.stderr == (
-      f'{program}: option `rounds` must be at least 1, found 0.\n'
+      f'{program}: option `rounds` must be >= 1; found 0.\n'
   )
 
 
@@ -96,7 +96,7 @@ def _read_error(program, argument, capsys) -> str:
         ('--cohort_size=99', 'cohort_size'),
         ('--alpha=0', 'alpha'),
         ('--server_learning_rate=-1', 'server_learning_rate'),
-        ('--server_learning_rate=inf', 'finite'),
+        ('--server_learning_rate=inf', 'found inf'),
         ('--server_optimizer=lbfgs', 'sgd|adam|yogi'),
         ('--byzantine_sampling=some', 'exact|random'),
         ('--task=no_such_task', 'mnist5k'),
@@ -117,7 +117,7 @@ def test_error_of_a_common_flag(program, argument, message, capsys):
         ('--aggregator=krum:f=3', "'f'"),
         ('--attack=nope', "unknown attack 'nope'; known: none, "),
         ('--byzantine_fraction=1', 'must be less than 1, found 1.0'),
-        ('--seed=-1', 'option `seed` must be at least 0, found -1.'),
+        ('--seed=-1', 'option `seed` must be >= 0; found -1.'),
     ],
 )
 def test_error_of_a_flag_of_train(argument, message, capsys):

@@ -10,7 +10,7 @@ import pytest
 import tensorflow_federated as tff
 
 from tasks import hosted_data
-from tests.tasks import hosted_file
+from tests.tasks import small_files
 
 _FILE_NAME = 'cifar100.sqlite'
 _URL = 'https://storage.googleapis.com/tff-datasets-public/cifar100.sqlite.lzma'
@@ -19,22 +19,29 @@ _URL = 'https://storage.googleapis.com/tff-datasets-public/cifar100.sqlite.lzma'
 @pytest.fixture(name='content', scope='module')
 def _content(tmp_path_factory):
   path = tmp_path_factory.mktemp('content') / _FILE_NAME
-  hosted_file.write_cifar100(path, num_clients=9)
+  small_files.write_cifar100(path, num_clients=9)
   return path.read_bytes()
 
 
 def _load(folder):
   return hosted_data.load(
-      'mine',
       lambda folder: tff.simulation.datasets.cifar100.load_data(folder),
       path=os.fspath(folder / _FILE_NAME),
       url=_URL,
       splits=('train', 'test'),
+      features=lambda element: element['image'],
   )
 
 
-def _pixels(elements):
-  return [image.tobytes() for image in elements['image']]
+@pytest.fixture(name='train', scope='module')
+def _train(content, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('train')
+  (folder / _FILE_NAME).write_bytes(content)
+  return _load(folder)[0]
+
+
+def _images(examples):
+  return [image.tobytes() for image in examples['x']]
 
 
 class _Response(io.BytesIO):
@@ -57,10 +64,7 @@ def _serve(monkeypatch, compressed):
 
 def test_file_path(monkeypatch):
   monkeypatch.setenv('HOME', '/home/me')
-  monkeypatch.delenv('FEDAOT_DATA_DIR', raising=False)
   assert hosted_data.file_path(_URL, None) == f'/home/me/.tff/{_FILE_NAME}'
-  monkeypatch.setenv('FEDAOT_DATA_DIR', '/env')
-  assert hosted_data.file_path(_URL, None) == f'/env/{_FILE_NAME}'
   assert hosted_data.file_path(_URL, '/mine') == f'/mine/{_FILE_NAME}'
 
 
@@ -74,45 +78,37 @@ def test_download(monkeypatch, tmp_path, content):
   assert (tmp_path / 'new' / _FILE_NAME).read_bytes() == content
 
 
-@pytest.mark.parametrize('part', [0.5, 0.99, 0.0])
+@pytest.mark.parametrize('part', [0.5, 0.99, 0.0, None])
 def test_broken_download_leaves_no_file(monkeypatch, tmp_path, content, part):
   whole = lzma.compress(content)
-  _serve(monkeypatch, whole[: int(part * len(whole))])
+  received = b'<html>' if part is None else whole[: int(part * len(whole))]
+  _serve(monkeypatch, received)
   with pytest.raises(FileNotFoundError, match='not be downloaded') as error:
     _load(tmp_path)
   assert not os.listdir(tmp_path)
-  message = str(error.value)
-  assert os.fspath(tmp_path / _FILE_NAME) in message
-  assert _URL in message
-  assert '\n' not in message
+  assert os.fspath(tmp_path / _FILE_NAME) in str(error.value)
+  assert _URL in str(error.value)
+  assert '\n' not in str(error.value)
 
 
 def test_interrupted_download_leaves_no_file(monkeypatch, tmp_path):
-  def urlopen(address):
-    assert address == _URL
-    # Now the file is open for writing.
-    response = _Response()
-    response.read = lambda size: (_ for _ in ()).throw(KeyboardInterrupt)
-    return response
+  def interrupt(size):
+    assert len(os.listdir(tmp_path)) == 1
+    raise KeyboardInterrupt
 
-  monkeypatch.setattr('urllib.request.urlopen', urlopen)
+  response = _Response()
+  response.read = interrupt
+  monkeypatch.setattr('urllib.request.urlopen', lambda address: response)
   with pytest.raises(KeyboardInterrupt):
     _load(tmp_path)
   assert not os.listdir(tmp_path)
 
 
-def test_what_is_not_lzma_raises(monkeypatch, tmp_path):
-  _serve(monkeypatch, b'<html>sign in</html>')
-  with pytest.raises(FileNotFoundError, match='could not be downloaded'):
-    _load(tmp_path)
-  assert not os.listdir(tmp_path)
-
-
-def _without_table(content, tmp_path, table):
+def _without_metadata(content, tmp_path):
   path = tmp_path / 'scratch'
   path.write_bytes(content)
   with sqlite3.connect(path) as connection:
-    connection.execute(f'DROP TABLE {table}')
+    connection.execute('DROP TABLE client_metadata')
   return path.read_bytes()
 
 
@@ -124,12 +120,7 @@ def _without_table(content, tmp_path, table):
         (lambda content, _: content[:50], 'malformed|not a database'),
         (lambda content, _: b'', 'no such table: examples'),
         (lambda content, _: b'<html>' * 1000, 'not a database'),
-        (
-            lambda content, tmp_path: _without_table(
-                content, tmp_path, 'client_metadata'
-            ),
-            'no such table: client_metadata',
-        ),
+        (_without_metadata, 'no such table: client_metadata'),
         (
             lambda content, _: content.replace(b'train', b'other'),
             "no clients in the split 'train'",
@@ -143,16 +134,13 @@ def test_file_that_is_not_whole_raises(tmp_path, content, change, reason):
   before = path.read_bytes()
   with pytest.raises(ValueError, match=reason) as error:
     _load(tmp_path)
-  message = str(error.value)
-  assert message.startswith(f'mine cannot use the file {path}')
-  assert _URL in message
-  assert '\n' not in message
+  assert str(error.value).startswith(f'cannot use the file {path}')
+  assert _URL in str(error.value)
+  assert '\n' not in str(error.value)
   assert path.read_bytes() == before
 
 
-def test_choose_clients(tmp_path, content):
-  (tmp_path / _FILE_NAME).write_bytes(content)
-  train, _ = _load(tmp_path)
+def test_choose_clients(train):
   chosen = lambda number, seed: hosted_data.choose_clients(
       train, number, seed
   ).client_ids
@@ -164,44 +152,30 @@ def test_choose_clients(tmp_path, content):
   assert choices[0] == chosen(3, 0)
 
 
-def test_sample(monkeypatch, tmp_path, content):
-  monkeypatch.setattr(hosted_data, '_POOLED_BATCH', 5)
-  (tmp_path / _FILE_NAME).write_bytes(content)
-  train, _ = _load(tmp_path)
+def test_sample(train):
   sample = lambda size, seed=0, ids=train.client_ids: hosted_data.sample(
       train, ids, size, seed, path='file'
   )
   everything = sample(None)
-  assert everything['image'].dtype == np.uint8
-  assert len(set(_pixels(everything))) == 9 * 6
-  order = {image: rank for rank, image in enumerate(_pixels(everything))}
+  order = {image: rank for rank, image in enumerate(_images(everything))}
+  assert len(order) == 9 * 6
   # Labels stay with their images.
-  by_image = dict(zip(_pixels(everything), everything['label']))
-  assert all(
-      by_image[image] == label
-      for image, label in zip(_pixels(sample(20)), sample(20)['label'])
-  )
-  assert [order[image] for image in _pixels(sample(20))] == list(range(20))
-  assert _pixels(sample(100)) == _pixels(everything)
-  other = [order[image] for image in _pixels(sample(20, seed=1))]
+  by_image = {
+      example['x'].tobytes(): example['y']
+      for client_id in train.client_ids
+      for example in train.create_tf_dataset_for_client(
+          client_id
+      ).as_numpy_iterator()
+  }
+  assert [by_image[image] for image in order] == everything['y'].tolist()
+  # A sample is the head of a larger one.
+  for size, expected in ((20, 20), (100, 54)):
+    head = sample(size)
+    assert [order[image] for image in _images(head)] == list(range(expected))
+    assert head['y'].tolist() == everything['y'][:expected].tolist()
+  other = [order[image] for image in _images(sample(20, seed=1))]
   assert len(set(other)) == 20 and other != list(range(20))
-  assert len(sample(None, ids=['3', '5'])['label']) == 12
-
-
-def test_sample_is_uniform(tmp_path, content):
-  (tmp_path / _FILE_NAME).write_bytes(content)
-  train, _ = _load(tmp_path)
-  ids = train.client_ids[:2]
-  first = set(
-      _pixels(hosted_data.sample(train, ids[:1], None, 0, path='file'))
-  )
-  from_first = [
-      sum(
-          image in first
-          for image in _pixels(
-              hosted_data.sample(train, ids, 6, seed, path='file')
-          )
-      )
-      for seed in range(8)
-  ]
-  assert 2.0 < np.mean(from_first) < 4.0
+  # Of all clients, not the first ones.
+  clients = list(map(list(by_image).index, order))[:20]
+  assert len({index // 6 for index in clients}) > 5
+  assert len(sample(None, ids=['3', '5'])['y']) == 12

@@ -1,0 +1,64 @@
+"""Data sets that TensorFlow Datasets downloads and converts once."""
+
+import contextlib
+from typing import Optional, Tuple
+
+import numpy as np
+
+from tasks import data_files
+
+
+def read(
+    name: str, data_dir: Optional[str], url: str
+) -> Tuple[Tuple[np.ndarray, np.ndarray], ...]:
+  """Reads images, uint8, and labels, int64, of the training and the test data.
+
+  Args:
+    name: The name of the data set.
+    data_dir: As TensorFlow Datasets takes it; None for its default
+      (`TFDS_DATA_DIR`, or `~/tensorflow_datasets`).
+    url: A file of the data set where it is downloaded from.
+
+  Raises:
+    FileNotFoundError: If the data are missing and cannot be downloaded.
+    ValueError: If the data are broken.
+  """
+  # It is slow to import.
+  import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
+
+  folder = data_dir or 'of TensorFlow Datasets'
+  broken = (
+      f'{name} cannot use the data in the folder {{}}: {{}}; delete its {name}'
+      ' data to prepare them anew.'
+  )
+  with _described(ValueError, broken, folder):
+    builder = tfds.builder(name, data_dir=data_dir)
+  missing = (
+      f'{name} needs the folder {{}}, which does not exist and could not be'
+      f' made from {url} ({{}}); make it where there is a network with `tfds'
+      f' build {name}` and copy it there.'
+  )
+  if not builder.is_prepared():
+    with _described(FileNotFoundError, missing, builder.data_dir):
+      data_files.check_server(url)
+      builder.download_and_prepare(
+          download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+      )
+  with _described(ValueError, broken, builder.data_dir):
+    return tuple(
+        (half['image'], half['label'])
+        for half in tfds.as_numpy(
+            builder.as_dataset(split=['train', 'test'], batch_size=-1)
+        )
+    )
+
+
+@contextlib.contextmanager
+def _described(kind: type, message: str, folder: str):
+  """Raises what goes wrong as `kind`, its reason and the folder filled in."""
+  try:
+    yield
+  # Connections, disks and broken files make errors of many kinds.
+  except Exception as error:  # pylint: disable=broad-exception-caught
+    reason = data_files.one_line(error)
+    raise kind(message.format(folder, reason)) from error

@@ -1,0 +1,109 @@
+"""What a task's module says about it: its options' defaults and its data.
+
+Nothing here imports TensorFlow, so that programs can list the tasks and check
+flags at once.
+"""
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import types
+from typing import Any, Callable, Optional, Tuple
+
+import numpy as np
+
+from tasks import partition
+
+# How examples that have no owner by nature are spread over simulated clients.
+SIMULATED_CLIENTS = types.MappingProxyType(
+    {'partition': 'dirichlet', 'alpha': 0.5, 'shards_per_client': 2}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledSets:
+  """A labelled data set and the indices of its three disjoint parts.
+
+  `x` are features, float32, or uint8 for pixels from 0 to 255, which the task
+  has as floats from 0 to 1; `y` are labels, int64.
+  """
+
+  x: np.ndarray
+  y: np.ndarray
+  train: np.ndarray
+  holdout: np.ndarray
+  test: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSpec:
+  """A task before it is loaded.
+
+  Attributes:
+    summary: What the task is, in one line.
+    defaults: The task's options, which `tasks.registry.OPTIONS` describes, and
+      their defaults.
+    models: The names of the models that the task offers and what their builders
+      in `tasks.loading` are given besides the shape, the classes and the seed.
+      Without the option `model` there is one.
+    num_classes: The number of classes, unless there is an option `classes`.
+    read: Takes the options, defaults filled in, and an iterator of seeds.
+      Returns `LabelledSets`, or, for a task without the option `partition`,
+      whose clients are given, `(client_data, holdout, test)` as a `Task` has
+      them.
+    pixel_moments: Means and standard deviations of the channels, for models
+      that standardise and augment images.
+    min_client_examples: The least a client has in a Dirichlet partition.
+  """
+
+  summary: str
+  defaults: Mapping[str, Any]
+  models: Mapping[str, Mapping[str, Any]]
+  num_classes: int
+  read: Callable[[Mapping[str, Any], Iterator[int]], Any]
+  pixel_moments: Optional[Tuple[Tuple[float, ...], Tuple[float, ...]]] = None
+  min_client_examples: int = 10
+
+
+def split_one_set(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    test_size: int,
+    holdout_size: int,
+    seed: int,
+) -> LabelledSets:
+  """Draws test set and hold-out, stratified; the clients get the rest.
+
+  The test set of a seed is the same whatever the size of the hold-out.
+  """
+  test, holdout, train = partition.stratified_split(
+      y, {'test_size': test_size, 'holdout_size': holdout_size}, seed
+  )
+  return LabelledSets(x, y, train, holdout, test)
+
+
+def split_given_sets(
+    train: Tuple[np.ndarray, np.ndarray],
+    pool: Tuple[np.ndarray, np.ndarray],
+    test: Optional[Tuple[np.ndarray, np.ndarray]] = None,
+    *,
+    holdout_size: int,
+    seed: int,
+) -> LabelledSets:
+  """Draws the hold-out, stratified, from `pool`, which is not the clients'.
+
+  Without a test set, what the hold-out leaves of the pool is one.
+  """
+  sets = (train, pool) if test is None else (train, pool, test)
+  x, y = map(np.concatenate, zip(*sets))
+  starts = np.cumsum([len(labels) for _, labels in sets])
+  train_indices, pool_indices, *test_indices = np.split(
+      np.arange(len(y)), starts[:-1]
+  )
+  holdout, rest = (
+      pool_indices[drawn]
+      for drawn in partition.stratified_split(
+          y[pool_indices], {'holdout_size': holdout_size}, seed
+      )
+  )
+  return LabelledSets(x, y, train_indices, holdout, *(test_indices or [rest]))
