@@ -6,11 +6,11 @@ from typing import Any, Callable, Tuple
 
 import tensorflow as tf
 
+from fedaot import checks
 from fedaot_tff.aggregators import fedaot_config
 from fedaot_tff.aggregators import fedaot_equations as equations
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
 
 _MODES = ('auto', 'holdout', 'agreement')
 # Step lengths of the descent, as fractions of the largest norm allowed.
@@ -63,16 +63,10 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
       TypeError: If an argument is of another kind.
       ValueError: If it is not allowed.
     """
-    if mode not in _MODES:
-      raise ValueError(
-          f'mode must be one of {", ".join(_MODES)}; found {mode!r}.'
-      )
-    self._mode = mode
+    self._mode = checks.check_choice('mode', mode, _MODES)
     self._steps = checks.check_int('steps', steps, minimum=1)
-    self._jitter = checks.check_number('jitter', jitter)
-    if self._jitter < 0:
-      raise ValueError(f'jitter must not be negative; found {jitter!r}.')
-    self._max_scale = checks.check_positive('max_scale', max_scale)
+    self._jitter = checks.check_number('jitter', jitter, minimum=0)
+    self._max_scale = checks.check_number('max_scale', max_scale, above=0)
     self._config = fedaot_config.FedAOTConfig()
 
   def initial_state(self, num_coordinates: int) -> Any:

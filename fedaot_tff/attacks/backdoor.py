@@ -6,9 +6,11 @@ from typing import Sequence, Tuple, Union
 import numpy as np
 import tensorflow as tf
 
+from fedaot import checks
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
 from fedaot_tff.attacks import examples
+
+_Features = Union[np.ndarray, tf.Tensor]
 
 
 class Backdoor(attack.DataPoisoning):
@@ -20,10 +22,17 @@ class Backdoor(attack.DataPoisoning):
   by its seed, are poisoned. The attack succeeds with a test example of another
   class that is taken for `target` once it bears the trigger.
 
-  Knowledge: the attackers' own data. Source: Gu, Dolan-Gavitt and Garg,
-  "BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply
-  Chain", 2017, the attack on digits in section 4; in federated learning,
-  Bagdasaryan et al., "How To Backdoor Federated Learning", AISTATS 2020.
+  A distributed backdoor cuts the trigger into `num_parts` runs of pixels, taken
+  row by row, whose lengths differ by at most one; the attacker with index i
+  trains with part i mod `num_parts`, success is measured with the whole.
+
+  Knowledge: the attackers' own data, and their numbers if there are parts.
+  Sources: Gu, Dolan-Gavitt and Garg, "BadNets: Identifying Vulnerabilities in
+  the Machine Learning Model Supply Chain", 2017, the attack on digits in
+  section 4; Bagdasaryan et al., "How To Backdoor Federated Learning", AISTATS
+  2020; Xie, Huang, Chen and Li, "DBA: Distributed Backdoor Attacks against
+  Federated Learning", ICLR 2020, whose parts are separate bars with gaps and
+  whose updates are scaled as well.
   """
 
   def __init__(
@@ -33,6 +42,7 @@ class Backdoor(attack.DataPoisoning):
       fraction: float = 0.5,
       size: int = 3,
       value: float = 1.0,
+      num_parts: int = 1,
   ):
     """Initializes `Backdoor`.
 
@@ -41,19 +51,23 @@ class Backdoor(attack.DataPoisoning):
       fraction: The fraction of an attacker's examples, in (0, 1].
       size: The side of the square in pixels.
       value: What its pixels become, in the units of the features.
+      num_parts: Into how many parts the trigger is cut; at most `size**2`.
 
     Raises:
       TypeError: If an option is of the wrong kind.
       ValueError: If an option is not allowed.
     """
     self._target = checks.check_int('target', target, minimum=0)
-    self._fraction = checks.check_fraction('fraction', fraction)
+    self._fraction = checks.check_number(
+        'fraction', fraction, above=0, maximum=1
+    )
     self._size = checks.check_int('size', size, minimum=1)
     self._value = checks.check_number('value', value)
+    self._num_parts = checks.check_int(
+        'num_parts', num_parts, minimum=1, maximum=self._size**2
+    )
 
-  def add_trigger(
-      self, x: Union[np.ndarray, tf.Tensor], *, batched: bool = False
-  ) -> Union[np.ndarray, tf.Tensor]:
+  def add_trigger(self, x: _Features, *, batched: bool = False) -> _Features:
     """Adds the whole trigger.
 
     Args:
@@ -79,22 +93,21 @@ class Backdoor(attack.DataPoisoning):
       attacker_index: int,
       seed: int,
   ) -> tf.data.Dataset:
-    """Poisons a part of the examples; see `DataPoisoning.poison`.
+    """Poisons a part of the examples; see the base class.
 
     Raises:
       TypeError: If the features are not floats.
       ValueError: If the target is not below `num_classes`, `dataset` never
         ends, or the features have no room for the trigger.
     """
-    checks.check_class('target', self._target, num_classes)
+    self._check_target(num_classes)
     chosen = examples.choose(
-        examples.num_examples(dataset),
-        self._fraction,
-        np.random.default_rng(seed),
+        dataset, self._fraction, np.random.default_rng(seed)
     )
-    is_trigger = self._training_trigger(
-        dataset.element_spec['x'].shape, attacker_index
-    )
+    pixels = trigger_pixels(dataset.element_spec['x'].shape, self._size)
+    # Outside the trigger, where the number is negative, this is no part.
+    part = pixels * self._num_parts // self._size**2
+    is_trigger = part == attacker_index % self._num_parts
 
     def poison_chosen(example, is_chosen):
       x, y = example['x'], example['y']
@@ -113,19 +126,17 @@ class Backdoor(attack.DataPoisoning):
       self, x: np.ndarray, y: np.ndarray, *, num_classes: int
   ) -> Tuple[np.ndarray, np.ndarray]:
     """The examples of other classes with the trigger; see the base class."""
-    checks.check_class('target', self._target, num_classes)
+    self._check_target(num_classes)
     is_other = y != self._target
     return (
         self.add_trigger(x[is_other], batched=True),
         np.full_like(y[is_other], self._target),
     )
 
-  def _training_trigger(
-      self, shape: Sequence[int], attacker_index: int
-  ) -> np.ndarray:
-    """Where an attacker sets pixels of features of `shape`; bool."""
-    del attacker_index
-    return trigger_pixels(shape, self._size) >= 0
+  def _check_target(self, num_classes: int) -> None:
+    checks.check_int(
+        'target', self._target, minimum=0, maximum=num_classes - 1
+    )
 
 
 def trigger_pixels(shape: Sequence[int], size: int) -> np.ndarray:
@@ -167,8 +178,8 @@ def trigger_pixels(shape: Sequence[int], size: int) -> np.ndarray:
 
 
 def _set_pixels(
-    x: Union[np.ndarray, tf.Tensor], is_trigger: np.ndarray, value: float
-) -> Union[np.ndarray, tf.Tensor]:
+    x: _Features, is_trigger: np.ndarray, value: float
+) -> _Features:
   """Sets the entries of `is_trigger` in one or many examples."""
   if not tf.as_dtype(x.dtype).is_floating:
     raise TypeError(

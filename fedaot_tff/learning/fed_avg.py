@@ -6,13 +6,13 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import checks
 from fedaot_tff.aggregators import fedaot
 from fedaot_tff.aggregators import fedaot_config
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import model_aware
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
 from fedaot_tff.learning import composition
 
 ModelFn = Union[
@@ -147,7 +147,9 @@ def build_attacked_fed_avg(
         f' {type(update_poisoning).__name__}.'
     )
   if forged_examples is not None:
-    forged_examples = checks.check_positive('forged_examples', forged_examples)
+    forged_examples = checks.check_number(
+        'forged_examples', forged_examples, above=0
+    )
   if discard_attackers and isinstance(
       model_aggregator,
       (

@@ -226,9 +226,9 @@ def test_survives_a_cohort_without_honest_clients_with_jitter():
     'error, message, options',
     [
         (ValueError, "mode must be one of .*; found 'x'", dict(mode='x')),
-        (ValueError, 'steps must be at least 1; found 0', dict(steps=0)),
+        (ValueError, 'steps must be >= 1; found 0', dict(steps=0)),
         (ValueError, 'jitter must', dict(jitter=-0.1)),
-        (ValueError, 'max_scale must be positive', dict(max_scale=0)),
+        (ValueError, 'max_scale must be > 0', dict(max_scale=0)),
         (TypeError, "max_scale must be a number; found '2'", dict(max_scale='2')),
     ],
 )

@@ -11,21 +11,13 @@ from tests.attacks import hand_made
     'options, epsilon', [({}, 2.0), ({'epsilon': 0.5}, 0.5)]
 )
 def test_sends_the_mean_reversed(options, epsilon):
-  knowledge = hand_made.moments_knowledge([[1.0, 5.0], [3.0, -1.0]])
-  vector, state = ipm.Ipm(**options).agree(knowledge, ())
+  vector, state = hand_made.agree(ipm.Ipm(**options), [[1, 5], [3, -1]])
   np.testing.assert_allclose(vector, [-2 * epsilon, -2 * epsilon])
   assert state == ()
 
 
 def test_the_default_reverses_the_mean_at_40_percent():
   rows = hand_made.updates(6, 5)
-  vector, _ = ipm.Ipm().agree(
-      hand_made.moments_knowledge(rows, num_attackers=4), ()
-  )
+  vector, _ = hand_made.agree(ipm.Ipm(), rows)
   mean = np.concatenate([rows, np.tile(vector, [4, 1])]).mean(axis=0)
   np.testing.assert_allclose(mean, -0.2 * rows.mean(axis=0), rtol=1e-4)
-
-
-def test_refuses_a_wrong_epsilon():
-  with pytest.raises(ValueError, match='epsilon must be positive'):
-    ipm.Ipm(epsilon=0)

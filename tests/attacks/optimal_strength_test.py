@@ -7,7 +7,9 @@ import pytest
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import coordinate_median
+from fedaot_tff.attacks import alie
 from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import ipm
 from fedaot_tff.attacks import optimal_strength
 from fedaot_tff.learning import composition
 
@@ -47,6 +49,10 @@ def _attack(poisoning, factory):
   )
 
 
+def _ipm(strengths):
+  return optimal_strength.OptimalStrength(ipm.reversed_mean, strengths)
+
+
 def _expected(vector):
   rows = iter(_HONEST)
   return np.array([vector if i >= 0 else next(rows) for i in _INDICES])
@@ -54,7 +60,7 @@ def _expected(vector):
 
 def test_takes_the_largest_strength_against_a_mean():
   strength, sent = _attack(
-      optimal_strength.OptimalIpm(strengths=[0.5, 3.0, 1.0]),
+      _ipm([0.5, 3.0, 1.0]),
       tff.aggregators.UnweightedMeanFactory(),
   )
   assert strength == 3
@@ -63,7 +69,7 @@ def test_takes_the_largest_strength_against_a_mean():
 
 def test_alie_sends_the_mean_less_deviations():
   strength, sent = _attack(
-      optimal_strength.OptimalAlie(strengths=[0.25]),
+      optimal_strength.OptimalStrength(alie.shifted_mean, [0.25]),
       tff.aggregators.UnweightedMeanFactory(),
   )
   assert strength == 0.25
@@ -78,7 +84,7 @@ def test_takes_what_a_defence_lets_through():
   # Norms above 5.2 are zeroed: of the strengths times 2.7, the norm of the
   # honest mean, only the smallest is not.
   strength, _ = _attack(
-      optimal_strength.OptimalIpm(strengths=[4.0, 0.5, 2.0]),
+      _ipm([4.0, 0.5, 2.0]),
       tff.aggregators.zeroing_factory(
           5.2, tff.aggregators.UnweightedMeanFactory(), norm_order=2.0
       ),
@@ -87,7 +93,7 @@ def test_takes_what_a_defence_lets_through():
 
 
 def test_does_not_change_the_state_of_the_defence():
-  process = optimal_strength.OptimalAlie().create(
+  process = optimal_strength.optimal_alie().create(
       _TYPE, _context(coordinate_median.CoordinateMedianFactory())[1]
   )
   assert process.next.type_signature.result.state.member.is_equivalent_to(
@@ -117,32 +123,19 @@ def test_oracle_makes_all_strengths_equal():
   np.testing.assert_allclose(found['a'], _HONEST.mean(axis=0), rtol=1e-6)
 
 
+def test_needs_a_defence():
+  with pytest.raises(ValueError, match='give one in the context'):
+    optimal_strength.optimal_alie().create(_TYPE)
+
+
 @pytest.mark.parametrize(
-    'error, message, make',
+    'strengths, error, message',
     [
-        (
-            ValueError,
-            'give one in the context',
-            lambda: optimal_strength.OptimalAlie().create(_TYPE),
-        ),
-        (
-            ValueError,
-            'one or more; found none',
-            lambda: optimal_strength.OptimalIpm(strengths=[]),
-        ),
-        (
-            ValueError,
-            'must be positive and finite; found -1',
-            lambda: optimal_strength.OptimalIpm(strengths=[1.0, -1.0]),
-        ),
-        (
-            TypeError,
-            'strengths must be numbers; found 2.0',
-            lambda: optimal_strength.OptimalAlie(strengths=2.0),
-        ),
+        ([], ValueError, 'number of strengths must be >= 1; found 0'),
+        ([1.0, -1.0], ValueError, 'strengths must be > 0; found -1.0'),
+        ('12', TypeError, "strengths must be a number; found '1'"),
     ],
 )
-def test_tells_what_is_wrong(error, message, make):
-  with pytest.raises(error, match=message) as info:
-    make()
-  assert '\n' not in str(info.value)
+def test_refuses_wrong_strengths(strengths, error, message):
+  with pytest.raises(error, match=message):
+    _ipm(strengths)
