@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import checks
 from fedaot_tff.simulation import round_summary
 from fedaot_tff.simulation import training
 
@@ -50,18 +51,15 @@ class TensorBoardReleaseManager(tff.program.ReleaseManager):
       TypeError: If an argument is of another kind.
       ValueError: If an array is of another shape.
     """
-    if not isinstance(folder, (str, os.PathLike)):
-      raise TypeError(f'folder must be a path; found {folder!r}.')
+    checks.check_kind('folder', folder, str, os.PathLike)
     self._folder = pathlib.Path(folder)
-    self._images = _check_images(images or {})
+    self._images = _check_images(
+        checks.check_kind('images', images or {}, Mapping)
+    )
     self._manager = None
 
   async def release(self, value: training.RoundRecord, key: int) -> None:
-    """Writes a round.
-
-    Args:
-      value: What is known of the round.
-      key: The round.
+    """Writes the round `key`.
 
     Raises:
       OSError: If it cannot be written.
@@ -131,13 +129,10 @@ def _only_finite(
   return found
 
 
-def _check_images(images: Any) -> 'collections.OrderedDict[str, np.ndarray]':
+def _check_images(
+    images: Mapping[str, Any],
+) -> 'collections.OrderedDict[str, np.ndarray]':
   """The first images of each array, float [n, h, w, c] in [0, 1]."""
-  if not isinstance(images, Mapping):
-    raise TypeError(
-        'images must be a mapping of arrays or None; found'
-        f' {type(images).__name__}.'
-    )
   checked = collections.OrderedDict()
   for name, array in images.items():
     array = np.asarray(array, np.float64)

@@ -205,10 +205,10 @@ def test_works_where_an_event_loop_runs(tmp_path):
 @pytest.mark.parametrize(
     'options, kind, message',
     [
-        (dict(folder=3), TypeError, 'folder must be a path; found 3'),
-        (dict(keep=0), ValueError, 'keep must be at least 1; found 0'),
+        (dict(folder=3), TypeError, 'folder must be a str or PathLike; found int'),
+        (dict(keep=0), ValueError, 'keep must be >= 1; found 0'),
         (dict(keep=1.5), TypeError, 'keep must be an int; found 1.5'),
-        (dict(warn=None), TypeError, 'warn must be a function; found None'),
+        (dict(warn=None), TypeError, 'warn must be a Callable; found NoneType'),
     ],
 )
 def test_rejects_other_arguments(tmp_path, options, kind, message):

@@ -36,12 +36,7 @@ def _make_record(round_num, **fields):
           ),
           adversary=(),
       ),
-      model_is_finite=False,
-      num_attackers=1,
       is_byzantine=(True, False, False),
-      weights=np.float32([0.1, 0.4, 0.5]),
-      attacker_weight=0.1,
-      detection_auroc=1.0,
       evaluation=collections.OrderedDict(accuracy=0.5 + round_num, loss=2.0),
       evaluation_seconds=0.25,
   )
@@ -163,8 +158,8 @@ def test_folder_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize(
     'options, kind, message',
     [
-        (dict(folder=3), TypeError, 'folder must be a path; found 3'),
-        (dict(images=[1]), TypeError, 'mapping of arrays or None; found list'),
+        (dict(folder=3), TypeError, 'folder must be a str or PathLike; found int'),
+        (dict(images=[1]), TypeError, 'images must be a Mapping; found list'),
         (
             dict(images={'a': np.zeros([2, 4])}),
             ValueError,
@@ -185,9 +180,6 @@ def test_summary_leaves_out_what_there_is_not():
   record = _make_record(
       1,
       evaluation=None,
-      weights=None,
-      attacker_weight=None,
-      detection_auroc=None,
       metrics={'aggregator': (), 'finalizer': {'name': 'text', 'n': 1}},
   )
   assert round_summary.scalars(record) == {
