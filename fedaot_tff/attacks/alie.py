@@ -1,6 +1,6 @@
 """A little is enough: a shift within the spread of the honest updates."""
 
-from typing import Any, Optional, Tuple
+from typing import Any, Optional
 
 import tensorflow as tf
 
@@ -59,10 +59,7 @@ class Alie(attack.CollusivePoisoning):
   def __init__(self, *, z: Optional[float] = None):
     self._z = None if z is None else checks.check_number('z', z)
 
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See the base class."""
+  def agree(self, knowledge, state):
     z = self._z
     if z is None:
       z = largest_unnoticed_z(knowledge.num_honest, knowledge.num_attackers)

@@ -33,7 +33,7 @@ class DataPoisoning(abc.ABC):
       attacker_index: int,
       seed: int,
   ) -> tf.data.Dataset:
-    """The data that an attacker trains on.
+    """The data that an attacker trains on, of the same element type.
 
     Args:
       dataset: Unbatched clean examples, `OrderedDict(x=..., y=...)` with an
@@ -41,9 +41,6 @@ class DataPoisoning(abc.ABC):
       num_classes: The number of classes C.
       attacker_index: The number of the attacker among all attackers, from 0.
       seed: The attacker's own seed.
-
-    Returns:
-      A dataset of the same element type.
     """
 
   def success_examples(
@@ -57,8 +54,8 @@ class DataPoisoning(abc.ABC):
       num_classes: The number of classes C.
 
     Returns:
-      Features [m, ...] as the attacker would present them, and the classes [m]
-      that the attacker wants; None if the attack only lowers the accuracy.
+      Features [m, ...] as the attacker presents them, and the classes [m] that
+      it wants; None if it only lowers the accuracy.
     """
     del x, y, num_classes
     return None
@@ -87,7 +84,7 @@ class Context(NamedTuple):
   """What an attack on the updates is made for.
 
   Attributes:
-    seed: Fixes what the attackers draw at random; nonnegative, below 2^63.
+    seed: Fixes what the attackers draw at random; in [0, 2^63).
     defence: The defence at hand; None if it is not known.
   """
 
@@ -113,11 +110,7 @@ class AdversaryProcess(tff.templates.MeasuredProcess):
   def __init__(
       self, initialize_fn: tff.Computation, next_fn: tff.Computation
   ):
-    """Initializes `AdversaryProcess`.
-
-    Raises:
-      TypeError: If a computation does not have the type above.
-    """
+    """Raises TypeError if a computation does not have the type above."""
     super().__init__(initialize_fn, next_fn, next_is_multi_arg=True)
     parameter = next_fn.type_signature.parameter
     if (
@@ -150,7 +143,7 @@ class UpdatePoisoning(abc.ABC):
   def create(
       self, value_type: tff.Type, context: Context = Context()
   ) -> AdversaryProcess:
-    """Creates the process for updates of `value_type`.
+    """Creates the process.
 
     Args:
       value_type: The unplaced type of an update: a structure of float tensors
@@ -187,7 +180,6 @@ class OwnUpdatePoisoning(UpdatePoisoning):
   def create(
       self, value_type: tff.Type, context: Context = Context()
   ) -> AdversaryProcess:
-    """See `UpdatePoisoning.create`."""
     return _create_process(
         value_type,
         context,
@@ -249,18 +241,8 @@ class CollusivePoisoning(UpdatePoisoning):
     return ()
 
   @abc.abstractmethod
-  def agree(
-      self, knowledge: Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """What the attackers agree on in a round.
-
-    Args:
-      knowledge: What they know.
-      state: What they remember.
-
-    Returns:
-      A vector, float32 [d], and the new state.
-    """
+  def agree(self, knowledge: Knowledge, state: Any) -> Tuple[tf.Tensor, Any]:
+    """The vector, float32 [d], that they agree on, and what they remember."""
 
   def send(self, vector: tf.Tensor, attacker: Attacker) -> tf.Tensor:
     """What one of them makes of the vector [d]; by default it stays as is."""
@@ -270,7 +252,6 @@ class CollusivePoisoning(UpdatePoisoning):
   def create(
       self, value_type: tff.Type, context: Context = Context()
   ) -> AdversaryProcess:
-    """See `UpdatePoisoning.create`."""
     num_coordinates = flat_updates.num_coordinates(value_type)
     return _create_process(
         value_type,
@@ -302,11 +283,8 @@ def replace_if_attacker(
   Args:
     update: A structure of float tensors, d floats in all.
     index: Scalar int32, the attacker's index or `HONEST`.
-    poison_fn: From the flat update, float32 [d], to another. It is traced in a
-      branch that honest clients do not take.
-
-  Returns:
-    A structure like `update`.
+    poison_fn: From the flat update, float32 [d], to another, in a branch that
+      honest clients do not take.
   """
 
   def poisoned():
@@ -319,14 +297,11 @@ def replace_if_attacker(
 
 
 def observe_moments(update: tff.Value, index: tff.Value) -> tff.Value:
-  """Mean and standard deviation of the finite honest updates.
+  """`HonestMoments` and the int32 number of finite honest updates, at SERVER.
 
   Args:
-    update: The updates, placed at CLIENTS.
-    index: Scalar int32, the attackers' indices, placed at CLIENTS.
-
-  Returns:
-    `HonestMoments` and a scalar int32, the number of updates; at SERVER.
+    update: The updates, at CLIENTS.
+    index: Scalar int32, the attackers' indices, at CLIENTS.
   """
 
   @tff.tensorflow.computation(update.type_signature.member, np.int32)
@@ -396,18 +371,16 @@ def _create_process(
 ) -> AdversaryProcess:
   """The process of attackers who observe, agree, and then send.
 
+  Its state is the number of rounds so far, and what the attackers remember.
+
   Args:
     value_type: See `UpdatePoisoning.create`.
     context: See `UpdatePoisoning.create`.
-    observe: `observe_moments`, or another that returns what `Knowledge` has as
-      `honest` and `num_honest`.
+    observe: `observe_moments`, or another in its place.
     initial_memory: Returns what the attackers remember at first.
     agree: From `Knowledge` and memory to what all are told and a new memory.
     send: From the flat update, what all are told and the `Attacker` to a flat
       update.
-
-  Returns:
-    The process. Its state is the number of rounds so far, and the memory.
   """
 
   @tff.tensorflow.computation

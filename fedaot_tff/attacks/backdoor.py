@@ -1,7 +1,7 @@
 """Backdoor: the attackers teach the model to obey a pixel trigger."""
 
 import collections
-from typing import Sequence, Tuple, Union
+from typing import Sequence, Union
 
 import numpy as np
 import tensorflow as tf
@@ -52,10 +52,6 @@ class Backdoor(attack.DataPoisoning):
       size: The side of the square in pixels.
       value: What its pixels become, in the units of the features.
       num_parts: Into how many parts the trigger is cut; at most `size**2`.
-
-    Raises:
-      TypeError: If an option is of the wrong kind.
-      ValueError: If an option is not allowed.
     """
     self._target = checks.check_int('target', target, minimum=0)
     self._fraction = checks.check_number(
@@ -68,38 +64,20 @@ class Backdoor(attack.DataPoisoning):
     )
 
   def add_trigger(self, x: _Features, *, batched: bool = False) -> _Features:
-    """Adds the whole trigger.
+    """Adds the whole trigger; the result is of the kind and type of `x`.
 
     Args:
       x: Features of an example, float [p], [h, w] or [h, w, channels].
       batched: Whether they are those of many, with a leading dimension.
 
-    Returns:
-      An array if `x` is one, and else a tensor, of the dtype and shape of `x`.
-
     Raises:
       TypeError: If `x` is not of floats.
-      ValueError: If the shape of an example is not known or allowed, or it has
-        no room for the trigger.
+      ValueError: See `trigger_pixels`.
     """
     shape = x.shape[1:] if batched else x.shape
     return _set_pixels(x, trigger_pixels(shape, self._size) >= 0, self._value)
 
-  def poison(
-      self,
-      dataset: tf.data.Dataset,
-      *,
-      num_classes: int,
-      attacker_index: int,
-      seed: int,
-  ) -> tf.data.Dataset:
-    """Poisons a part of the examples; see the base class.
-
-    Raises:
-      TypeError: If the features are not floats.
-      ValueError: If the target is not below `num_classes`, `dataset` never
-        ends, or the features have no room for the trigger.
-    """
+  def poison(self, dataset, *, num_classes, attacker_index, seed):
     self._check_target(num_classes)
     chosen = examples.choose(
         dataset, self._fraction, np.random.default_rng(seed)
@@ -122,10 +100,7 @@ class Backdoor(attack.DataPoisoning):
         (dataset, tf.data.Dataset.from_tensor_slices(chosen))
     ).map(poison_chosen)
 
-  def success_examples(
-      self, x: np.ndarray, y: np.ndarray, *, num_classes: int
-  ) -> Tuple[np.ndarray, np.ndarray]:
-    """The examples of other classes with the trigger; see the base class."""
+  def success_examples(self, x, y, *, num_classes):
     self._check_target(num_classes)
     is_other = y != self._target
     return (
@@ -143,14 +118,12 @@ def trigger_pixels(shape: Sequence[int], size: int) -> np.ndarray:
   """Numbers the pixels of the trigger.
 
   Args:
-    shape: The shape of the features of an example: [p], [h, w] or [h, w,
-      channels].
+    shape: The shape of features, [p], [h, w] or [h, w, channels].
     size: The side of the square.
 
   Returns:
     Int of `shape`: the number of a pixel of the trigger, from 0 at its top left
-    row by row to `size**2 - 1`, and -1 outside. Channels have the number of
-    their pixel.
+    row by row to `size**2 - 1`, and -1 outside; alike in all channels.
 
   Raises:
     ValueError: If the shape is not known or allowed, or has no room.

@@ -5,8 +5,6 @@ Byzantine-Robust Federated Learning", USENIX Security 2020, the attacks with
 full knowledge.
 """
 
-from typing import Any, Tuple
-
 import tensorflow as tf
 
 from fedaot import checks
@@ -19,7 +17,8 @@ class FangTrimmedMean(attack.CollusivePoisoning):
 
   If the honest mean of a coordinate is negative, the attackers send a value
   above the largest honest value e, else one below the smallest, e: uniform
-  between e and the farther of b e and e / b. A coordinate-wise median or
+  between e and the farther of b e and e / b, where b is `factor` > 1, 2 in the
+  paper. A coordinate-wise median or
   trimmed mean then moves the coordinate less far, or the wrong way.
 
   The paper takes the values of the local models; here they are those of the
@@ -33,17 +32,9 @@ class FangTrimmedMean(attack.CollusivePoisoning):
   sees_table = True
 
   def __init__(self, *, factor: float = 2.0):
-    """Initializes `FangTrimmedMean`.
-
-    Args:
-      factor: b > 1, how far beyond the honest values. The paper has 2.
-    """
     self._factor = checks.check_number('factor', factor, above=1)
 
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See the base class."""
+  def agree(self, knowledge, state):
     honest = knowledge.honest
     mean = vectors.moments(honest).mean
     goes_up = mean < 0
@@ -67,9 +58,6 @@ def krum_scores(products: tf.Tensor, num_neighbors: tf.Tensor) -> tf.Tensor:
   Args:
     products: Float64 [N, N], the inner products of the updates.
     num_neighbors: Scalar int32, how many count; below 1 it counts as 1.
-
-  Returns:
-    Float64 [N].
   """
   nearest = tf.sort(vectors.squared_distances(products), axis=1)
   # The nearest of all is the update itself.
@@ -100,17 +88,9 @@ class FangKrum(attack.CollusivePoisoning):
   sees_table = True
 
   def __init__(self, *, threshold: float = 1e-5):
-    """Initializes `FangKrum`.
-
-    Args:
-      threshold: The lambda below which halving ends; positive.
-    """
     self._threshold = checks.check_number('threshold', threshold, above=0)
 
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See the base class."""
+  def agree(self, knowledge, state):
     signs = tf.sign(vectors.moments(knowledge.honest).mean)
     products = vectors.inner_products(
         tf.concat([[signs], knowledge.honest], axis=0)
@@ -142,7 +122,9 @@ class FangKrum(attack.CollusivePoisoning):
         tf.reduce_max(tf.linalg.diag_part(products)[1:]) / num_coordinates
     )
     # The cohort: f times the attackers' update, and the honest ones.
-    rows = tf.maximum(tf.range(num_attackers + num_honest) - num_attackers + 1, 0)
+    rows = tf.maximum(
+        tf.range(num_attackers + num_honest) - num_attackers + 1, 0
+    )
     cohort = tf.gather(tf.gather(products, rows), rows, axis=1)
 
     def is_selected(step):

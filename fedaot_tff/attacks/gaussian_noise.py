@@ -32,8 +32,7 @@ class GaussianNoise(attack.OwnUpdatePoisoning):
       stddev = checks.check_number('stddev', stddev, above=0)
     self._stddev = stddev
 
-  def poison(self, update: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
-    """See the base class."""
+  def poison(self, update, attacker):
     if self._stddev is None:
       return vectors.noise_like(update, self._scale, attacker.seed)
     return tf.random.stateless_normal(

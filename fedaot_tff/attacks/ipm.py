@@ -1,6 +1,6 @@
 """Inner product manipulation: the attackers send the honest mean reversed."""
 
-from typing import Any, Tuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -8,9 +8,7 @@ from fedaot import checks
 from fedaot_tff.attacks import attack
 
 
-def reversed_mean(
-    moments: attack.HonestMoments, epsilon: Any
-) -> tf.Tensor:
+def reversed_mean(moments: attack.HonestMoments, epsilon: Any) -> tf.Tensor:
   """-epsilon times the mean of the honest updates."""
   return -epsilon * moments.mean
 
@@ -32,8 +30,5 @@ class Ipm(attack.CollusivePoisoning):
   def __init__(self, *, epsilon: float = 2.0):
     self._epsilon = checks.check_number('epsilon', epsilon, above=0)
 
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See the base class."""
+  def agree(self, knowledge, state):
     return reversed_mean(knowledge.honest, self._epsilon), state

@@ -2,7 +2,7 @@
 
 import abc
 import collections
-from typing import Optional, Tuple
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
@@ -22,20 +22,7 @@ class LabelMap(attack.DataPoisoning):
   def new_labels(self, num_classes: int, seed: int) -> np.ndarray:
     """The new labels [C] of the C >= 2 classes."""
 
-  def poison(
-      self,
-      dataset: tf.data.Dataset,
-      *,
-      num_classes: int,
-      attacker_index: int,
-      seed: int,
-  ) -> tf.data.Dataset:
-    """Maps the labels; see the base class.
-
-    Raises:
-      ValueError: If there are fewer than 2 classes, or one of the options is
-        none of them.
-    """
+  def poison(self, dataset, *, num_classes, attacker_index, seed):
     del attacker_index
     checks.check_int('num_classes', num_classes, minimum=2)
     new_labels = self.new_labels(num_classes, seed)
@@ -55,8 +42,7 @@ class LabelFlip(LabelMap):
   Federated Learning", USENIX Security 2020, section 5.1.
   """
 
-  def new_labels(self, num_classes: int, seed: int) -> np.ndarray:
-    """See `LabelMap`."""
+  def new_labels(self, num_classes, seed):
     del seed
     return np.arange(num_classes)[::-1]
 
@@ -69,8 +55,7 @@ class MultiLabelFlip(LabelMap):
   must stand. It generalizes `LabelFlip` and stems from no paper.
   """
 
-  def new_labels(self, num_classes: int, seed: int) -> np.ndarray:
-    """See `LabelMap`."""
+  def new_labels(self, num_classes, seed):
     generator = np.random.default_rng(seed)
     while True:
       # One in e permutations has no fixed point; taking the first that has none
@@ -83,9 +68,9 @@ class MultiLabelFlip(LabelMap):
 class LabelSwap(LabelMap):
   """Swaps the labels of two classes, or of all neighbouring classes.
 
-  By default the classes 2k and 2k + 1 change places for each k; if C is odd,
-  the last class keeps its label. The attack succeeds with a test example of a
-  swapped class that is taken for the other one.
+  Without `first` and `second` the classes 2k and 2k + 1 change places for each
+  k; if C is odd, the last class keeps its label. The attack succeeds with a test
+  example of a swapped class that is taken for the other one.
 
   Source: the attack from a source class to a target class of Tolpegin et al.,
   "Data Poisoning Attacks Against Federated Learning Systems", ESORICS 2020, in
@@ -95,16 +80,6 @@ class LabelSwap(LabelMap):
   def __init__(
       self, *, first: Optional[int] = None, second: Optional[int] = None
   ):
-    """Initializes `LabelSwap`.
-
-    Args:
-      first: A class; None (default) swaps all neighbours.
-      second: The other class; None exactly if `first` is.
-
-    Raises:
-      TypeError: If a class is neither an int nor None.
-      ValueError: If a class is negative, only one is given, or they are equal.
-    """
     if (first is None) != (second is None) or (
         first is not None and first == second
     ):
@@ -117,8 +92,7 @@ class LabelSwap(LabelMap):
       second = checks.check_int('second', second, minimum=0)
     self._first, self._second = first, second
 
-  def new_labels(self, num_classes: int, seed: int = 0) -> np.ndarray:
-    """See `LabelMap`."""
+  def new_labels(self, num_classes, seed=0):
     del seed
     new_labels = np.arange(num_classes)
     if self._first is None:
@@ -130,10 +104,7 @@ class LabelSwap(LabelMap):
       new_labels[[self._first, self._second]] = self._second, self._first
     return new_labels
 
-  def success_examples(
-      self, x: np.ndarray, y: np.ndarray, *, num_classes: int
-  ) -> Tuple[np.ndarray, np.ndarray]:
-    """The examples of the swapped classes; see the base class."""
+  def success_examples(self, x, y, *, num_classes):
     wanted = self.new_labels(num_classes)[y].astype(y.dtype)
     is_swapped = wanted != y
     return x[is_swapped], wanted[is_swapped]

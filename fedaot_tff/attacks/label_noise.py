@@ -26,19 +26,7 @@ class LabelNoise(attack.DataPoisoning):
         'fraction', fraction, above=0, maximum=1
     )
 
-  def poison(
-      self,
-      dataset: tf.data.Dataset,
-      *,
-      num_classes: int,
-      attacker_index: int,
-      seed: int,
-  ) -> tf.data.Dataset:
-    """Replaces labels; see the base class.
-
-    Raises:
-      ValueError: If there are fewer than 2 classes, or `dataset` never ends.
-    """
+  def poison(self, dataset, *, num_classes, attacker_index, seed):
     del attacker_index
     checks.check_int('num_classes', num_classes, minimum=2)
     generator = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import collections
 import math
-from typing import Any, Tuple
+from typing import Tuple
 
 import tensorflow as tf
 
@@ -85,17 +85,14 @@ class Mimic(attack.CollusivePoisoning):
     )
     self._target = checks.check_choice('target', target, TARGETS)
 
-  def initial_state(self, num_coordinates: int) -> Any:
-    """Zeros for mu and z, which is drawn at random in the first round."""
+  def initial_state(self, num_coordinates):
     if self._target == 'first':
       return ()
+    # z is drawn at random in the first round.
     zeros = tf.zeros([num_coordinates])
     return collections.OrderedDict(mean=zeros, direction=zeros)
 
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See the base class."""
+  def agree(self, knowledge, state):
     honest = knowledge.honest
     # A row of zeros is what they send if there is no honest client.
     candidates = tf.pad(honest, [[0, 1], [0, 0]])

@@ -18,8 +18,7 @@ class SignFlip(attack.OwnUpdatePoisoning):
   def __init__(self, *, scale: float = 3.0):
     self._scale = checks.check_number('scale', scale, above=0)
 
-  def poison(self, update: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
-    """See the base class."""
+  def poison(self, update, attacker):
     del attacker
     return -self._scale * update
 
@@ -38,8 +37,7 @@ class Scaling(attack.OwnUpdatePoisoning):
   def __init__(self, *, factor: float = 10.0):
     self._factor = checks.check_number('factor', factor, above=0)
 
-  def poison(self, update: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
-    """See the base class."""
+  def poison(self, update, attacker):
     del attacker
     return self._factor * update
 
@@ -64,8 +62,7 @@ class ModelReplacement(attack.OwnUpdatePoisoning):
       boost = checks.check_number('boost', boost, above=0)
     self._boost = boost
 
-  def poison(self, update: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
-    """See the base class."""
+  def poison(self, update, attacker):
     if self._boost is not None:
       return self._boost * update
     boost = attacker.num_clients / attacker.num_attackers
@@ -82,8 +79,7 @@ class Zero(attack.OwnUpdatePoisoning):
   Attacks on Model Aggregation in Federated Learning", AISTATS 2021.
   """
 
-  def poison(self, update: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
-    """See the base class."""
+  def poison(self, update, attacker):
     del attacker
     # Not 0 times the update, which may be NaN.
     return tf.zeros_like(update)

@@ -19,10 +19,7 @@ from fedaot_tff.attacks import vectors
 class NoiseBackdoorData(backdoor.Backdoor):
   """The data: a `Backdoor` for attackers with an odd index."""
 
-  def poison(
-      self, dataset: tf.data.Dataset, *, attacker_index: int, **arguments
-  ) -> tf.data.Dataset:
-    """Poisons the data of odd attackers; see `Backdoor.poison`."""
+  def poison(self, dataset, *, attacker_index, **arguments):
     poisoned = super().poison(
         dataset, attacker_index=attacker_index, **arguments
     )
@@ -49,8 +46,7 @@ class NoiseBackdoorUpdates(attack.OwnUpdatePoisoning):
     self._noise_scale = checks.check_number('noise_scale', noise_scale, above=0)
     self._boost = checks.check_number('boost', boost, above=0)
 
-  def poison(self, update: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
-    """See the base class."""
+  def poison(self, update, attacker):
     return tf.cond(
         # In the graph of a computation, == would compare objects.
         tf.equal(attacker.index % 2, 0),

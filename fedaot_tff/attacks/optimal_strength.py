@@ -22,8 +22,10 @@ class OptimalStrength(attack.UpdatePoisoning):
   present state, and send the vector whose aggregate has the largest Euclidean
   distance from the mean of the honest updates. Knowledge: all honest updates,
   the global model, and the defence with its state and secrets. A trial costs an
-  aggregation. Source: the line search of Shejwalkar and Houmansadr,
-  "Manipulating the Byzantine", NDSS 2021, section IV, over a fixed grid.
+  aggregation; the process measures the chosen `strength`.
+
+  Source: the line search of Shejwalkar and Houmansadr, "Manipulating the
+  Byzantine", NDSS 2021, section IV, over a fixed grid.
   """
 
   def __init__(
@@ -34,7 +36,7 @@ class OptimalStrength(attack.UpdatePoisoning):
     """Initializes `OptimalStrength`.
 
     Args:
-      make_vector: What attackers send, [d], from `HonestMoments` and a strength.
+      make_vector: What is sent, [d], from `HonestMoments` and a strength.
       strengths: The strengths to try, one or more, positive.
     """
     self._make_vector = make_vector
@@ -43,14 +45,7 @@ class OptimalStrength(attack.UpdatePoisoning):
     ]
     checks.check_int('the number of strengths', len(self._strengths), minimum=1)
 
-  def create(
-      self, value_type: tff.Type, context: attack.Context = attack.Context()
-  ) -> attack.AdversaryProcess:
-    """See `UpdatePoisoning.create`; measures the chosen `strength`.
-
-    Raises:
-      ValueError: If `context` tells no defence.
-    """
+  def create(self, value_type, context=attack.Context()):
     if context.defence is None:
       raise ValueError(
           f'{type(self).__name__} tries its strength on the defence; give one'

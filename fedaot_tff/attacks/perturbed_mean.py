@@ -1,7 +1,7 @@
 """The honest mean, moved along a direction as far as a bound allows."""
 
 import abc
-from typing import Any, NamedTuple, Tuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -57,7 +57,7 @@ def measure(
 
 
 class PerturbedMean(attack.CollusivePoisoning):
-  """All attackers send m + gamma p with the largest gamma.
+  """All attackers send m + gamma p, with p of `perturb` and the largest gamma.
 
   Knowledge: the honest updates x_i, of which m is the mean. Source: Shejwalkar
   and Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning
@@ -68,27 +68,13 @@ class PerturbedMean(attack.CollusivePoisoning):
   sees_table = True
 
   def __init__(self, *, direction: str = 'unit_vector'):
-    """Initializes `PerturbedMean`.
-
-    Args:
-      direction: The perturbation p: 'unit_vector' (default), 'stddev' or
-        'sign'; see `perturb`.
-    """
     self._direction = checks.check_choice('direction', direction, DIRECTIONS)
 
   @abc.abstractmethod
   def largest_gamma(self, geometry: Geometry) -> tf.Tensor:
-    """The largest gamma that the bound allows, a scalar float64.
+    """The largest gamma that the bound allows, float64; any if ||p|| is 0."""
 
-    Args:
-      geometry: How the honest updates lie. Where `squared_norm` is 0, any value
-        will do.
-    """
-
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See the base class."""
+  def agree(self, knowledge, state):
     moments = vectors.moments(knowledge.honest)
     perturbation = perturb(moments, self._direction)
     geometry = measure(knowledge.honest, moments.mean, perturbation)
@@ -110,8 +96,7 @@ class MinMax(PerturbedMean):
   is the smallest of these roots.
   """
 
-  def largest_gamma(self, geometry: Geometry) -> tf.Tensor:
-    """See `PerturbedMean.largest_gamma`."""
+  def largest_gamma(self, geometry):
     # Rounding can put the mean a little outside where all updates coincide.
     slack = tf.maximum(
         tf.reduce_max(geometry.distances) - geometry.from_mean, 0
@@ -135,8 +120,7 @@ class MinSum(PerturbedMean):
   m, which gives gamma.
   """
 
-  def largest_gamma(self, geometry: Geometry) -> tf.Tensor:
-    """See `PerturbedMean.largest_gamma`."""
+  def largest_gamma(self, geometry):
     slack = tf.reduce_max(
         tf.reduce_sum(geometry.distances, axis=1)
     ) - tf.reduce_sum(geometry.from_mean)

@@ -29,8 +29,7 @@ class RandomNanInf(attack.OwnUpdatePoisoning):
         'fraction', fraction, above=0, maximum=1
     )
 
-  def poison(self, update: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
-    """See the base class."""
+  def poison(self, update, attacker):
     num_coordinates = update.shape.num_elements()
     count = max(1, round(self._fraction * num_coordinates))
     coordinates = tf.random.experimental.stateless_shuffle(

@@ -1,7 +1,6 @@
 """Reference mimicry: the attackers repeat where the model went before."""
 
 import collections
-from typing import Any, Tuple
 
 import tensorflow as tf
 
@@ -84,15 +83,12 @@ class ReferenceMimic(attack.CollusivePoisoning):
     self._jitter = checks.check_number('jitter', jitter, minimum=0)
     self._memory = checks.check_number('memory', memory, minimum=0, below=1)
 
-  def initial_state(self, num_coordinates: int) -> Any:
-    """The last model, which the first round does not look at, and r."""
+  def initial_state(self, num_coordinates):
+    # The first round does not look at the last model.
     zeros = tf.zeros([num_coordinates])
     return collections.OrderedDict(model=zeros, reference=zeros)
 
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See the base class."""
+  def agree(self, knowledge, state):
     mean, stddev = knowledge.honest
     move = tf.where(
         knowledge.round_num > 1, knowledge.model - state['model'], 0.0
@@ -106,6 +102,5 @@ class ReferenceMimic(attack.CollusivePoisoning):
         model=knowledge.model, reference=reference
     )
 
-  def send(self, vector: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
-    """Adds the attacker's own noise."""
+  def send(self, vector, attacker):
     return vector + vectors.noise_like(vector, self._jitter, attacker.seed)

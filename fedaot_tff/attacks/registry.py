@@ -15,8 +15,8 @@ class _Part(NamedTuple):
 
   Attributes:
     path: Module and class below `fedaot_tff.attacks`.
-    options: The options of the class and their parsers.
-    defaults: Options whose default is another than that of the class.
+    options: The options and their parsers.
+    defaults: Arguments, of which options may take the place.
   """
 
   path: str
@@ -44,15 +44,17 @@ class _Entry(NamedTuple):
   @property
   def options(self) -> Dict[str, named_spec.Parser]:
     """The options of both halves."""
-    return {k: v for part in filter(None, self) for k, v in part.options.items()}
+    return {
+        k: v for part in filter(None, self) for k, v in part.options.items()
+    }
 
 
-def _data(path: str, **options) -> _Entry:
-  return _Entry(data=_part(path, **options))
+def _data(path: str, **arguments) -> _Entry:
+  return _Entry(data=_part(path, **arguments))
 
 
-def _updates(path: str, **options) -> _Entry:
-  return _Entry(update=_part(path, **options))
+def _updates(path: str, **arguments) -> _Entry:
+  return _Entry(update=_part(path, **arguments))
 
 
 def check_update_attack(name: str, value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Union
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +20,7 @@ class _Schedule(attack.UpdatePoisoning):
   """One of some attacks, or the honest update, as the round tells.
 
   Each of them observes all rounds, so that one with a memory is ready when its
-  turn comes.
+  turn comes. Knowledge: that of the attacks.
   """
 
   def __init__(self, attacks: Sequence[_Attack]):
@@ -28,19 +28,9 @@ class _Schedule(attack.UpdatePoisoning):
 
   @abc.abstractmethod
   def choose(self, round_num: tf.Tensor) -> tf.Tensor:
-    """The position of an attack, or their number for the honest update.
+    """The position of an attack, or their number for the honest update."""
 
-    Args:
-      round_num: Scalar int32, the round, from 1.
-
-    Returns:
-      Scalar int32.
-    """
-
-  def create(
-      self, value_type: tff.Type, context: attack.Context = attack.Context()
-  ) -> attack.AdversaryProcess:
-    """See `UpdatePoisoning.create`."""
+  def create(self, value_type, context=attack.Context()):
     processes = [a.create(value_type, context) for a in self._attacks]
 
     @tff.federated_computation
@@ -92,8 +82,7 @@ class _Schedule(attack.UpdatePoisoning):
 class Switching(_Schedule):
   """Another attack every few rounds, in turn.
 
-  A defence that has adapted to one attack meets the next. Knowledge: that of
-  the attacks.
+  A defence that has adapted to one attack meets the next.
   """
 
   def __init__(
@@ -107,18 +96,12 @@ class Switching(_Schedule):
     Args:
       attacks: Two attacks or more.
       rounds: How many rounds in succession each is used.
-
-    Raises:
-      TypeError: If an argument is of another kind.
-      ValueError: If there are fewer than two attacks, one is no attack on
-        updates alone, or `rounds` is below 1.
     """
     super().__init__(attacks)
     checks.check_int('the number of attacks', len(self._attacks), minimum=2)
     self._rounds = checks.check_int('rounds', rounds, minimum=1)
 
-  def choose(self, round_num: tf.Tensor) -> tf.Tensor:
-    """See the base class."""
+  def choose(self, round_num):
     return (round_num - 1) // self._rounds % len(self._attacks)
 
 
@@ -126,7 +109,6 @@ class Intermittent(_Schedule):
   """An attack that begins after some honest rounds.
 
   The attackers earn the trust of a defence with a memory before they betray it.
-  Knowledge: that of the attack, which observes the honest rounds, too.
   """
 
   def __init__(
@@ -141,29 +123,19 @@ class Intermittent(_Schedule):
     Args:
       attack: The attack.
       honest_rounds: How many rounds the attackers send honest updates first.
-
-    Raises:
-      TypeError: If an argument is of another kind.
-      ValueError: If `attack` is no attack on updates alone, or `honest_rounds`
-        is below 1.
     """
     super().__init__([attack])
     self._honest_rounds = checks.check_int(
         'honest_rounds', honest_rounds, minimum=1
     )
 
-  def choose(self, round_num: tf.Tensor) -> tf.Tensor:
-    """See the base class."""
+  def choose(self, round_num):
     return tf.where(round_num > self._honest_rounds, 0, 1)
 
 
-def _make_attack(found: Any) -> attack.UpdatePoisoning:
-  if isinstance(found, str):
-    registry.check_update_attack('attacks', found)
-    return registry.get_attack(found).update_poisoning
-  if not isinstance(found, attack.UpdatePoisoning):
-    raise TypeError(
-        'attacks must be UpdatePoisonings or their names; found'
-        f' {type(found).__name__}.'
-    )
-  return found
+def _make_attack(found: _Attack) -> attack.UpdatePoisoning:
+  checks.check_kind('an attack', found, attack.UpdatePoisoning, str)
+  if not isinstance(found, str):
+    return found
+  registry.check_update_attack('an attack', found)
+  return registry.get_attack(found).update_poisoning

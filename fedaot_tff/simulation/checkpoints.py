@@ -51,8 +51,6 @@ class Checkpoints:
 
     Raises:
       OSError: If the folder cannot be made.
-      TypeError: If an argument is of another kind.
-      ValueError: If `keep` is below 1.
     """
     checks.check_kind('folder', folder, str, os.PathLike)
     checks.check_kind('warn', warn, Callable)
@@ -104,11 +102,7 @@ class Checkpoints:
     return None
 
   def save(self, state: Any, round_num: int) -> None:
-    """Saves a state, then removes the oldest ones beyond those that are kept.
-
-    Args:
-      state: The state.
-      round_num: The round after which it is the state.
+    """Saves the state after a round; removes the oldest beyond `keep`.
 
     Raises:
       OSError: If it cannot be written; those that were there are kept.

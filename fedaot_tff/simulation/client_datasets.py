@@ -47,10 +47,6 @@ class ClientDatasets:
       client_epochs: Passes over a client's examples in a round.
       data_poisoning: What the attackers of a cohort do to their data.
       seed: Fixes the order of examples and the attackers' seeds; nonnegative.
-
-    Raises:
-      TypeError: If an argument is of another kind.
-      ValueError: If a number is not positive or `seed` is negative.
     """
     checks.check_kind(
         'client_data', client_data, tff.simulation.datasets.ClientData
@@ -77,11 +73,7 @@ class ClientDatasets:
   def for_cohort(
       self, cohort: cohort_lib.Cohort, round_num: int
   ) -> List[collections.OrderedDict]:
-    """The clients' data, in the order of the cohort.
-
-    Args:
-      cohort: The clients.
-      round_num: The round, from 1.
+    """The clients' data in a round, from 1, in the order of the cohort.
 
     Returns:
       For each client an `OrderedDict(attacker_index=np.int32,

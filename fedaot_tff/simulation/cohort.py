@@ -53,9 +53,8 @@ class CohortSampler:
       seed: Fixes attackers and cohorts; nonnegative.
 
     Raises:
-      TypeError: If an argument is of another kind.
-      ValueError: If a number is out of range, an id comes twice, or the
-        fraction rounds to no attacker or to no honest client.
+      ValueError: If an id comes twice, or the fraction rounds to no attacker or
+        to no honest client.
     """
     self._seed = checks.check_int('seed', seed, minimum=0)
     self._client_ids = _check_client_ids(client_ids)
@@ -88,14 +87,7 @@ class CohortSampler:
     return tuple(self._client_ids[i] for i in self._attackers)
 
   def sample(self, round_num: int) -> Cohort:
-    """The cohort of a round; depends on the seed and the round alone.
-
-    Args:
-      round_num: The round, from 1.
-
-    Returns:
-      A `Cohort` of different clients, in random order.
-    """
+    """The cohort of a round, from 1; depends on seed and round alone."""
     rng = seeding.generator(
         self._seed,
         seeding.Purpose.COHORT,

@@ -33,7 +33,6 @@ def build_evaluation(
     its logits counts as wrong.
 
   Raises:
-    TypeError: If an argument is of another kind.
     ValueError: If there are no examples or they do not fit the model.
   """
   checks.check_kind('model', model, tff.learning.models.FunctionalModel)
@@ -60,9 +59,7 @@ def build_evaluation(
     )
     return tf.math.count_nonzero(correct), model.loss(logits, batch_y)
 
-  def evaluate(
-      model_weights: tff.learning.models.ModelWeights,
-  ) -> 'collections.OrderedDict[str, float]':
+  def evaluate(model_weights):
     # As lists or tuples, as the process has them.
     weights = tf.nest.pack_sequence_as(
         model.initial_weights,
@@ -86,11 +83,8 @@ def build_evaluation(
 
 def _check_examples(test: Any, x_spec: tf.TensorSpec, y_spec: tf.TensorSpec):
   """x and y in the dtypes of the specs."""
-  if not isinstance(test, Mapping) or set(test) != {'x', 'y'}:
-    found = list(test) if isinstance(test, Mapping) else type(test).__name__
-    raise TypeError(
-        f"test must be a mapping of arrays 'x' and 'y'; found {found}."
-    )
+  if set(checks.check_kind('test', test, Mapping)) != {'x', 'y'}:
+    raise ValueError(f"test must have arrays 'x' and 'y'; found {list(test)}.")
   arrays = []
   for name, spec in (('x', x_spec), ('y', y_spec)):
     array = np.asarray(test[name])

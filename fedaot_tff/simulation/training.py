@@ -1,29 +1,10 @@
 """The training loop of a simulation, a federated program on `tff.program`.
 
 States are saved with a `tff.program.FileProgramStateManager`, and what comes of
-each round goes to `tff.program.ReleaseManager`s. A training that survives the
-end of its process:
+each round goes to `tff.program.ReleaseManager`s.
 
-```
-from fedaot_tff.simulation import checkpoints
-from fedaot_tff.simulation import tensorboard_release
-from fedaot_tff.simulation import training
-
-for record in training.train_rounds(
-    process,
-    cohorts=cohorts,
-    datasets=datasets,
-    num_rounds=1000,
-    checkpoints=checkpoints.Checkpoints('out/checkpoints'),
-    release_managers=[
-        tensorboard_release.TensorBoardReleaseManager('out/tensorboard')
-    ],
-):
-  print(record.round_num, record.attacker_weight)
-```
-
-The same program, run again, goes on after the newest checkpoint and computes
-what it would have without the interruption, to the last bit.
+A program that saves checkpoints, run again, goes on after the newest of them
+and computes what it would have without the interruption, to the last bit.
 """
 
 import collections

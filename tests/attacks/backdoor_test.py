@@ -44,15 +44,10 @@ def test_adds_the_trigger_to_arrays_and_tensors(shape):
   poisoned_data.assert_same_bits(x, clean)
 
 
-def test_the_default_trigger_is_three_white_pixels_square():
-  x = np.zeros([5, 6, 2], np.float32)
-  triggered = backdoor.Backdoor().add_trigger(x)
-  assert triggered.sum() == 18
-  assert np.all(triggered[2:, 3:] == 1)
-
-
-@pytest.mark.parametrize('shape', [(6,), (4, 3), (4, 3, 2)])
-@pytest.mark.parametrize('fraction, num', [(0.5, 5), (0.3, 3), (1, 10)])
+@pytest.mark.parametrize(
+    'shape, fraction, num',
+    [((6,), 0.5, 5), ((4, 3), 0.3, 3), ((4, 3, 2), 1, 10)],
+)
 def test_poisons_exactly_a_fraction_of_the_examples(shape, fraction, num):
   clean = poisoned_data.dataset(_LABELS, shape=shape)
   poisoned = _poison(clean, fraction=fraction, size=2, value=7, target=3)
@@ -67,17 +62,13 @@ def test_poisons_exactly_a_fraction_of_the_examples(shape, fraction, num):
   np.testing.assert_array_equal(y, np.where(is_poisoned, 3, clean_y))
 
 
-def test_the_seed_alone_tells_the_examples():
-  clean = poisoned_data.dataset(range(1, 41), shape=[9])
-  first, again, other = (
-      poisoned_data.arrays(_poison(clean, num_classes=41, **arguments))[1]
-      for arguments in (
-          dict(seed=1), dict(seed=1, attacker_index=4), dict(seed=2)
-      )
+def test_only_the_seed_tells_the_examples():
+  clean = poisoned_data.dataset(range(1, 5), shape=[9])
+  first, again = (
+      poisoned_data.arrays(_poison(clean, seed=1, attacker_index=i))[1]
+      for i in (0, 4)
   )
   np.testing.assert_array_equal(first, again)
-  assert np.sum(first == 0) == np.sum(other == 0) == 20
-  assert np.any(first != other)
 
 
 # --- In parts ----------------------------------------------------------------
@@ -145,16 +136,20 @@ def test_refuses_a_target_that_is_no_class():
     )
 
 
-@pytest.mark.parametrize('shape', [(8,), (2, 9), (9, 2, 3)])
-def test_refuses_features_with_no_room(shape):
-  with pytest.raises(ValueError, match=r'size 3 does not fit .* shape \['):
-    _poison(poisoned_data.dataset(_LABELS, shape=shape))
-
-
-@pytest.mark.parametrize('shape', [(), (4, 4, 4, 1)])
-def test_refuses_features_that_are_no_image(shape):
-  with pytest.raises(ValueError, match=r'of known shape .* found \('):
-    backdoor.Backdoor().add_trigger(np.zeros(shape))
+@pytest.mark.parametrize(
+    'x, error, message',
+    [
+        (np.zeros([8]), ValueError, r'size 3 does not fit .* shape \['),
+        (np.zeros([2, 9]), ValueError, r'size 3 does not fit .* shape \['),
+        (np.zeros([9, 2, 3]), ValueError, r'size 3 does not fit .* shape \['),
+        (np.zeros([]), ValueError, r'of known shape .* found \('),
+        (np.zeros([4, 4, 4, 1]), ValueError, r'of known shape .* found \('),
+        (np.zeros([9], np.int32), TypeError, 'float features; found int32'),
+    ],
+)
+def test_refuses_features_that_bear_no_trigger(x, error, message):
+  with pytest.raises(error, match=message):
+    backdoor.Backdoor().add_trigger(x)
 
 
 def test_refuses_features_of_unknown_shape():
@@ -162,8 +157,3 @@ def test_refuses_features_of_unknown_shape():
   add = tf.function(backdoor.Backdoor().add_trigger, input_signature=[spec])
   with pytest.raises(ValueError, match='of known shape'):
     add.get_concrete_function()
-
-
-def test_refuses_integer_features():
-  with pytest.raises(TypeError, match='float features; found int32'):
-    backdoor.Backdoor().add_trigger(np.zeros([9], np.int32))

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from fedaot_tff.attacks import examples
 from fedaot_tff.attacks import label_noise
 from tests.attacks import poisoned_data
 
@@ -19,7 +21,7 @@ def _labels(labels, *, attacker_index=0, seed=0, **options):
 
 @pytest.mark.parametrize(
     'options, num_wrong',
-    [({}, 20), ({'fraction': 0.3}, 6), ({'fraction': 0.01}, 0)],
+    [({}, 20), ({'fraction': 0.275}, 6), ({'fraction': 0.01}, 0)],
 )
 def test_exactly_a_fraction_of_the_labels_is_wrong(options, num_wrong):
   labels = np.arange(20) % 5
@@ -30,6 +32,15 @@ def test_wrong_labels_are_uniform():
   counts = np.bincount(_labels([2] * 2000), minlength=5)
   assert counts[2] == 0
   np.testing.assert_allclose(counts[[0, 1, 3, 4]], 500, atol=90)
+
+
+def test_every_example_is_chosen_equally_often():
+  generator = np.random.default_rng(0)
+  dataset = tf.data.Dataset.range(5)
+  total = sum(
+      examples.choose(dataset, 0.4, generator) * 1 for _ in range(2000)
+  )
+  np.testing.assert_allclose(total / 2000, 0.4, atol=0.05)
 
 
 def test_only_the_seed_tells_the_labels():

@@ -72,10 +72,3 @@ def test_few_honest_clients(target):
       [np.zeros([0, 5]), rows, np.tile(rows, [3, 1])],
   )
   np.testing.assert_array_equal(vectors, [np.zeros(5), rows[0], rows[0]])
-
-
-def test_imitates_the_first_client():
-  rounds = [hand_made.updates(4, 5, seed=seed) for seed in range(2)]
-  vectors, state = _run(mimic.Mimic(target='first'), rounds)
-  np.testing.assert_array_equal(vectors, [rows[0] for rows in rounds])
-  assert state == ()

@@ -14,6 +14,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.simulation import checkpoints as checkpoints_lib
+from tests import small_problem
 
 
 class _State(NamedTuple):
@@ -39,9 +40,7 @@ def _make_state(value, num_rows=2):
 
 def _assert_equal(first, second):
   tf.nest.assert_same_structure(first, second)
-  for a, b in zip(tf.nest.flatten(first), tf.nest.flatten(second)):
-    np.testing.assert_array_equal(a, b)
-    assert np.asarray(a).dtype == np.asarray(b).dtype
+  small_problem.assert_bit_identical(first, second)
 
 
 def _make(folder, **options):
