@@ -358,14 +358,6 @@ def _observe_nothing(update: tff.Value, index: tff.Value) -> tff.Value:
   return tff.federated_value(((), np.int32(0)), tff.SERVER)
 
 
-class _Round(NamedTuple):
-  """What all attackers know of a round."""
-
-  round_num: tf.Tensor
-  num_attackers: tf.Tensor
-  num_clients: tf.Tensor
-
-
 def _create_process(
     value_type, context, *, observe, initial_memory, agree, send
 ) -> AdversaryProcess:
@@ -406,19 +398,19 @@ def _create_process(
 
     @tff.tensorflow.computation(*(a.type_signature.member for a in arguments))
     def agree_in_round(state, observed, model, defence_state, counts):
-      this_round = _Round(state[0] + 1, *counts)
+      round_num = state[0] + 1
       told, memory = agree(
           Knowledge(
               *observed,
-              num_attackers=this_round.num_attackers,
-              round_num=this_round.round_num,
-              seed=_round_seed(context.seed, this_round.round_num),
+              num_attackers=counts[0],
+              round_num=round_num,
+              seed=_round_seed(context.seed, round_num),
               model=flat_updates.flatten(model),
               defence_state=defence_state,
           ),
           state[1],
       )
-      return (this_round.round_num, memory), (told, this_round)
+      return (round_num, memory), (told, round_num, counts)
 
     new_state, agreed = tff.federated_map(agree_in_round, arguments)
 
@@ -426,11 +418,11 @@ def _create_process(
         value_type, np.int32, agreed.type_signature.member
     )
     def send_in_round(update, index, agreed):
-      told, this_round = agreed
+      told, round_num, counts = agreed
       seed = tf.random.experimental.stateless_fold_in(
-          _round_seed(context.seed, this_round.round_num), index
+          _round_seed(context.seed, round_num), index
       )
-      attacker = Attacker(index, seed, *this_round)
+      attacker = Attacker(index, seed, round_num, *counts)
       return replace_if_attacker(
           update, index, lambda flat: send(flat, told, attacker)
       )

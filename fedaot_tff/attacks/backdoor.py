@@ -1,7 +1,7 @@
 """Backdoor: the attackers teach the model to obey a pixel trigger."""
 
 import collections
-from typing import Sequence, Union
+from typing import Any, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -9,8 +9,6 @@ import tensorflow as tf
 from fedaot import checks
 from fedaot_tff.attacks import attack
 from fedaot_tff.attacks import examples
-
-_Features = Union[np.ndarray, tf.Tensor]
 
 
 class Backdoor(attack.DataPoisoning):
@@ -63,20 +61,6 @@ class Backdoor(attack.DataPoisoning):
         'num_parts', num_parts, minimum=1, maximum=self._size**2
     )
 
-  def add_trigger(self, x: _Features, *, batched: bool = False) -> _Features:
-    """Adds the whole trigger; the result is of the kind and type of `x`.
-
-    Args:
-      x: Features of an example, float [p], [h, w] or [h, w, channels].
-      batched: Whether they are those of many, with a leading dimension.
-
-    Raises:
-      TypeError: If `x` is not of floats.
-      ValueError: See `trigger_pixels`.
-    """
-    shape = x.shape[1:] if batched else x.shape
-    return _set_pixels(x, trigger_pixels(shape, self._size) >= 0, self._value)
-
   def poison(self, dataset, *, num_classes, attacker_index, seed):
     self._check_target(num_classes)
     chosen = examples.choose(
@@ -103,8 +87,9 @@ class Backdoor(attack.DataPoisoning):
   def success_examples(self, x, y, *, num_classes):
     self._check_target(num_classes)
     is_other = y != self._target
+    is_trigger = trigger_pixels(x.shape[1:], self._size) >= 0
     return (
-        self.add_trigger(x[is_other], batched=True),
+        _set_pixels(x[is_other], is_trigger, self._value).numpy(),
         np.full_like(y[is_other], self._target),
     )
 
@@ -150,14 +135,9 @@ def trigger_pixels(shape: Sequence[int], size: int) -> np.ndarray:
   return pixels
 
 
-def _set_pixels(
-    x: _Features, is_trigger: np.ndarray, value: float
-) -> _Features:
+def _set_pixels(x: Any, is_trigger: np.ndarray, value: float) -> tf.Tensor:
   """Sets the entries of `is_trigger` in one or many examples."""
-  if not tf.as_dtype(x.dtype).is_floating:
-    raise TypeError(
-        f'A trigger needs float features; found {tf.as_dtype(x.dtype).name}.'
-    )
-  if isinstance(x, np.ndarray):
-    return np.where(is_trigger, x.dtype.type(value), x)
-  return tf.where(is_trigger, tf.cast(value, x.dtype), x)
+  dtype = tf.as_dtype(x.dtype)
+  if not dtype.is_floating:
+    raise TypeError(f'A trigger needs float features; found {dtype.name}.')
+  return tf.where(is_trigger, tf.cast(value, dtype), x)

@@ -116,11 +116,9 @@ class CohortSampler:
 
 def _check_client_ids(client_ids: Sequence[str]) -> Tuple[str, ...]:
   """The ids, sorted."""
-  if isinstance(client_ids, str):
-    raise TypeError(f'client_ids must be many strings; found {client_ids!r}.')
+  checks.check_kind('client_ids', client_ids, list, tuple)
   for client_id in client_ids:
-    if not isinstance(client_id, str):
-      raise TypeError(f'client_ids must be strings; found {client_id!r}.')
+    checks.check_kind('a client id', client_id, str)
   found = tuple(sorted(client_ids))
   for first, second in zip(found, found[1:]):
     if first == second:

@@ -28,22 +28,6 @@ def _with_trigger(x):
   return x
 
 
-@pytest.mark.parametrize('shape', [(5,), (4,), (4, 3), (2, 2), (4, 3, 2)])
-def test_adds_the_trigger_to_arrays_and_tensors(shape):
-  attack = backdoor.Backdoor(size=2, value=7)
-  x, _ = poisoned_data.arrays(poisoned_data.dataset(_LABELS, shape=shape))
-  expected = _with_trigger(x)
-  clean = x.copy()
-  batch = attack.add_trigger(x, batched=True)
-  assert isinstance(batch, np.ndarray)
-  poisoned_data.assert_same_bits(batch, expected)
-  poisoned_data.assert_same_bits(attack.add_trigger(x[1]), expected[1])
-  tensor = attack.add_trigger(tf.constant(x), batched=True)
-  assert isinstance(tensor, tf.Tensor)
-  poisoned_data.assert_same_bits(tensor.numpy(), expected)
-  poisoned_data.assert_same_bits(x, clean)
-
-
 @pytest.mark.parametrize(
     'shape, fraction, num',
     [((6,), 0.5, 5), ((4, 3), 0.3, 3), ((4, 3, 2), 1, 10)],
@@ -101,7 +85,7 @@ def test_the_parts_are_runs_that_make_up_the_trigger(shape):
       _trained_pixels(index, shape, size=3, num_parts=4) for index in range(4)
   ]
   assert [np.count_nonzero(part) for part in parts] == [3, 2, 2, 2]
-  trigger = backdoor.Backdoor(size=3).add_trigger(np.zeros(shape))
+  trigger = backdoor.trigger_pixels(shape, 3) >= 0
   np.testing.assert_array_equal(sum(parts), trigger)
   flat = sum((i + 1) * part for i, part in enumerate(parts))
   np.testing.assert_array_equal(flat[flat > 0], [1, 1, 1, 2, 2, 3, 3, 4, 4])
@@ -110,16 +94,15 @@ def test_the_parts_are_runs_that_make_up_the_trigger(shape):
 # --- Success and errors ------------------------------------------------------
 
 
+@pytest.mark.parametrize('shape', [(5,), (4,), (4, 3), (2, 2), (4, 3, 2)])
 @pytest.mark.parametrize('num_parts', [1, 3])
 def test_success_is_the_target_for_triggered_examples_of_other_classes(
-    num_parts,
+    num_parts, shape
 ):
   x, y = poisoned_data.arrays(
-      poisoned_data.dataset(_LABELS, shape=[4, 3], dtype=np.int32)
+      poisoned_data.dataset(_LABELS, shape=shape, dtype=np.int32)
   )
-  attack = backdoor.Backdoor(
-      target=3, size=2, value=7, num_parts=num_parts
-  )
+  attack = backdoor.Backdoor(target=3, size=2, value=7, num_parts=num_parts)
   found_x, found_y = attack.success_examples(x, y, num_classes=5)
   rows = [0, 1, 2, 4, 5, 6, 7, 9]
   poisoned_data.assert_same_bits(found_x, _with_trigger(x)[rows])
@@ -149,11 +132,17 @@ def test_refuses_a_target_that_is_no_class():
 )
 def test_refuses_features_that_bear_no_trigger(x, error, message):
   with pytest.raises(error, match=message):
-    backdoor.Backdoor().add_trigger(x)
+    backdoor.Backdoor().success_examples(
+        x[np.newaxis], np.array([1]), num_classes=2
+    )
 
 
 def test_refuses_features_of_unknown_shape():
-  spec = tf.TensorSpec([None, 4, 4, 1])
-  add = tf.function(backdoor.Backdoor().add_trigger, input_signature=[spec])
+  clean = poisoned_data.dataset([0], shape=[9])
+  unknown = clean.map(
+      lambda e: collections.OrderedDict(
+          e, x=tf.ensure_shape(tf.repeat(e['x'], e['y'] + 1), [None])
+      )
+  )
   with pytest.raises(ValueError, match='of known shape'):
-    add.get_concrete_function()
+    _poison(unknown)

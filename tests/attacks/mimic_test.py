@@ -45,10 +45,12 @@ def test_learns_where_updates_vary_and_imitates_the_farthest_client():
 
 def test_learning_ends_after_the_warm_up():
   rounds = [hand_made.updates(4, 5, seed=seed) for seed in range(4)]
+  _, one = _run(mimic.Mimic(warmup_rounds=2), rounds[:1])
   _, two = _run(mimic.Mimic(warmup_rounds=2), rounds[:2])
   vectors, four = _run(mimic.Mimic(warmup_rounds=2), rounds)
   _, all_four = _run(mimic.Mimic(warmup_rounds=4), rounds)
   for name in ('mean', 'direction'):
+    assert np.any(one[name] != two[name])
     np.testing.assert_array_equal(two[name], four[name])
     assert np.any(all_four[name] != four[name])
   chosen = np.argmax(rounds[3] @ two['direction'].numpy())

@@ -110,7 +110,7 @@ def test_every_kind_can_be_chosen(text, kinds):
             ' gaussian_noise, sign_flip,',
         ),
         (
-            'intermittent:attack=backdoor',
+            'intermittent:attack=model_replacement',
             "option 'attack' of attack 'intermittent' must be one of"
             ' gaussian_noise, sign_flip,',
         ),

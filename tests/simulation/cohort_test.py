@@ -138,8 +138,8 @@ def test_exact_sampling_finds_enough_clients_of_both_kinds():
             ValueError,
             "unique; 'a' comes twice",
         ),
-        (dict(client_ids='abc'), TypeError, "many strings; found 'abc'"),
-        (dict(client_ids=[1, 2]), TypeError, 'must be strings; found 1'),
+        (dict(client_ids='abc'), TypeError, 'or tuple; found str'),
+        (dict(client_ids=[1, 2]), TypeError, 'id must be a str; found int'),
     ],
 )
 def test_rejects_wrong_arguments(options, error, message):
