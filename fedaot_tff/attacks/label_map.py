@@ -69,8 +69,8 @@ class LabelSwap(LabelMap):
   """Swaps the labels of two classes, or of all neighbouring classes.
 
   Without `first` and `second` the classes 2k and 2k + 1 change places for each
-  k; if C is odd, the last class keeps its label. The attack succeeds with a test
-  example of a swapped class that is taken for the other one.
+  k; if C is odd, the last class keeps its label. The attack succeeds with a
+  test example of a swapped class that is taken for the other one.
 
   Source: the attack from a source class to a target class of Tolpegin et al.,
   "Data Poisoning Attacks Against Federated Learning Systems", ESORICS 2020, in

@@ -326,7 +326,7 @@ def test_checks_the_mirror_each_round(process):
         (dict(checkpoint_every=0), ValueError, 'checkpoint_every must be >= 1'),
         (dict(checkpoints='a'), TypeError, 'checkpoints must .* found str'),
         (dict(release_managers=[3]), TypeError, '`release`; found int'),
-        (dict(evaluate=3), TypeError, 'evaluate must be a Callable .*found int'),
+        (dict(evaluate=3), TypeError, 'evaluate must .* found int'),
         (dict(process=None), TypeError, 'LearningProcess; found NoneType'),
     ],
 )
