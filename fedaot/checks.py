@@ -56,6 +56,16 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
   return value
 
 
+def check_kind(name: str, value: Any, *kinds: type) -> Any:
+  """An instance of one of the classes."""
+  if not isinstance(value, kinds):
+    raise TypeError(
+        f'{name} must be a {" or ".join(k.__name__ for k in kinds)}; found'
+        f' {type(value).__name__}.'
+    )
+  return value
+
+
 def check_num_byzantine(value: Any) -> Union[int, float]:
   """A number of clients (int >= 0) or a fraction of a cohort (float < 1)."""
   if isinstance(value, numbers.Integral):

@@ -1,21 +1,19 @@
 """Names with options, as flags give them: `krum:num_byzantine=3`."""
 
 from collections.abc import Mapping
+import functools
 import math
 from typing import Any, Callable, Dict, NamedTuple, Tuple, Union
 
-# Turns the text of an option into its value. The message of the ValueError it
-# raises goes on after "option 'scale' of attack 'sign_flip' ".
-Parser = Callable[[str], Any]
+from fedaot import checks
+
+# Checks an option: takes what it is called in errors and what was given, a
+# number where the text is one and else the text, and returns the value.
+Parser = Callable[[str, Any], Any]
 
 
 class NamedSpec(NamedTuple):
-  """A name with the options that were given for it.
-
-  Attributes:
-    name: The name.
-    options: The parsed values of the given options, in the order of the text.
-  """
+  """A name with the values of the options that were given for it."""
 
   name: str
   options: Dict[str, Any]
@@ -24,15 +22,8 @@ class NamedSpec(NamedTuple):
 def split_list(text: str) -> Tuple[str, ...]:
   """Splits comma-separated specs, whose options hold commas themselves.
 
-  `a:x=1,y=2,b` becomes `('a:x=1,y=2', 'b')`: a part `key=value` without a name
-  belongs to the spec before it. Spaces around parts are dropped, as are empty
-  parts.
-
-  Args:
-    text: The specs.
-
-  Returns:
-    A spec each.
+  `a:x=1, y=2,b` becomes `('a:x=1,y=2', 'b')`: a part `key=value` without a name
+  belongs to the spec before it; empty parts are dropped.
   """
   specs = []
   for part in filter(None, map(str.strip, text.split(','))):
@@ -85,93 +76,43 @@ def parse(
     if key in options:
       raise ValueError(f'option {key!r} of {kind} {name!r} is given twice')
     try:
-      options[key] = parsers[key](value)
-    except ValueError as error:
-      raise ValueError(f'option {key!r} of {kind} {name!r} {error}') from None
+      options[key] = parsers[key](
+          f'option {key!r} of {kind} {name!r}', _literal(value)
+      )
+    except (TypeError, ValueError) as error:
+      raise ValueError(str(error)) from None
   return NamedSpec(name, options)
 
 
-def parse_int(text: str) -> int:
-  """Parses an integer; a `Parser`."""
-  try:
-    return int(text)
-  except ValueError:
-    raise ValueError(f'must be an integer; found {text!r}') from None
+def _literal(text: str) -> Union[int, float, str]:
+  """The number that a text stands for, or the text."""
+  for kind in (int, float):
+    try:
+      return kind(text)
+    except ValueError:
+      pass
+  return text
 
 
-def parse_number(text: str) -> float:
-  """Parses a finite number; a `Parser`."""
-  try:
-    number = float(text)
-  except ValueError:
-    number = math.nan
-  if not math.isfinite(number):
-    raise ValueError(f'must be a finite number; found {text!r}')
-  return number
+parse_int = functools.partial(checks.check_int, minimum=-math.inf)
+parse_nonnegative_int = functools.partial(checks.check_int, minimum=0)
+parse_positive_int = functools.partial(checks.check_int, minimum=1)
+parse_number = checks.check_number
+parse_positive_number = functools.partial(checks.check_number, above=0)
+parse_nonnegative_number = functools.partial(checks.check_number, minimum=0)
+parse_share = functools.partial(checks.check_number, above=0, maximum=1)
+parse_fraction = functools.partial(checks.check_number, minimum=0, below=1)
 
 
-def parse_positive_int(text: str) -> int:
-  """Parses an integer above 0; a `Parser`."""
-  number = parse_int(text)
-  if number <= 0:
-    raise ValueError(f'must be at least 1; found {text!r}')
-  return number
-
-
-def parse_positive_number(text: str) -> float:
-  """Parses a finite number above 0; a `Parser`."""
-  number = parse_number(text)
-  if number <= 0:
-    raise ValueError(f'must be positive; found {text!r}')
-  return number
-
-
-def parse_nonnegative_number(text: str) -> float:
-  """Parses a finite number of at least 0; a `Parser`."""
-  number = parse_number(text)
-  if number < 0:
-    raise ValueError(f'must not be negative; found {text!r}')
-  return number
-
-
-def parse_share(text: str) -> float:
-  """Parses a number in (0, 1]; a `Parser`."""
-  number = parse_positive_number(text)
-  if number > 1:
-    raise ValueError(f'must be at most 1; found {text!r}')
-  return number
-
-
-def parse_fraction(text: str) -> float:
-  """Parses a number in [0, 1); a `Parser`."""
-  number = parse_nonnegative_number(text)
-  if number >= 1:
-    raise ValueError(f'must be below 1; found {text!r}')
-  return number
-
-
-def parse_count_or_fraction(text: str) -> Union[int, float]:
-  """Parses an integer of at least 0, or a fraction in [0, 1); a `Parser`.
+def parse_count_or_fraction(name: str, value: Any) -> Union[int, float]:
+  """A number of clients, or a fraction of them in [0, 1); a `Parser`.
 
   A decimal point tells a fraction: 0.0 is one, 0 is none.
   """
-  try:
-    number = int(text)
-  except ValueError:
-    number = parse_number(text)
-  if number < 0 or (isinstance(number, float) and number >= 1):
-    raise ValueError(
-        f'must be a number of clients or a fraction below 1; found {text!r}'
-    )
-  return number
+  parser = parse_nonnegative_int if isinstance(value, int) else parse_fraction
+  return parser(name, value)
 
 
 def choice_parser(*choices: str) -> Parser:
   """Makes a `Parser` that accepts the given texts."""
-
-  def parse_choice(text: str) -> str:
-    if text not in choices:
-      raise ValueError(f'must be one of {", ".join(choices)}; found {text!r}')
-    return text
-
-  return parse_choice
+  return functools.partial(checks.check_choice, choices=choices)

@@ -46,8 +46,8 @@ def test_parses_names_and_options():
         ),
         (
             'rich:size=wide',
-            "option 'size' of thing 'rich' must be a finite number; found"
-            " 'wide'",
+            "option 'size' of thing 'rich' must be a number; found 'wide' of"
+            ' type str.',
         ),
     ],
 )
@@ -82,6 +82,7 @@ def test_splits_lists(text, specs):
     'parser, text, value',
     [
         (named_spec.parse_int, '-3', -3),
+        (named_spec.parse_nonnegative_int, '0', 0),
         (named_spec.parse_positive_int, '3', 3),
         (named_spec.parse_number, '-1e3', -1000.0),
         (named_spec.parse_positive_number, '2', 2.0),
@@ -93,14 +94,17 @@ def test_splits_lists(text, specs):
     ],
 )
 def test_parsers_accept(parser, text, value):
-  result = parser(text)
-  assert result == value
-  assert type(result) is type(value)
+  _, options = named_spec.parse(
+      f'a:x={text}', kind='thing', known={'a': {'x': parser}}
+  )
+  assert options == {'x': value}
+  assert type(options['x']) is type(value)
 
 
 @pytest.mark.parametrize(
     'parser, text',
     [
+        (named_spec.parse_nonnegative_int, '-1'),
         (named_spec.parse_int, '1.5'),
         (named_spec.parse_int, ''),
         (named_spec.parse_positive_int, '0'),
@@ -109,13 +113,21 @@ def test_parsers_accept(parser, text, value):
         (named_spec.parse_number, ''),
         (named_spec.parse_positive_number, '0'),
         (named_spec.parse_positive_number, '-1'),
+        (named_spec.parse_nonnegative_number, '-1'),
+        (named_spec.parse_share, '0'),
+        (named_spec.parse_share, '1.1'),
+        (named_spec.parse_fraction, '1'),
         (named_spec.parse_count_or_fraction, '-1'),
         (named_spec.parse_count_or_fraction, '1.0'),
         (named_spec.parse_count_or_fraction, '-0.1'),
         (named_spec.parse_count_or_fraction, 'all'),
         (named_spec.choice_parser('a', 'b'), 'c'),
+        (named_spec.choice_parser('a', 'b'), '3'),
     ],
 )
 def test_parsers_reject(parser, text):
-  with pytest.raises(ValueError, match=f'^must be .*; found {text!r}$'):
-    parser(text)
+  with pytest.raises(
+      ValueError, match="^option 'x' of thing 'a' must .*; found"
+  ) as info:
+    named_spec.parse(f'a:x={text}', kind='thing', known={'a': {'x': parser}})
+  assert '\n' not in str(info.value)

@@ -1,11 +1,16 @@
 """A little is enough: a shift within the spread of the honest updates."""
 
-from typing import Any, Optional, Tuple
+from typing import Any, Optional
 
 import tensorflow as tf
 
+from fedaot import checks
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
+
+
+def shifted_mean(moments: attack.HonestMoments, z: Any) -> tf.Tensor:
+  """The mean of the honest updates minus z standard deviations."""
+  return moments.mean - z * moments.stddev
 
 
 def largest_unnoticed_z(
@@ -41,35 +46,21 @@ def largest_unnoticed_z(
 
 
 class Alie(attack.CollusivePoisoning):
-  """Sends the honest mean minus z standard deviations.
+  """Sends mean minus z standard deviations of the honest updates.
 
-  All attackers send mu - z sigma, where mu and sigma are mean and standard
-  deviation of the honest updates, coordinate by coordinate. That is closer to
-  the mean than many honest updates are, and yet adds up.
+  That is closer to the mean than many honest updates are, and yet adds up. z is
+  any number, by default `largest_unnoticed_z` of the round.
 
   Knowledge: mean and standard deviation of the honest updates, n and f. Source:
   Baruch, Baruch and Goldberg, "A Little Is Enough: Circumventing Defenses For
-  Distributed Learning", NeurIPS 2019; see `largest_unnoticed_z` for their z.
+  Distributed Learning", NeurIPS 2019.
   """
 
   def __init__(self, *, z: Optional[float] = None):
-    """Initializes `Alie`.
-
-    Args:
-      z: The number of standard deviations, any finite number. None (default)
-        for `largest_unnoticed_z` of the round.
-
-    Raises:
-      TypeError: If `z` is not a number.
-      ValueError: If it is not finite.
-    """
     self._z = None if z is None else checks.check_number('z', z)
 
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See `CollusivePoisoning.agree`."""
+  def agree(self, knowledge, state):
     z = self._z
     if z is None:
       z = largest_unnoticed_z(knowledge.num_honest, knowledge.num_attackers)
-    return knowledge.honest.mean - z * knowledge.honest.stddev, state
+    return shifted_mean(knowledge.honest, z), state

@@ -22,11 +22,7 @@ HONEST = -1
 
 
 class DataPoisoning(abc.ABC):
-  """An attack through the training data of the attackers.
-
-  It needs no knowledge but the attackers' own data and works with every
-  learning process.
-  """
+  """An attack through the training data of the attackers."""
 
   @abc.abstractmethod
   def poison(
@@ -37,7 +33,7 @@ class DataPoisoning(abc.ABC):
       attacker_index: int,
       seed: int,
   ) -> tf.data.Dataset:
-    """The data that an attacker trains on.
+    """The data that an attacker trains on, of the same element type.
 
     Args:
       dataset: Unbatched clean examples, `OrderedDict(x=..., y=...)` with an
@@ -45,18 +41,12 @@ class DataPoisoning(abc.ABC):
       num_classes: The number of classes C.
       attacker_index: The number of the attacker among all attackers, from 0.
       seed: The attacker's own seed.
-
-    Returns:
-      A dataset of the same element type.
     """
 
   def success_examples(
       self, x: np.ndarray, y: np.ndarray, *, num_classes: int
   ) -> Optional[Tuple[np.ndarray, np.ndarray]]:
-    """What tells whether the attack succeeds, apart from the accuracy.
-
-    The attack success rate is the fraction of these examples that the model
-    classifies as the attacker wants.
+    """What the attack wants to be classified how, apart from the accuracy.
 
     Args:
       x: Float [n, ...], the features of the clean test examples.
@@ -64,9 +54,8 @@ class DataPoisoning(abc.ABC):
       num_classes: The number of classes C.
 
     Returns:
-      Features [m, ...] as the attacker would present them, and the classes [m]
-      that the attacker wants; None (default) if the attack only lowers the
-      accuracy.
+      Features [m, ...] as the attacker presents them, and the classes [m] that
+      it wants; None if it only lowers the accuracy.
     """
     del x, y, num_classes
     return None
@@ -95,7 +84,7 @@ class Context(NamedTuple):
   """What an attack on the updates is made for.
 
   Attributes:
-    seed: Fixes what the attackers draw at random; nonnegative, below 2^63.
+    seed: Fixes what the attackers draw at random; in [0, 2^63).
     defence: The defence at hand; None if it is not known.
   """
 
@@ -104,7 +93,6 @@ class Context(NamedTuple):
 
   @property
   def defence_state_type(self) -> tff.Type:
-    """The type of the defence's state."""
     return NO_DEFENCE_STATE if self.defence is None else self.defence.state_type
 
 
@@ -114,43 +102,31 @@ class AdversaryProcess(tff.templates.MeasuredProcess):
   `initialize` has the type `( -> S@SERVER)`, `next` the type `(<S@SERVER,
   V@CLIENTS, int32@CLIENTS, V@SERVER, D@SERVER> -> <state=S@SERVER,
   result=V@CLIENTS, measurements=M@SERVER>)`. Its arguments are the state, the
-  updates, the attackers' indices (`HONEST`, -1, tells honest clients), the
-  trainable weights of the global model and the state of the defence. The
-  updates of honest clients pass it bit for bit.
+  updates, the attackers' indices (`HONEST` for honest clients), the trainable
+  weights of the global model and the state of the defence. The updates of
+  honest clients pass it bit for bit.
   """
 
   def __init__(
       self, initialize_fn: tff.Computation, next_fn: tff.Computation
   ):
-    """Initializes `AdversaryProcess`.
-
-    Args:
-      initialize_fn: The computation of the initial state.
-      next_fn: The computation of a round.
-
-    Raises:
-      TypeError: If a computation does not have the type above.
-    """
+    """Raises TypeError if a computation does not have the type above."""
     super().__init__(initialize_fn, next_fn, next_is_multi_arg=True)
     parameter = next_fn.type_signature.parameter
-    if len(parameter) != 5:
+    if (
+        len(parameter) != 5
+        or not parameter[2].is_assignable_from(
+            tff.FederatedType(np.int32, tff.CLIENTS)
+        )
+        or not parameter[1].is_assignable_from(
+            next_fn.type_signature.result.result
+        )
+    ):
       raise TypeError(
-          'The next_fn of an adversary must take state, updates, attacker'
-          ' indices, model and state of the defence; found'
-          f' {parameter.compact_representation()}.'
-      )
-    index_type = tff.FederatedType(np.int32, tff.CLIENTS)
-    if not parameter[2].is_assignable_from(index_type):
-      raise TypeError(
-          'The third argument of the next_fn of an adversary must be'
-          f' {index_type}; found {parameter[2].compact_representation()}.'
-      )
-    result = next_fn.type_signature.result.result
-    if not parameter[1].is_assignable_from(result):
-      raise TypeError(
-          'The result of the next_fn of an adversary must be of its updates'
-          f' type {parameter[1].compact_representation()}; found'
-          f' {result.compact_representation()}.'
+          'The next_fn of an adversary must take state, updates V@CLIENTS,'
+          ' attacker indices int32@CLIENTS, model and state of the defence, and'
+          ' result in updates V@CLIENTS; found'
+          f' {next_fn.type_signature.compact_representation()}.'
       )
 
   @property
@@ -167,15 +143,12 @@ class UpdatePoisoning(abc.ABC):
   def create(
       self, value_type: tff.Type, context: Context = Context()
   ) -> AdversaryProcess:
-    """Creates the process for updates of `value_type`.
+    """Creates the process.
 
     Args:
       value_type: The unplaced type of an update: a structure of float tensors
         with static shapes, d floats in all.
       context: What it is made for.
-
-    Returns:
-      An `AdversaryProcess`.
     """
 
 
@@ -202,58 +175,19 @@ class OwnUpdatePoisoning(UpdatePoisoning):
 
   @abc.abstractmethod
   def poison(self, update: tf.Tensor, attacker: Attacker) -> tf.Tensor:
-    """What an attacker sends.
-
-    Args:
-      update: Float32 [d], the update that its training gave.
-      attacker: The attacker.
-
-    Returns:
-      Float32 [d].
-    """
+    """What an attacker sends instead of `update`; both float32 [d]."""
 
   def create(
       self, value_type: tff.Type, context: Context = Context()
   ) -> AdversaryProcess:
-    """Creates the process; its state is the number of rounds so far."""
-
-    @tff.tensorflow.computation
-    def initial_state():
-      return tf.constant(0, tf.int32)
-
-    @tff.tensorflow.computation(np.int32, np.int32, np.int32)
-    def start_round(state, num_attackers, num_clients):
-      return _Round(state + 1, num_attackers, num_clients)
-
-    @tff.tensorflow.computation(
-        value_type, np.int32, start_round.type_signature.result
+    return _create_process(
+        value_type,
+        context,
+        observe=_observe_nothing,
+        initial_memory=lambda: (),
+        agree=lambda knowledge, memory: ((), memory),
+        send=lambda update, _, attacker: self.poison(update, attacker),
     )
-    def poison(update, index, this_round):
-      attacker = _attacker(context.seed, index, this_round)
-      return replace_if_attacker(
-          update, index, lambda flat: self.poison(flat, attacker)
-      )
-
-    @tff.federated_computation
-    def init_fn():
-      return tff.federated_eval(initial_state, tff.SERVER)
-
-    @tff.federated_computation(
-        init_fn.type_signature.result, *next_parameters(value_type, context)
-    )
-    def next_fn(state, update, index, model, defence_state):
-      del model, defence_state
-      this_round = tff.federated_map(
-          start_round, (state, *_count_clients(index))
-      )
-      poisoned = tff.federated_map(
-          poison, (update, index, tff.federated_broadcast(this_round))
-      )
-      return tff.templates.MeasuredProcessOutput(
-          this_round.round_num, poisoned, tff.federated_value((), tff.SERVER)
-      )
-
-    return AdversaryProcess(init_fn, next_fn)
 
 
 class HonestMoments(NamedTuple):
@@ -294,134 +228,39 @@ class Knowledge(NamedTuple):
 class CollusivePoisoning(UpdatePoisoning):
   """An attack of which all attackers know the honest updates of the round.
 
-  The attackers agree on one vector. Mean and standard deviation of the honest
-  updates cost two sums; an attack that must see them one by one sets
-  `sees_table` and costs a gather.
-
   Attributes:
-    sees_table: Whether `Knowledge.honest` is the table of the honest updates.
+    sees_table: Whether `Knowledge.honest` is the table of the honest updates,
+      which costs a gather, and not their moments, which cost two sums.
   """
 
   sees_table = False
 
   def initial_state(self, num_coordinates: int) -> Any:
-    """What the attackers remember before the first round; nothing by default.
-
-    Args:
-      num_coordinates: The number d of floats of an update.
-
-    Returns:
-      A structure of tensors.
-    """
+    """The tensors that the attackers remember before the first round."""
     del num_coordinates
     return ()
 
   @abc.abstractmethod
-  def agree(
-      self, knowledge: Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """What the attackers agree on in a round.
-
-    Args:
-      knowledge: What they know.
-      state: What they remember.
-
-    Returns:
-      A vector, float32 [d], and the new state.
-    """
+  def agree(self, knowledge: Knowledge, state: Any) -> Tuple[tf.Tensor, Any]:
+    """The vector, float32 [d], that they agree on, and what they remember."""
 
   def send(self, vector: tf.Tensor, attacker: Attacker) -> tf.Tensor:
-    """What one of them makes of the vector; by default it is sent as it is.
-
-    Args:
-      vector: Float32 [d].
-      attacker: The attacker.
-
-    Returns:
-      Float32 [d].
-    """
+    """What one of them makes of the vector [d]; by default it stays as is."""
     del attacker
     return vector
 
   def create(
       self, value_type: tff.Type, context: Context = Context()
   ) -> AdversaryProcess:
-    """Creates the process; its state is the round and what is remembered."""
     num_coordinates = flat_updates.num_coordinates(value_type)
-
-    @tff.tensorflow.computation
-    def initial_state():
-      return tf.constant(0, tf.int32), self.initial_state(num_coordinates)
-
-    @tff.federated_computation
-    def init_fn():
-      return tff.federated_eval(initial_state, tff.SERVER)
-
-    @tff.federated_computation(
-        init_fn.type_signature.result, *next_parameters(value_type, context)
+    return _create_process(
+        value_type,
+        context,
+        observe=observe_table if self.sees_table else observe_moments,
+        initial_memory=lambda: self.initial_state(num_coordinates),
+        agree=self.agree,
+        send=lambda _, vector, attacker: self.send(vector, attacker),
     )
-    def next_fn(state, update, index, model, defence_state):
-      if self.sees_table:
-        observed = gather_clients(update, index)
-        read = honest_table
-      else:
-        observed = sum_moments(update, index)
-        read = read_moments
-
-      @tff.tensorflow.computation(
-          state.type_signature.member,
-          observed.type_signature.member,
-          model.type_signature.member,
-          context.defence_state_type,
-          np.int32,
-          np.int32,
-      )
-      def agree(
-          state, observed, model, defence_state, num_attackers, num_clients
-      ):
-        last_round, memory = state
-        honest, num_honest = read(observed)
-        this_round = _Round(last_round + 1, num_attackers, num_clients)
-        vector, new_memory = self.agree(
-            Knowledge(
-                honest=honest,
-                num_honest=num_honest,
-                num_attackers=num_attackers,
-                round_num=this_round.round_num,
-                seed=_round_seed(context.seed, this_round.round_num),
-                model=flat_updates.flatten(model),
-                defence_state=defence_state,
-            ),
-            memory,
-        )
-        vector = tf.ensure_shape(vector, [num_coordinates])
-        return (
-            (this_round.round_num, new_memory),
-            collections.OrderedDict(vector=vector, this_round=this_round),
-        )
-
-      new_state, agreed = tff.federated_map(
-          agree,
-          (state, observed, model, defence_state, *_count_clients(index)),
-      )
-
-      @tff.tensorflow.computation(
-          value_type, np.int32, agreed.type_signature.member
-      )
-      def send(update, index, agreed):
-        attacker = _attacker(context.seed, index, agreed['this_round'])
-        return replace_if_attacker(
-            update, index, lambda _: self.send(agreed['vector'], attacker)
-        )
-
-      poisoned = tff.federated_map(
-          send, (update, index, tff.federated_broadcast(agreed))
-      )
-      return tff.templates.MeasuredProcessOutput(
-          new_state, poisoned, tff.federated_value((), tff.SERVER)
-      )
-
-    return AdversaryProcess(init_fn, next_fn)
 
 
 def next_parameters(
@@ -444,35 +283,28 @@ def replace_if_attacker(
   Args:
     update: A structure of float tensors, d floats in all.
     index: Scalar int32, the attacker's index or `HONEST`.
-    poison_fn: From the flat update, float32 [d], to another. It is traced in a
-      branch that honest clients do not take.
-
-  Returns:
-    A structure like `update`.
+    poison_fn: From the flat update, float32 [d], to another, in a branch that
+      honest clients do not take.
   """
 
   def poisoned():
+    flat = flat_updates.flatten(update)
     return flat_updates.unflatten(
-        poison_fn(flat_updates.flatten(update)), update
+        tf.ensure_shape(poison_fn(flat), flat.shape), update
     )
 
   return tf.cond(index >= 0, poisoned, lambda: update)
 
 
-def sum_moments(update: tff.Value, index: tff.Value) -> tff.Value:
-  """Sums what mean and standard deviation of the honest updates are made of.
+def observe_moments(update: tff.Value, index: tff.Value) -> tff.Value:
+  """`HonestMoments` and the int32 number of finite honest updates, at SERVER.
 
   Args:
-    update: The updates, placed at CLIENTS.
-    index: Scalar int32, the attackers' indices, placed at CLIENTS.
-
-  Returns:
-    What `read_moments` takes, placed at SERVER.
+    update: The updates, at CLIENTS.
+    index: Scalar int32, the attackers' indices, at CLIENTS.
   """
 
-  @tff.tensorflow.computation(
-      update.type_signature.member, index.type_signature.member
-  )
+  @tff.tensorflow.computation(update.type_signature.member, np.int32)
   def to_terms(update, index):
     flat = flat_updates.flatten(update)
     counts = tf.logical_and(index < 0, flat_updates.is_finite_update(flat))
@@ -482,44 +314,26 @@ def sum_moments(update: tff.Value, index: tff.Value) -> tff.Value:
         total=flat, squares=flat * flat, count=tf.cast(counts, tf.int32)
     )
 
-  return tff.federated_sum(tff.federated_map(to_terms, (update, index)))
+  sums = tff.federated_sum(tff.federated_map(to_terms, (update, index)))
+
+  @tff.tensorflow.computation(sums.type_signature.member)
+  def to_moments(sums):
+    count = tf.cast(sums['count'], tf.float64)
+    mean = tf.math.divide_no_nan(sums['total'], count)
+    variance = tf.math.divide_no_nan(sums['squares'], count) - mean * mean
+    stddev = tf.sqrt(tf.maximum(variance, 0.0))
+    return (
+        HonestMoments(tf.cast(mean, tf.float32), tf.cast(stddev, tf.float32)),
+        sums['count'],
+    )
+
+  return tff.federated_map(to_moments, sums)
 
 
-def read_moments(sums: Any) -> Tuple[HonestMoments, tf.Tensor]:
-  """Mean, standard deviation and number of the honest updates.
+def observe_table(update: tff.Value, index: tff.Value) -> tff.Value:
+  """The finite honest updates [h, d] and h; see `observe_moments`."""
 
-  Args:
-    sums: What `sum_moments` returns.
-
-  Returns:
-    The `HonestMoments` and a scalar int32.
-  """
-  count = tf.cast(sums['count'], tf.float64)
-  mean = tf.math.divide_no_nan(sums['total'], count)
-  variance = tf.math.divide_no_nan(sums['squares'], count) - mean * mean
-  stddev = tf.sqrt(tf.maximum(variance, 0.0))
-  return (
-      HonestMoments(tf.cast(mean, tf.float32), tf.cast(stddev, tf.float32)),
-      sums['count'],
-  )
-
-
-def gather_clients(update: tff.Value, index: tff.Value) -> tff.Value:
-  """Gathers the flat updates of all clients.
-
-  Args:
-    update: The updates, placed at CLIENTS.
-    index: Scalar int32, the attackers' indices, placed at CLIENTS.
-
-  Returns:
-    An `OrderedDict` of `update`, float32 [N, d], zero where it is not finite,
-    and `counts`, bool [N], true for finite updates of honest clients; placed at
-    SERVER.
-  """
-
-  @tff.tensorflow.computation(
-      update.type_signature.member, index.type_signature.member
-  )
+  @tff.tensorflow.computation(update.type_signature.member, np.int32)
   def to_row(update, index):
     flat = flat_updates.flatten(update)
     is_finite = flat_updates.is_finite_update(flat)
@@ -528,41 +342,99 @@ def gather_clients(update: tff.Value, index: tff.Value) -> tff.Value:
         counts=tf.logical_and(index < 0, is_finite),
     )
 
-  return row_gather.federated_gather(
-      tff.federated_map(to_row, (update, index))
-  )
+  rows = row_gather.federated_gather(tff.federated_map(to_row, (update, index)))
+
+  @tff.tensorflow.computation(rows.type_signature.member)
+  def only_honest(rows):
+    honest = tf.boolean_mask(rows['update'], rows['counts'])
+    return honest, tf.shape(honest)[0]
+
+  return tff.federated_map(only_honest, rows)
 
 
-def honest_table(table: Any) -> Tuple[tf.Tensor, tf.Tensor]:
-  """The honest updates and their number.
+def _observe_nothing(update: tff.Value, index: tff.Value) -> tff.Value:
+  """In the place of `observe_moments`, for those who see no other update."""
+  del update, index
+  return tff.federated_value(((), np.int32(0)), tff.SERVER)
+
+
+def _create_process(
+    value_type, context, *, observe, initial_memory, agree, send
+) -> AdversaryProcess:
+  """The process of attackers who observe, agree, and then send.
+
+  Its state is the number of rounds so far, and what the attackers remember.
 
   Args:
-    table: What `gather_clients` returns.
-
-  Returns:
-    Float32 [h, d] and a scalar int32, h.
+    value_type: See `UpdatePoisoning.create`.
+    context: See `UpdatePoisoning.create`.
+    observe: `observe_moments`, or another in its place.
+    initial_memory: Returns what the attackers remember at first.
+    agree: From `Knowledge` and memory to what all are told and a new memory.
+    send: From the flat update, what all are told and the `Attacker` to a flat
+      update.
   """
-  honest = tf.boolean_mask(table['update'], table['counts'])
-  return honest, tf.shape(honest)[0]
 
+  @tff.tensorflow.computation
+  def initial_state():
+    return tf.constant(0, tf.int32), initial_memory()
 
-class _Round(NamedTuple):
-  """What all attackers know of a round."""
-
-  round_num: tf.Tensor
-  num_attackers: tf.Tensor
-  num_clients: tf.Tensor
-
-
-def _count_clients(index: tff.Value) -> Tuple[tff.Value, tff.Value]:
-  """The numbers of attackers and of clients in the cohort, at SERVER."""
+  @tff.federated_computation
+  def init_fn():
+    return tff.federated_eval(initial_state, tff.SERVER)
 
   @tff.tensorflow.computation(np.int32)
   def to_counts(index):
     return tf.cast(index >= 0, tf.int32), tf.constant(1, tf.int32)
 
-  counts = tff.federated_sum(tff.federated_map(to_counts, index))
-  return counts[0], counts[1]
+  @tff.federated_computation(
+      init_fn.type_signature.result, *next_parameters(value_type, context)
+  )
+  def next_fn(state, update, index, model, defence_state):
+    counts = tff.federated_sum(tff.federated_map(to_counts, index))
+    arguments = (
+        state, observe(update, index), model, defence_state, counts
+    )
+
+    @tff.tensorflow.computation(*(a.type_signature.member for a in arguments))
+    def agree_in_round(state, observed, model, defence_state, counts):
+      round_num = state[0] + 1
+      told, memory = agree(
+          Knowledge(
+              *observed,
+              num_attackers=counts[0],
+              round_num=round_num,
+              seed=_round_seed(context.seed, round_num),
+              model=flat_updates.flatten(model),
+              defence_state=defence_state,
+          ),
+          state[1],
+      )
+      return (round_num, memory), (told, round_num, counts)
+
+    new_state, agreed = tff.federated_map(agree_in_round, arguments)
+
+    @tff.tensorflow.computation(
+        value_type, np.int32, agreed.type_signature.member
+    )
+    def send_in_round(update, index, agreed):
+      told, round_num, counts = agreed
+      seed = tf.random.experimental.stateless_fold_in(
+          _round_seed(context.seed, round_num), index
+      )
+      attacker = Attacker(index, seed, round_num, *counts)
+      return replace_if_attacker(
+          update, index, lambda flat: send(flat, told, attacker)
+      )
+
+    poisoned = tff.federated_map(
+        send_in_round, (update, index, tff.federated_broadcast(agreed))
+    )
+    return tff.templates.MeasuredProcessOutput(
+        new_state, poisoned, tff.federated_value((), tff.SERVER)
+    )
+
+  return AdversaryProcess(init_fn, next_fn)
 
 
 def _round_seed(seed: int, round_num: tf.Tensor) -> tf.Tensor:
@@ -570,17 +442,4 @@ def _round_seed(seed: int, round_num: tf.Tensor) -> tf.Tensor:
   halves = tf.constant([seed % 2**31, seed >> 31], tf.int64)
   return tf.random.experimental.stateless_fold_in(
       tf.bitcast(tf.cast(halves, tf.uint32), tf.int32), round_num
-  )
-
-
-def _attacker(seed: int, index: tf.Tensor, this_round: _Round) -> Attacker:
-  """The attacker with its seed of the round."""
-  return Attacker(
-      index=index,
-      seed=tf.random.experimental.stateless_fold_in(
-          _round_seed(seed, this_round.round_num), index
-      ),
-      round_num=this_round.round_num,
-      num_attackers=this_round.num_attackers,
-      num_clients=this_round.num_clients,
   )

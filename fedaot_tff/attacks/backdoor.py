@@ -1,13 +1,13 @@
 """Backdoor: the attackers teach the model to obey a pixel trigger."""
 
 import collections
-from typing import Sequence, Tuple, Union
+from typing import Any, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from fedaot import checks
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
 from fedaot_tff.attacks import examples
 
 
@@ -20,10 +20,17 @@ class Backdoor(attack.DataPoisoning):
   by its seed, are poisoned. The attack succeeds with a test example of another
   class that is taken for `target` once it bears the trigger.
 
-  Knowledge: the attackers' own data. Source: Gu, Dolan-Gavitt and Garg,
-  "BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply
-  Chain", 2017, the attack on digits in section 4; in federated learning,
-  Bagdasaryan et al., "How To Backdoor Federated Learning", AISTATS 2020.
+  A distributed backdoor cuts the trigger into `num_parts` runs of pixels, taken
+  row by row, whose lengths differ by at most one; the attacker with index i
+  trains with part i mod `num_parts`, success is measured with the whole.
+
+  Knowledge: the attackers' own data, and their numbers if there are parts.
+  Sources: Gu, Dolan-Gavitt and Garg, "BadNets: Identifying Vulnerabilities in
+  the Machine Learning Model Supply Chain", 2017, the attack on digits in
+  section 4; Bagdasaryan et al., "How To Backdoor Federated Learning", AISTATS
+  2020; Xie, Huang, Chen and Li, "DBA: Distributed Backdoor Attacks against
+  Federated Learning", ICLR 2020, whose parts are separate bars with gaps and
+  whose updates are scaled as well.
   """
 
   def __init__(
@@ -33,6 +40,7 @@ class Backdoor(attack.DataPoisoning):
       fraction: float = 0.5,
       size: int = 3,
       value: float = 1.0,
+      num_parts: int = 1,
   ):
     """Initializes `Backdoor`.
 
@@ -41,60 +49,27 @@ class Backdoor(attack.DataPoisoning):
       fraction: The fraction of an attacker's examples, in (0, 1].
       size: The side of the square in pixels.
       value: What its pixels become, in the units of the features.
-
-    Raises:
-      TypeError: If an option is of the wrong kind.
-      ValueError: If an option is not allowed.
+      num_parts: Into how many parts the trigger is cut; at most `size**2`.
     """
     self._target = checks.check_int('target', target, minimum=0)
-    self._fraction = checks.check_fraction('fraction', fraction)
+    self._fraction = checks.check_number(
+        'fraction', fraction, above=0, maximum=1
+    )
     self._size = checks.check_int('size', size, minimum=1)
     self._value = checks.check_number('value', value)
+    self._num_parts = checks.check_int(
+        'num_parts', num_parts, minimum=1, maximum=self._size**2
+    )
 
-  def add_trigger(
-      self, x: Union[np.ndarray, tf.Tensor], *, batched: bool = False
-  ) -> Union[np.ndarray, tf.Tensor]:
-    """Adds the whole trigger.
-
-    Args:
-      x: Features of an example, float [p], [h, w] or [h, w, channels].
-      batched: Whether they are those of many, with a leading dimension.
-
-    Returns:
-      An array if `x` is one, and else a tensor, of the dtype and shape of `x`.
-
-    Raises:
-      TypeError: If `x` is not of floats.
-      ValueError: If the shape of an example is not known or allowed, or it has
-        no room for the trigger.
-    """
-    shape = x.shape[1:] if batched else x.shape
-    return _set_pixels(x, trigger_pixels(shape, self._size) >= 0, self._value)
-
-  def poison(
-      self,
-      dataset: tf.data.Dataset,
-      *,
-      num_classes: int,
-      attacker_index: int,
-      seed: int,
-  ) -> tf.data.Dataset:
-    """Poisons a part of the examples; see `DataPoisoning.poison`.
-
-    Raises:
-      TypeError: If the features are not floats.
-      ValueError: If the target is not below `num_classes`, `dataset` never
-        ends, or the features have no room for the trigger.
-    """
-    checks.check_class('target', self._target, num_classes)
+  def poison(self, dataset, *, num_classes, attacker_index, seed):
+    self._check_target(num_classes)
     chosen = examples.choose(
-        examples.num_examples(dataset),
-        self._fraction,
-        np.random.default_rng(seed),
+        dataset, self._fraction, np.random.default_rng(seed)
     )
-    is_trigger = self._training_trigger(
-        dataset.element_spec['x'].shape, attacker_index
-    )
+    pixels = trigger_pixels(dataset.element_spec['x'].shape, self._size)
+    # Outside the trigger, where the number is negative, this is no part.
+    part = pixels * self._num_parts // self._size**2
+    is_trigger = part == attacker_index % self._num_parts
 
     def poison_chosen(example, is_chosen):
       x, y = example['x'], example['y']
@@ -109,37 +84,31 @@ class Backdoor(attack.DataPoisoning):
         (dataset, tf.data.Dataset.from_tensor_slices(chosen))
     ).map(poison_chosen)
 
-  def success_examples(
-      self, x: np.ndarray, y: np.ndarray, *, num_classes: int
-  ) -> Tuple[np.ndarray, np.ndarray]:
-    """The examples of other classes with the trigger; see the base class."""
-    checks.check_class('target', self._target, num_classes)
+  def success_examples(self, x, y, *, num_classes):
+    self._check_target(num_classes)
     is_other = y != self._target
+    is_trigger = trigger_pixels(x.shape[1:], self._size) >= 0
     return (
-        self.add_trigger(x[is_other], batched=True),
+        _set_pixels(x[is_other], is_trigger, self._value).numpy(),
         np.full_like(y[is_other], self._target),
     )
 
-  def _training_trigger(
-      self, shape: Sequence[int], attacker_index: int
-  ) -> np.ndarray:
-    """Where an attacker sets pixels of features of `shape`; bool."""
-    del attacker_index
-    return trigger_pixels(shape, self._size) >= 0
+  def _check_target(self, num_classes: int) -> None:
+    checks.check_int(
+        'target', self._target, minimum=0, maximum=num_classes - 1
+    )
 
 
 def trigger_pixels(shape: Sequence[int], size: int) -> np.ndarray:
   """Numbers the pixels of the trigger.
 
   Args:
-    shape: The shape of the features of an example: [p], [h, w] or [h, w,
-      channels].
+    shape: The shape of features, [p], [h, w] or [h, w, channels].
     size: The side of the square.
 
   Returns:
     Int of `shape`: the number of a pixel of the trigger, from 0 at its top left
-    row by row to `size**2 - 1`, and -1 outside. Channels have the number of
-    their pixel.
+    row by row to `size**2 - 1`, and -1 outside; alike in all channels.
 
   Raises:
     ValueError: If the shape is not known or allowed, or has no room.
@@ -166,14 +135,9 @@ def trigger_pixels(shape: Sequence[int], size: int) -> np.ndarray:
   return pixels
 
 
-def _set_pixels(
-    x: Union[np.ndarray, tf.Tensor], is_trigger: np.ndarray, value: float
-) -> Union[np.ndarray, tf.Tensor]:
+def _set_pixels(x: Any, is_trigger: np.ndarray, value: float) -> tf.Tensor:
   """Sets the entries of `is_trigger` in one or many examples."""
-  if not tf.as_dtype(x.dtype).is_floating:
-    raise TypeError(
-        f'A trigger needs float features; found {tf.as_dtype(x.dtype).name}.'
-    )
-  if isinstance(x, np.ndarray):
-    return np.where(is_trigger, x.dtype.type(value), x)
-  return tf.where(is_trigger, tf.cast(value, x.dtype), x)
+  dtype = tf.as_dtype(x.dtype)
+  if not dtype.is_floating:
+    raise TypeError(f'A trigger needs float features; found {dtype.name}.')
+  return tf.where(is_trigger, tf.cast(value, dtype), x)

@@ -1,165 +1,67 @@
-"""Attacks that are directed against one aggregation rule."""
+"""Attacks that are directed against one aggregation rule.
 
-from typing import Any, Tuple
+Source: Fang, Cao, Jia and Gong, "Local Model Poisoning Attacks to
+Byzantine-Robust Federated Learning", USENIX Security 2020, the attacks with
+full knowledge.
+"""
 
 import tensorflow as tf
 
-from fedaot_tff.aggregators import krum
+from fedaot import checks
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
-from fedaot_tff.attacks import honest_table
-
-
-def beyond_extremes(
-    honest: tf.Tensor, factor: float, seed: tf.Tensor
-) -> tf.Tensor:
-  """Draws a vector beyond the honest values, against their mean.
-
-  Args:
-    honest: Float32 [h, d] with h > 0.
-    factor: b > 1.
-    seed: int32 [2].
-
-  Returns:
-    Float32 [d]. A coordinate is uniform between e and the farther of e b and
-    e / b, where e is the largest honest value if their mean is negative, else
-    the smallest.
-  """
-  mean = honest_table.moments(honest).mean
-  goes_up = mean < 0
-  extreme = tf.where(
-      goes_up, tf.reduce_max(honest, axis=0), tf.reduce_min(honest, axis=0)
-  )
-  far_end = tf.where(
-      tf.equal(goes_up, extreme > 0), extreme * factor, extreme / factor
-  )
-  way = tf.random.stateless_uniform(tf.shape(mean), seed)
-  return extreme + way * (far_end - extreme)
+from fedaot_tff.attacks import vectors
 
 
 class FangTrimmedMean(attack.CollusivePoisoning):
   """Sends values beyond all honest ones, against the honest mean.
 
   If the honest mean of a coordinate is negative, the attackers send a value
-  above the largest honest value e, between e and b e, or e / b where e < 0;
-  otherwise one below the smallest, between e and b e, or e / b where e > 0. A
-  coordinate-wise median or trimmed mean then moves the coordinate less far, or
-  the wrong way.
+  above the largest honest value e, else one below the smallest, e: uniform
+  between e and the farther of b e and e / b, where b is `factor` > 1, 2 in the
+  paper. A coordinate-wise median or
+  trimmed mean then moves the coordinate less far, or the wrong way.
 
   The paper takes the values of the local models; here they are those of the
   updates, which keeps the attack on the scale of a round. It draws for each
   attacker; here the attackers agree on the same values, which no rule on
   coordinates can tell.
 
-  Knowledge: the honest updates. Source: Fang, Cao, Jia and Gong, "Local Model
-  Poisoning Attacks to Byzantine-Robust Federated Learning", USENIX Security
-  2020, the attack on trimmed mean and median with full knowledge.
+  Knowledge: the honest updates.
   """
 
   sees_table = True
 
   def __init__(self, *, factor: float = 2.0):
-    """Initializes `FangTrimmedMean`.
+    self._factor = checks.check_number('factor', factor, above=1)
 
-    Args:
-      factor: b, how far beyond the honest values; above 1. The paper has 2.
-
-    Raises:
-      TypeError: If `factor` is not a number.
-      ValueError: If it is not above 1 and finite.
-    """
-    factor = checks.check_number('factor', factor)
-    if factor <= 1:
-      raise ValueError(f'factor must be above 1; found {factor!r}.')
-    self._factor = factor
-
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See `CollusivePoisoning.agree`."""
-    vector = beyond_extremes(
-        knowledge.honest, self._factor, knowledge.seed
+  def agree(self, knowledge, state):
+    honest = knowledge.honest
+    mean = vectors.moments(honest).mean
+    goes_up = mean < 0
+    extreme = tf.where(
+        goes_up, tf.reduce_max(honest, axis=0), tf.reduce_min(honest, axis=0)
     )
+    far_end = tf.where(
+        tf.equal(goes_up, extreme > 0),
+        extreme * self._factor,
+        extreme / self._factor,
+    )
+    way = tf.random.stateless_uniform(tf.shape(mean), knowledge.seed)
+    vector = extreme + way * (far_end - extreme)
     # The extremes of no values are infinite.
     return tf.where(knowledge.num_honest > 0, vector, 0.0), state
 
 
-def krum_selects_copies(
-    distances: tf.Tensor, to_honest: tf.Tensor, num_attackers: tf.Tensor
-) -> tf.Tensor:
-  """Whether Krum prefers equal updates of the attackers to all honest ones.
+def krum_scores(products: tf.Tensor, num_neighbors: tf.Tensor) -> tf.Tensor:
+  """Each update's sum of squared distances to its nearest neighbors.
 
   Args:
-    distances: Float64 [h, h], squared distances of the honest updates.
-    to_honest: Float64 [h], those of the attackers' update to them.
-    num_attackers: Scalar int32, f > 0, how many send it; Krum is told this f.
-
-  Returns:
-    Scalar bool: the score of the attackers is the smallest, with no tie.
+    products: Float64 [N, N], the inner products of the updates.
+    num_neighbors: Scalar int32, how many count; below 1 it counts as 1.
   """
-  # The table of an attacker and the honest clients, and then f of the former.
-  once = tf.concat(
-      [
-          tf.concat([[0.0], to_honest], axis=0)[tf.newaxis],
-          tf.concat([to_honest[:, tf.newaxis], distances], axis=1),
-      ],
-      axis=0,
-  )
-  num_honest = tf.size(to_honest)
-  rows = tf.maximum(tf.range(num_attackers + num_honest) - num_attackers + 1, 0)
-  cohort = tf.gather(tf.gather(once, rows), rows, axis=1)
-  scores = krum.krum_scores(
-      cohort, tf.fill([tf.size(rows)], True), tf.maximum(num_honest - 2, 1)
-  )
-  return scores[0] < tf.reduce_min(scores[num_attackers:])
-
-
-def largest_selected_step(
-    honest: tf.Tensor,
-    signs: tf.Tensor,
-    num_attackers: tf.Tensor,
-    threshold: float,
-) -> tf.Tensor:
-  """Halves lambda until Krum selects -lambda s.
-
-  Args:
-    honest: Float32 [h, d] with static d.
-    signs: Float32 [d], s.
-    num_attackers: Scalar int32, f > 0.
-    threshold: Where to stop if Krum selects an honest update all the same.
-
-  Returns:
-    Scalar float64, lambda: the first that is selected, or that is below
-    `threshold`.
-  """
-  products = krum.inner_products(tf.concat([honest, [signs]], axis=0))
-  squared_norms = tf.linalg.diag_part(products)[:-1]
-  is_honest = tf.fill([tf.size(squared_norms)], True)
-  distances = krum.squared_distances(honest, is_honest)
-  num_honest = tf.size(squared_norms)
-  num_coordinates = tf.cast(tf.size(signs), tf.float64)
-
-  scores = krum.krum_scores(distances, is_honest, tf.maximum(num_honest - 2, 1))
-  # With a majority of attackers the denominator of the bound is not positive.
-  copies_short = tf.cast(
-      tf.maximum(num_honest - num_attackers - 1, 1), tf.float64
-  )
-  bound = tf.sqrt(
-      tf.reduce_min(scores) / (copies_short * num_coordinates)
-  ) + tf.sqrt(tf.reduce_max(squared_norms) / num_coordinates)
-
-  def goes_on(step):
-    to_honest = (
-        squared_norms
-        + 2 * step * products[:-1, -1]
-        + step**2 * products[-1, -1]
-    )
-    selected = krum_selects_copies(
-        distances, tf.maximum(to_honest, 0), num_attackers
-    )
-    return ~selected & (step >= threshold)
-
-  return tf.while_loop(goes_on, lambda step: (step / 2,), (bound,))[0]
+  nearest = tf.sort(vectors.squared_distances(products), axis=1)
+  # The nearest of all is the update itself.
+  return tf.reduce_sum(nearest[:, 1 : 1 + tf.maximum(num_neighbors, 1)], axis=1)
 
 
 class FangKrum(attack.CollusivePoisoning):
@@ -180,36 +82,60 @@ class FangKrum(attack.CollusivePoisoning):
   The paper moves the other attackers by a little from the first; here all send
   the same, for which Krum's scores are solved.
 
-  Knowledge: the honest updates, and that Krum aggregates. Source: Fang, Cao,
-  Jia and Gong, "Local Model Poisoning Attacks to Byzantine-Robust Federated
-  Learning", USENIX Security 2020, the attack on Krum with full knowledge.
+  Knowledge: the honest updates, and that Krum aggregates.
   """
 
   sees_table = True
 
   def __init__(self, *, threshold: float = 1e-5):
-    """Initializes `FangKrum`.
+    self._threshold = checks.check_number('threshold', threshold, above=0)
 
-    Args:
-      threshold: The lambda below which halving ends; positive.
-
-    Raises:
-      TypeError: If `threshold` is not a number.
-      ValueError: If it is not positive and finite.
-    """
-    self._threshold = checks.check_positive('threshold', threshold)
-
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See `CollusivePoisoning.agree`."""
-    signs = tf.sign(honest_table.moments(knowledge.honest).mean)
-    step = largest_selected_step(
-        knowledge.honest,
-        signs,
+  def agree(self, knowledge, state):
+    signs = tf.sign(vectors.moments(knowledge.honest).mean)
+    products = vectors.inner_products(
+        tf.concat([[signs], knowledge.honest], axis=0)
+    )
+    step = self._largest_selected_step(
+        products,
+        tf.cast(tf.size(signs), tf.float64),
+        knowledge.num_honest,
         tf.maximum(knowledge.num_attackers, 1),
-        self._threshold,
     )
     # Without honest updates the bound is infinite.
     step = tf.where(knowledge.num_honest > 0, step, 0.0)
     return -tf.cast(step, tf.float32) * signs, state
+
+  def _largest_selected_step(
+      self,
+      products: tf.Tensor,
+      num_coordinates: tf.Tensor,
+      num_honest: tf.Tensor,
+      num_attackers: tf.Tensor,
+  ) -> tf.Tensor:
+    """lambda, from the inner products of s and the honest updates."""
+    num_neighbors = num_honest - 2
+    copies_short = tf.maximum(num_honest - num_attackers - 1, 1)
+    bound = tf.sqrt(
+        tf.reduce_min(krum_scores(products[1:, 1:], num_neighbors))
+        / (tf.cast(copies_short, tf.float64) * num_coordinates)
+    ) + tf.sqrt(
+        tf.reduce_max(tf.linalg.diag_part(products)[1:]) / num_coordinates
+    )
+    # The cohort: f times the attackers' update, and the honest ones.
+    rows = tf.maximum(
+        tf.range(num_attackers + num_honest) - num_attackers + 1, 0
+    )
+    cohort = tf.gather(tf.gather(products, rows), rows, axis=1)
+
+    def is_selected(step):
+      scale = tf.where(tf.equal(rows, 0), -step, 1.0)
+      scores = krum_scores(
+          scale[:, tf.newaxis] * cohort * scale, num_neighbors
+      )
+      return scores[0] < tf.reduce_min(scores[num_attackers:])
+
+    return tf.while_loop(
+        lambda step: ~is_selected(step) & (step >= self._threshold),
+        lambda step: (step / 2,),
+        (bound,),
+    )[0]

@@ -1,15 +1,20 @@
 """Inner product manipulation: the attackers send the honest mean reversed."""
 
-from typing import Any, Tuple
+from typing import Any
 
 import tensorflow as tf
 
+from fedaot import checks
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
+
+
+def reversed_mean(moments: attack.HonestMoments, epsilon: Any) -> tf.Tensor:
+  """-epsilon times the mean of the honest updates."""
+  return -epsilon * moments.mean
 
 
 class Ipm(attack.CollusivePoisoning):
-  """Sends -epsilon times the mean of the honest updates.
+  """Sends the honest mean times -epsilon, with epsilon > 0.
 
   With f attackers among n clients of equal weight, the mean of all updates is
   (1 - (f / n) (1 + epsilon)) times the honest one. It is reversed if epsilon
@@ -23,20 +28,7 @@ class Ipm(attack.CollusivePoisoning):
   """
 
   def __init__(self, *, epsilon: float = 2.0):
-    """Initializes `Ipm`.
+    self._epsilon = checks.check_number('epsilon', epsilon, above=0)
 
-    Args:
-      epsilon: How many times larger than the honest mean; positive. By default
-        40 % attackers turn the mean into -0.2 times the honest one.
-
-    Raises:
-      TypeError: If `epsilon` is not a number.
-      ValueError: If it is not positive and finite.
-    """
-    self._epsilon = checks.check_positive('epsilon', epsilon)
-
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See `CollusivePoisoning.agree`."""
-    return -self._epsilon * knowledge.honest.mean, state
+  def agree(self, knowledge, state):
+    return reversed_mean(knowledge.honest, self._epsilon), state

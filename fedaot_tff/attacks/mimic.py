@@ -2,16 +2,15 @@
 
 import collections
 import math
-from typing import Any, Tuple
+from typing import Tuple
 
 import tensorflow as tf
 
+from fedaot import checks
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
-from fedaot_tff.attacks import honest_table
-from fedaot_tff.attacks import unit_vector
+from fedaot_tff.attacks import vectors
 
-_TARGETS = ('variance', 'first')
+TARGETS = ('variance', 'first')
 
 
 def learn_direction(
@@ -39,15 +38,14 @@ def learn_direction(
   old_weight = tf.cast(num_rounds / (num_rounds + 1), tf.float32)
   old_weight = tf.where(tf.shape(honest)[0] > 0, old_weight, 1.0)
   new_mean = (
-      old_weight * mean
-      + (1 - old_weight) * honest_table.moments(honest).mean
+      old_weight * mean + (1 - old_weight) * vectors.moments(honest).mean
   )
   centered = honest - new_mean
   spread = tf.linalg.matvec(
       centered, tf.linalg.matvec(centered, direction), transpose_a=True
   )
-  new_direction = unit_vector.unit(
-      old_weight * direction + (1 - old_weight) * unit_vector.unit(spread)
+  new_direction = vectors.unit(
+      old_weight * direction + (1 - old_weight) * vectors.unit(spread)
   )
   learned = tf.reduce_any(tf.not_equal(new_direction, 0.0))
   return new_mean, tf.where(learned, new_direction, direction)
@@ -81,49 +79,41 @@ class Mimic(attack.CollusivePoisoning):
       warmup_rounds: In how many rounds z is learned; at least 1.
       target: 'variance' (default) chooses the client by z, 'first' always
         takes the honest client whose update comes first, and learns nothing.
-
-    Raises:
-      TypeError: If an option is of a wrong type.
-      ValueError: If it has a wrong value.
     """
     self._warmup_rounds = checks.check_int(
         'warmup_rounds', warmup_rounds, minimum=1
     )
-    self._target = checks.check_choice('target', target, _TARGETS)
+    self._target = checks.check_choice('target', target, TARGETS)
 
-  def initial_state(self, num_coordinates: int) -> Any:
-    """Zeros for mu and z, which is drawn at random in the first round."""
+  def initial_state(self, num_coordinates):
     if self._target == 'first':
       return ()
-    return collections.OrderedDict(
-        mean=tf.zeros([num_coordinates]), direction=tf.zeros([num_coordinates])
-    )
+    # z is drawn at random in the first round.
+    zeros = tf.zeros([num_coordinates])
+    return collections.OrderedDict(mean=zeros, direction=zeros)
 
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See `CollusivePoisoning.agree`."""
+  def agree(self, knowledge, state):
     honest = knowledge.honest
     # A row of zeros is what they send if there is no honest client.
+    candidates = tf.pad(honest, [[0, 1], [0, 0]])
     if self._target == 'first':
-      return tf.pad(honest, [[0, 1], [0, 0]])[0], state
-    first_direction = unit_vector.unit(
-        tf.random.stateless_normal(
-            tf.shape(state['direction']), knowledge.seed
-        )
-    )
+      return candidates[0], state
+    mean, direction = state['mean'], state['direction']
     direction = tf.where(
-        knowledge.round_num > 1, state['direction'], first_direction
+        knowledge.round_num > 1,
+        direction,
+        vectors.unit(
+            tf.random.stateless_normal(tf.shape(direction), knowledge.seed)
+        ),
     )
-    new_mean, new_direction = learn_direction(
-        honest, state['mean'], direction, knowledge.round_num - 1
+    learned = learn_direction(
+        honest, mean, direction, knowledge.round_num - 1
     )
     learns = knowledge.round_num <= self._warmup_rounds
-    new_mean = tf.where(learns, new_mean, state['mean'])
-    new_direction = tf.where(learns, new_direction, state['direction'])
-    along = tf.linalg.matvec(honest, new_direction)
+    mean = tf.where(learns, learned[0], mean)
+    direction = tf.where(learns, learned[1], direction)
+    along = tf.linalg.matvec(honest, direction)
     chosen = tf.argmax(tf.concat([along, [-math.inf]], axis=0))
-    vector = tf.pad(honest, [[0, 1], [0, 0]])[chosen]
-    return vector, collections.OrderedDict(
-        mean=new_mean, direction=new_direction
+    return candidates[chosen], collections.OrderedDict(
+        mean=mean, direction=direction
     )

@@ -1,61 +1,51 @@
 """Attacks whose strength is tried on the defence at hand."""
 
-import abc
 import collections
 from collections.abc import Sequence
+from typing import Callable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import checks
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.attacks import alie
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
+from fedaot_tff.attacks import ipm
 
 
-class OptimalStrengthPoisoning(attack.UpdatePoisoning):
+class OptimalStrength(attack.UpdatePoisoning):
   """Sends what takes the defence furthest from the mean of the honest updates.
 
   Each round the attackers try some strengths on the defence itself, with its
   present state, and send the vector whose aggregate has the largest Euclidean
   distance from the mean of the honest updates. Knowledge: all honest updates,
   the global model, and the defence with its state and secrets. A trial costs an
-  aggregation. Source: the line search of Shejwalkar and Houmansadr,
-  "Manipulating the Byzantine", NDSS 2021, section IV, over a fixed grid.
+  aggregation; the process measures the chosen `strength`.
+
+  Source: the line search of Shejwalkar and Houmansadr, "Manipulating the
+  Byzantine", NDSS 2021, section IV, over a fixed grid.
   """
 
-  def __init__(self, *, strengths: Sequence[float]):
-    """Initializes `OptimalStrengthPoisoning`.
+  def __init__(
+      self,
+      make_vector: Callable[[attack.HonestMoments, tf.Tensor], tf.Tensor],
+      strengths: Sequence[float],
+  ):
+    """Initializes `OptimalStrength`.
 
     Args:
-      strengths: The strengths to try, positive.
-
-    Raises:
-      TypeError: If they are not numbers.
-      ValueError: If there are none, or one is not positive and finite.
+      make_vector: What is sent, [d], from `HonestMoments` and a strength.
+      strengths: The strengths to try, one or more, positive.
     """
-    if isinstance(strengths, (str, float, int)):
-      raise TypeError(f'strengths must be numbers; found {strengths!r}.')
-    self._strengths = tuple(
-        checks.check_positive('strengths', s) for s in strengths
-    )
-    if not self._strengths:
-      raise ValueError('strengths must be one or more; found none.')
+    self._make_vector = make_vector
+    self._strengths = [
+        checks.check_number('strengths', s, above=0) for s in strengths
+    ]
+    checks.check_int('the number of strengths', len(self._strengths), minimum=1)
 
-  @abc.abstractmethod
-  def poison(
-      self, moments: attack.HonestMoments, strength: tf.Tensor
-  ) -> tf.Tensor:
-    """The attackers' vector, float32 [d], for a scalar float32 strength."""
-
-  def create(
-      self, value_type: tff.Type, context: attack.Context = attack.Context()
-  ) -> attack.AdversaryProcess:
-    """See `UpdatePoisoning.create`; measures the chosen `strength`.
-
-    Raises:
-      ValueError: If `context` tells no defence.
-    """
+  def create(self, value_type, context=attack.Context()):
     if context.defence is None:
       raise ValueError(
           f'{type(self).__name__} tries its strength on the defence; give one'
@@ -71,13 +61,7 @@ class OptimalStrengthPoisoning(attack.UpdatePoisoning):
         *attack.next_parameters(value_type, context),
     )
     def next_fn(state, update, index, model, defence_state):
-      sums = attack.sum_moments(update, index)
-
-      @tff.tensorflow.computation(sums.type_signature.member)
-      def read(sums):
-        return attack.read_moments(sums)[0]
-
-      moments = tff.federated_map(read, sums)
+      moments = attack.observe_moments(update, index)[0]
       moments_type = moments.type_signature.member
       known = tff.federated_broadcast(moments)
 
@@ -86,7 +70,7 @@ class OptimalStrengthPoisoning(attack.UpdatePoisoning):
       )
       def send(update, index, moments, strength):
         return attack.replace_if_attacker(
-            update, index, lambda _: self.poison(moments, strength)
+            update, index, lambda _: self._make_vector(moments, strength)
         )
 
       def send_with(strength):
@@ -128,49 +112,11 @@ class OptimalStrengthPoisoning(attack.UpdatePoisoning):
     return attack.AdversaryProcess(init_fn, next_fn)
 
 
-class OptimalAlie(OptimalStrengthPoisoning):
-  """A Little Is Enough with the strength that works best; see `alie`."""
-
-  def __init__(
-      self, *, strengths: Sequence[float] = (0.5, 1.0, 2.0, 4.0)
-  ):
-    """Initializes `OptimalAlie`.
-
-    Args:
-      strengths: The numbers z of standard deviations to try, positive.
-
-    Raises:
-      TypeError: If they are not numbers.
-      ValueError: If there are none, or one is not positive and finite.
-    """
-    super().__init__(strengths=strengths)
-
-  def poison(
-      self, moments: attack.HonestMoments, strength: tf.Tensor
-  ) -> tf.Tensor:
-    """mean - z standard deviations."""
-    return moments.mean - strength * moments.stddev
+def optimal_alie() -> OptimalStrength:
+  """A Little Is Enough with the z that works best; see `alie`."""
+  return OptimalStrength(alie.shifted_mean, (0.5, 1.0, 2.0, 4.0))
 
 
-class OptimalIpm(OptimalStrengthPoisoning):
-  """Inner product manipulation with the strength that works best; see `ipm`."""
-
-  def __init__(
-      self, *, strengths: Sequence[float] = (0.5, 1.0, 2.0, 5.0)
-  ):
-    """Initializes `OptimalIpm`.
-
-    Args:
-      strengths: The factors epsilon to try, positive.
-
-    Raises:
-      TypeError: If they are not numbers.
-      ValueError: If there are none, or one is not positive and finite.
-    """
-    super().__init__(strengths=strengths)
-
-  def poison(
-      self, moments: attack.HonestMoments, strength: tf.Tensor
-  ) -> tf.Tensor:
-    """-epsilon times the mean."""
-    return -strength * moments.mean
+def optimal_ipm() -> OptimalStrength:
+  """Inner product manipulation with the best epsilon; see `ipm`."""
+  return OptimalStrength(ipm.reversed_mean, (0.5, 1.0, 2.0, 5.0))

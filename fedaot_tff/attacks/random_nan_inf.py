@@ -4,8 +4,8 @@ import math
 
 import tensorflow as tf
 
+from fedaot import checks
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
 
 # The last is finite in float32, its square is not.
 _VALUES = (math.nan, math.inf, -math.inf, 1e30)
@@ -16,29 +16,20 @@ class RandomNanInf(attack.OwnUpdatePoisoning):
 
   Of the d coordinates of the attacker's own update, `fraction * d`, rounded and
   at least one, become NaN, +Inf, -Inf and 1e30 in turn, starting with any of
-  them. Coordinates and start are drawn for each attacker and round. The rest of
-  the update is honest, so that one bad coordinate can stand among many good
-  ones. A defence must leave such updates out; without one, the model is lost in
-  one round.
+  them. The rest of the update is honest, so that one bad coordinate can stand
+  among many good ones. A defence must leave such updates out; without one, the
+  model is lost in one round.
 
   Knowledge: the attacker's own update. It tests the robustness of an
   implementation and stems from no paper.
   """
 
   def __init__(self, *, fraction: float = 0.1):
-    """Initializes `RandomNanInf`.
+    self._fraction = checks.check_number(
+        'fraction', fraction, above=0, maximum=1
+    )
 
-    Args:
-      fraction: The fraction of the coordinates, in (0, 1].
-
-    Raises:
-      TypeError: If `fraction` is not a number.
-      ValueError: If it is out of its range.
-    """
-    self._fraction = checks.check_fraction('fraction', fraction)
-
-  def poison(self, update: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
-    """See `OwnUpdatePoisoning.poison`."""
+  def poison(self, update, attacker):
     num_coordinates = update.shape.num_elements()
     count = max(1, round(self._fraction * num_coordinates))
     coordinates = tf.random.experimental.stateless_shuffle(

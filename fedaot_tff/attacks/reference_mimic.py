@@ -1,14 +1,12 @@
 """Reference mimicry: the attackers repeat where the model went before."""
 
 import collections
-from typing import Any, Tuple
 
 import tensorflow as tf
 
+from fedaot import checks
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import checks
-from fedaot_tff.attacks import gaussian_noise
-from fedaot_tff.attacks import unit_vector
+from fedaot_tff.attacks import vectors
 
 
 def against_news(
@@ -26,9 +24,9 @@ def against_news(
     vectors along r and along the part of m that is orthogonal to r. Its cosine
     with r is 1 / sqrt(1 + p^2), or 1 if there is no such part.
   """
-  along = unit_vector.unit(reference)
+  along = vectors.unit(reference)
   news = mean - tf.tensordot(mean, along, 1) * along
-  return unit_vector.unit(along - poison * unit_vector.unit(news))
+  return vectors.unit(along - poison * vectors.unit(news))
 
 
 class ReferenceMimic(attack.CollusivePoisoning):
@@ -79,29 +77,18 @@ class ReferenceMimic(attack.CollusivePoisoning):
       scale: How many times longer than an honest update; positive.
       jitter: The length of the noise against that of the vector; at least 0.
       memory: In [0, 1), the weight of the earlier reference in the new one.
-
-    Raises:
-      TypeError: If an option is not a number.
-      ValueError: If it is out of its range.
     """
-    self._poison = checks.check_nonnegative('poison', poison)
-    self._scale = checks.check_positive('scale', scale)
-    self._jitter = checks.check_nonnegative('jitter', jitter)
-    self._memory = checks.check_nonnegative('memory', memory)
-    if self._memory >= 1:
-      raise ValueError(f'memory must be below 1; found {self._memory!r}.')
+    self._poison = checks.check_number('poison', poison, minimum=0)
+    self._scale = checks.check_number('scale', scale, above=0)
+    self._jitter = checks.check_number('jitter', jitter, minimum=0)
+    self._memory = checks.check_number('memory', memory, minimum=0, below=1)
 
-  def initial_state(self, num_coordinates: int) -> Any:
-    """The last model, which the first round does not look at, and r."""
-    return collections.OrderedDict(
-        model=tf.zeros([num_coordinates]),
-        reference=tf.zeros([num_coordinates]),
-    )
+  def initial_state(self, num_coordinates):
+    # The first round does not look at the last model.
+    zeros = tf.zeros([num_coordinates])
+    return collections.OrderedDict(model=zeros, reference=zeros)
 
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See `CollusivePoisoning.agree`."""
+  def agree(self, knowledge, state):
     mean, stddev = knowledge.honest
     move = tf.where(
         knowledge.round_num > 1, knowledge.model - state['model'], 0.0
@@ -115,8 +102,5 @@ class ReferenceMimic(attack.CollusivePoisoning):
         model=knowledge.model, reference=reference
     )
 
-  def send(self, vector: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
-    """Adds the attacker's own noise; see `CollusivePoisoning.send`."""
-    return vector + gaussian_noise.noise_like(
-        vector, self._jitter, attacker.seed
-    )
+  def send(self, vector, attacker):
+    return vector + vectors.noise_like(vector, self._jitter, attacker.seed)

@@ -1,30 +1,26 @@
 """The newest states of a training, in a folder."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 import concurrent.futures
 import os
 import pathlib
 import re
 import shutil
-from typing import Any, Callable, List, NamedTuple, Optional, Union
+from typing import Any, List, NamedTuple, Optional, Union
 
 from absl import logging
-import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
+
+from fedaot import checks
 
 _PREFIX = 'round_'
 _UNREADABLE_PREFIX = 'unreadable_'
 
 
 class Checkpoint(NamedTuple):
-  """A state that was saved.
-
-  Attributes:
-    round_num: The round after which it was saved.
-    state: The state.
-  """
+  """A state and the round after which it was saved."""
 
   round_num: int
   state: Any
@@ -55,24 +51,16 @@ class Checkpoints:
 
     Raises:
       OSError: If the folder cannot be made.
-      TypeError: If an argument is of another kind.
-      ValueError: If `keep` is below 1.
     """
-    if not isinstance(folder, (str, os.PathLike)):
-      raise TypeError(f'folder must be a path; found {folder!r}.')
-    if isinstance(keep, bool) or not isinstance(keep, (int, np.integer)):
-      raise TypeError(f'keep must be an int; found {keep!r}.')
-    if keep < 1:
-      raise ValueError(f'keep must be at least 1; found {keep}.')
-    if not callable(warn):
-      raise TypeError(f'warn must be a function; found {warn!r}.')
+    checks.check_kind('folder', folder, str, os.PathLike)
+    checks.check_kind('warn', warn, Callable)
     self._folder = pathlib.Path(folder)
     self._folder.mkdir(parents=True, exist_ok=True)
     self._warn = warn
     self._manager = tff.program.FileProgramStateManager(
         os.fspath(self._folder),
         _PREFIX,
-        keep_total=int(keep),
+        keep_total=checks.check_int('keep', keep, minimum=1),
         keep_first=False,
     )
 
@@ -91,9 +79,6 @@ class Checkpoints:
     Args:
       structure: A state of the same structure, such as `process.initialize()`.
       last_round: The last round to consider; None for no limit.
-
-    Returns:
-      The `Checkpoint`; None if there is none.
     """
     self._remove_unfinished()
     for round_num in reversed(self.rounds()):
@@ -117,11 +102,7 @@ class Checkpoints:
     return None
 
   def save(self, state: Any, round_num: int) -> None:
-    """Saves a state, then removes the oldest ones beyond those that are kept.
-
-    Args:
-      state: The state.
-      round_num: The round after which it is the state.
+    """Saves the state after a round; removes the oldest beyond `keep`.
 
     Raises:
       OSError: If it cannot be written; those that were there are kept.

@@ -1,12 +1,14 @@
 """What the clients of a cohort train on."""
 
 import collections
-from typing import Any, List, Optional
+from typing import List, NamedTuple, Optional
 
+import cachetools
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import checks
 from fedaot_tff.attacks import attack
 from fedaot_tff.simulation import cohort as cohort_lib
 from fedaot_tff.simulation import seeding
@@ -45,50 +47,33 @@ class ClientDatasets:
       client_epochs: Passes over a client's examples in a round.
       data_poisoning: What the attackers of a cohort do to their data.
       seed: Fixes the order of examples and the attackers' seeds; nonnegative.
-
-    Raises:
-      TypeError: If an argument is of another kind.
-      ValueError: If a number is not positive or `seed` is negative.
     """
-    if not isinstance(client_data, tff.simulation.datasets.ClientData):
-      raise TypeError(
-          'client_data must be a tff.simulation.datasets.ClientData; found'
-          f' {type(client_data).__name__}.'
-      )
-    if data_poisoning is not None and not isinstance(
-        data_poisoning, attack.DataPoisoning
-    ):
-      raise TypeError(
-          'data_poisoning must be a DataPoisoning or None; found'
-          f' {type(data_poisoning).__name__}.'
-      )
-    for name, value in (
-        ('num_classes', num_classes),
-        ('batch_size', batch_size),
-        ('client_epochs', client_epochs),
-    ):
-      _check_positive_int(name, value)
+    checks.check_kind(
+        'client_data', client_data, tff.simulation.datasets.ClientData
+    )
+    checks.check_kind(
+        'data_poisoning', data_poisoning, attack.DataPoisoning, type(None)
+    )
     self._client_data = client_data
     self._positions = {
         client_id: position
         for position, client_id in enumerate(sorted(client_data.client_ids))
     }
-    self._num_classes = num_classes
-    self._batch_size = batch_size
-    self._client_epochs = client_epochs
+    self._num_classes = checks.check_int('num_classes', num_classes, minimum=1)
+    self._batch_size = checks.check_int('batch_size', batch_size, minimum=1)
+    self._client_epochs = checks.check_int(
+        'client_epochs', client_epochs, minimum=1
+    )
     self._data_poisoning = data_poisoning
-    self._seed = seeding.check_seed(seed)
-    self._cache = collections.OrderedDict()
-    self._cached_bytes = 0
+    self._seed = checks.check_int('seed', seed, minimum=0)
+    self._cache = cachetools.LRUCache(
+        _MAX_CACHED_BYTES, getsizeof=lambda entry: entry.num_bytes
+    )
 
   def for_cohort(
       self, cohort: cohort_lib.Cohort, round_num: int
   ) -> List[collections.OrderedDict]:
-    """The clients' data, in the order of the cohort.
-
-    Args:
-      cohort: The clients.
-      round_num: The round, from 1.
+    """The clients' data in a round, from 1, in the order of the cohort.
 
     Returns:
       For each client an `OrderedDict(attacker_index=np.int32,
@@ -155,21 +140,15 @@ class ClientDatasets:
     """A client's unbatched examples, in memory."""
     poisoned = attacker_index >= 0 and self._data_poisoning is not None
     key = (client_id, poisoned)
-    if key not in self._cache:
-      dataset = self._client_data.create_tf_dataset_for_client(client_id)
-      if poisoned:
-        dataset = self._poison(client_id, attacker_index, dataset)
-      arrays = _to_arrays(client_id, dataset)
-      self._cache[key] = (
-          _without_optimization(tf.data.Dataset.from_tensor_slices(arrays)),
-          _num_bytes(arrays),
-      )
-      self._cached_bytes += _num_bytes(arrays)
-      while self._cached_bytes > _MAX_CACHED_BYTES and len(self._cache) > 1:
-        _, (_, num_bytes) = self._cache.popitem(last=False)
-        self._cached_bytes -= num_bytes
-    self._cache.move_to_end(key)
-    return self._cache[key][0]
+    if key in self._cache:
+      return self._cache[key].dataset
+    dataset = self._client_data.create_tf_dataset_for_client(client_id)
+    if poisoned:
+      dataset = self._poison(client_id, attacker_index, dataset)
+    examples = _read(client_id, dataset)
+    if examples.num_bytes <= self._cache.maxsize:
+      self._cache[key] = examples
+    return examples.dataset
 
   def _poison(
       self, client_id: str, attacker_index: int, dataset: tf.data.Dataset
@@ -192,12 +171,18 @@ class ClientDatasets:
     return poisoned
 
 
-def _to_arrays(client_id: str, dataset: tf.data.Dataset) -> Any:
-  """All examples, with a leading example dimension."""
+class _Examples(NamedTuple):
+  """Unbatched examples in memory."""
+
+  dataset: tf.data.Dataset
+  num_bytes: int
+
+
+def _read(client_id: str, dataset: tf.data.Dataset) -> _Examples:
   # One batch of everything; an iterator would take ten times as long.
   whole = _without_optimization(dataset).batch(np.iinfo(np.int64).max)
   try:
-    return tf.nest.map_structure(
+    arrays = tf.nest.map_structure(
         lambda t: t.numpy(), whole.get_single_element()
     )
   except tf.errors.InvalidArgumentError as error:
@@ -205,6 +190,10 @@ def _to_arrays(client_id: str, dataset: tf.data.Dataset) -> Any:
         f'Client {client_id!r} has no examples, or they cannot be read:'
         f' {error.message.splitlines()[0]}'
     ) from error
+  return _Examples(
+      _without_optimization(tf.data.Dataset.from_tensor_slices(arrays)),
+      sum(array.nbytes for array in tf.nest.flatten(arrays)),
+  )
 
 
 def _without_optimization(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -213,17 +202,3 @@ def _without_optimization(dataset: tf.data.Dataset) -> tf.data.Dataset:
   options.autotune.enabled = False
   options.experimental_optimization.apply_default_optimizations = False
   return dataset.with_options(options)
-
-
-def _num_bytes(arrays: Any) -> int:
-  return sum(array.nbytes for array in tf.nest.flatten(arrays))
-
-
-def _check_positive_int(name: str, value: Any) -> None:
-  if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-    raise TypeError(
-        f'{name} must be an int; found {value!r} of type'
-        f' {type(value).__name__}.'
-    )
-  if value < 1:
-    raise ValueError(f'{name} must be at least 1; found {value}.')

@@ -1,10 +1,11 @@
 """Who attacks, and who takes part in a round."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Tuple
+from typing import NamedTuple, Tuple
 
 import numpy as np
 
+from fedaot import checks
 from fedaot_tff.simulation import seeding
 
 _SAMPLINGS = ('exact', 'random')
@@ -52,19 +53,18 @@ class CohortSampler:
       seed: Fixes attackers and cohorts; nonnegative.
 
     Raises:
-      TypeError: If an argument is of another kind.
-      ValueError: If a number is out of range, an id comes twice, or the
-        fraction rounds to no attacker or to no honest client.
+      ValueError: If an id comes twice, or the fraction rounds to no attacker or
+        to no honest client.
     """
-    self._seed = seeding.check_seed(seed)
+    self._seed = checks.check_int('seed', seed, minimum=0)
     self._client_ids = _check_client_ids(client_ids)
-    self._cohort_size = _check_size(cohort_size, len(self._client_ids))
-    fraction = _check_fraction(byzantine_fraction)
-    if byzantine_sampling not in _SAMPLINGS:
-      raise ValueError(
-          "byzantine_sampling must be 'exact' or 'random'; found"
-          f' {byzantine_sampling!r}.'
-      )
+    self._cohort_size = checks.check_int(
+        'cohort_size', cohort_size, minimum=1, maximum=len(self._client_ids)
+    )
+    fraction = checks.check_number(
+        'byzantine_fraction', byzantine_fraction, minimum=0, below=1
+    )
+    checks.check_choice('byzantine_sampling', byzantine_sampling, _SAMPLINGS)
     num_attackers = _count_attackers(
         fraction, len(self._client_ids), 'the population'
     )
@@ -87,22 +87,11 @@ class CohortSampler:
     return tuple(self._client_ids[i] for i in self._attackers)
 
   def sample(self, round_num: int) -> Cohort:
-    """The cohort of a round; depends on the seed and the round alone.
-
-    Args:
-      round_num: The round, from 1.
-
-    Returns:
-      A `Cohort` of different clients, in random order.
-
-    Raises:
-      TypeError: If `round_num` is not an integer.
-      ValueError: If it is below 1.
-    """
+    """The cohort of a round, from 1; depends on seed and round alone."""
     rng = seeding.generator(
         self._seed,
         seeding.Purpose.COHORT,
-        _check_positive_int('round_num', round_num),
+        checks.check_int('round_num', round_num, minimum=1),
     )
     if self._attackers_each_round is None:
       chosen = rng.permutation(len(self._client_ids))[: self._cohort_size]
@@ -125,57 +114,16 @@ class CohortSampler:
     )
 
 
-def _check_client_ids(client_ids: Any) -> Tuple[str, ...]:
+def _check_client_ids(client_ids: Sequence[str]) -> Tuple[str, ...]:
   """The ids, sorted."""
-  if isinstance(client_ids, str) or not isinstance(client_ids, Sequence):
-    raise TypeError(
-        'client_ids must be a sequence of strings; found'
-        f' {type(client_ids).__name__}.'
-    )
+  checks.check_kind('client_ids', client_ids, list, tuple)
   for client_id in client_ids:
-    if not isinstance(client_id, str):
-      raise TypeError(f'client_ids must be strings; found {client_id!r}.')
+    checks.check_kind('a client id', client_id, str)
   found = tuple(sorted(client_ids))
   for first, second in zip(found, found[1:]):
     if first == second:
       raise ValueError(f'client_ids must be unique; {first!r} comes twice.')
   return found
-
-
-def _check_positive_int(name: str, value: Any) -> int:
-  if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-    raise TypeError(
-        f'{name} must be an int; found {value!r} of type'
-        f' {type(value).__name__}.'
-    )
-  if value < 1:
-    raise ValueError(f'{name} must be at least 1; found {value}.')
-  return int(value)
-
-
-def _check_size(cohort_size: Any, num_clients: int) -> int:
-  cohort_size = _check_positive_int('cohort_size', cohort_size)
-  if cohort_size > num_clients:
-    raise ValueError(
-        f'cohort_size must be at most the number of clients, {num_clients};'
-        f' found {cohort_size}.'
-    )
-  return cohort_size
-
-
-def _check_fraction(fraction: Any) -> float:
-  if isinstance(fraction, bool) or not isinstance(
-      fraction, (int, float, np.integer, np.floating)
-  ):
-    raise TypeError(
-        f'byzantine_fraction must be a number; found {fraction!r} of type'
-        f' {type(fraction).__name__}.'
-    )
-  if not 0 <= fraction < 1:
-    raise ValueError(
-        f'byzantine_fraction must be in [0, 1); found {fraction!r}.'
-    )
-  return float(fraction)
 
 
 def _count_attackers(fraction: float, size: int, group: str) -> int:

@@ -16,10 +16,5 @@ class LoggingReleaseManager(tff.program.ReleaseManager):
     self._manager = tff.program.LoggingReleaseManager()
 
   async def release(self, value: training.RoundRecord, key: int) -> None:
-    """Logs `round_summary.scalars` of a round.
-
-    Args:
-      value: What is known of the round.
-      key: The round.
-    """
+    """Logs `round_summary.scalars` of the round `key`."""
     await self._manager.release(round_summary.scalars(value), key)

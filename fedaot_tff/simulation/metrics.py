@@ -1,24 +1,16 @@
-"""How well an aggregator's weights tell attackers from honest clients."""
+"""How well an aggregator's weights tell attackers from honest clients.
+
+Weights are float [N]; `is_byzantine`, bool [N], tells whose the attackers are.
+"""
 
 from typing import Any, Optional, Tuple
 
 import numpy as np
+from scipy import stats
 
 
 def attacker_weight(weights: Any, is_byzantine: Any) -> float:
-  """The attackers' share of the aggregation weights.
-
-  Args:
-    weights: Float [N], the clients' weights.
-    is_byzantine: Bool [N], whether each client is an attacker.
-
-  Returns:
-    The sum of the attackers' weights.
-
-  Raises:
-    TypeError: If `is_byzantine` is not boolean.
-    ValueError: If the arguments are not vectors of the same length.
-  """
+  """The attackers' share of the aggregation weights."""
   weights, is_byzantine = _check_vectors(weights, is_byzantine)
   return float(np.sum(weights[is_byzantine]))
 
@@ -27,28 +19,16 @@ def detection_auroc(weights: Any, is_byzantine: Any) -> Optional[float]:
   """The area under the ROC curve of low weights as a detector of attackers.
 
   The probability that a random honest client has a larger weight than a random
-  attacker, ties counted half: 1 is perfect, 0.5 is chance.
-
-  Args:
-    weights: Float [N], the clients' weights.
-    is_byzantine: Bool [N], whether each client is an attacker.
-
-  Returns:
-    The area, in [0, 1]; None if there are no attackers, no honest clients, or a
-    weight is NaN.
-
-  Raises:
-    TypeError: If `is_byzantine` is not boolean.
-    ValueError: If the arguments are not vectors of the same length.
+  attacker, ties counted half: 1 is perfect, 0.5 is chance. None if there are no
+  attackers, no honest clients, or a weight is NaN.
   """
   weights, is_byzantine = _check_vectors(weights, is_byzantine)
-  attackers = np.sort(weights[is_byzantine])
-  honest = weights[~is_byzantine]
-  if not attackers.size or not honest.size or np.isnan(weights).any():
+  if len(set(is_byzantine)) < 2 or np.isnan(weights).any():
     return None
-  below = np.searchsorted(attackers, honest, side='left')
-  not_above = np.searchsorted(attackers, honest, side='right')
-  return float(np.mean(below + not_above) / (2 * attackers.size))
+  # The statistic of Mann and Whitney, by the ranks of the honest clients.
+  ranks = stats.rankdata(weights)[~is_byzantine]
+  num_attackers = np.count_nonzero(is_byzantine)
+  return float((np.mean(ranks) - (len(ranks) + 1) / 2) / num_attackers)
 
 
 def _check_vectors(

@@ -1,7 +1,6 @@
 """Random generators of a simulation, all derived from its one seed."""
 
 import enum
-from typing import Any
 
 import numpy as np
 
@@ -14,22 +13,6 @@ class Purpose(enum.IntEnum):
   EXAMPLE_ORDER = 2
   POISONING = 3
   CLIENT_SIZES = 4
-
-
-def check_seed(seed: Any) -> int:
-  """Returns a seed as an int.
-
-  Raises:
-    TypeError: If it is not an integer.
-    ValueError: If it is negative.
-  """
-  if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-    raise TypeError(
-        f'seed must be an int; found {seed!r} of type {type(seed).__name__}.'
-    )
-  if seed < 0:
-    raise ValueError(f'seed must not be negative; found {seed}.')
-  return int(seed)
 
 
 def generator(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

@@ -1,15 +1,16 @@
 """Releases rounds to TensorBoard."""
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import os
 import pathlib
-from typing import Any, Optional, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import checks
 from fedaot_tff.simulation import round_summary
 from fedaot_tff.simulation import training
 
@@ -45,23 +46,16 @@ class TensorBoardReleaseManager(tff.program.ReleaseManager):
         name, to be shown as those of round 0: the first eight of each, scaled
         so that the least and the largest value among them are black and white.
         None for no images.
-
-    Raises:
-      TypeError: If an argument is of another kind.
-      ValueError: If an array is of another shape.
     """
-    if not isinstance(folder, (str, os.PathLike)):
-      raise TypeError(f'folder must be a path; found {folder!r}.')
+    checks.check_kind('folder', folder, str, os.PathLike)
     self._folder = pathlib.Path(folder)
-    self._images = _check_images(images or {})
+    self._images = _check_images(
+        checks.check_kind('images', images or {}, Mapping)
+    )
     self._manager = None
 
   async def release(self, value: training.RoundRecord, key: int) -> None:
-    """Writes a round.
-
-    Args:
-      value: What is known of the round.
-      key: The round.
+    """Writes the round `key`.
 
     Raises:
       OSError: If it cannot be written.
@@ -95,50 +89,37 @@ class TensorBoardReleaseManager(tff.program.ReleaseManager):
     writer.close()
 
 
-def _summarize(
-    record: training.RoundRecord,
-) -> 'collections.OrderedDict[str, Any]':
+def _summarize(record: training.RoundRecord) -> Dict[str, Any]:
   """What TFF's manager takes: scalars, and vectors for histograms."""
   summary = round_summary.scalars(record)
   if record.weights is not None:
     weights = np.asarray(record.weights)
     is_byzantine = np.asarray(record.is_byzantine)
-    summary['weights'] = _only_finite(
-        honest=weights[~is_byzantine], attackers=weights[is_byzantine]
-    )
+    summary['weights'] = _only_finite([
+        ('honest', weights[~is_byzantine]), ('attackers', weights[is_byzantine])
+    ])
   if record.evaluation is not None:
-    model_weights = record.state.global_model_weights
+    model = record.state.global_model_weights
     summary['model'] = collections.OrderedDict(
-        (name, _only_finite(**{str(i): w for i, w in enumerate(weights)}))
-        for name, weights in (
-            ('trainable', model_weights.trainable),
-            ('non_trainable', model_weights.non_trainable),
-        )
+        trainable=_only_finite(enumerate(model.trainable)),
+        non_trainable=_only_finite(enumerate(model.non_trainable)),
     )
   return summary
 
 
-def _only_finite(
-    **arrays: Any,
-) -> 'collections.OrderedDict[str, np.ndarray]':
-  """The finite values of each array that has any, as vectors."""
+def _only_finite(arrays: Iterable[Tuple[Any, Any]]) -> Dict[str, Any]:
+  """The finite values of each named array that has any, as vectors."""
   found = collections.OrderedDict()
-  for name, array in arrays.items():
-    flat = np.ravel(np.asarray(array))
-    flat = flat[np.isfinite(flat)]
-    if flat.size:
-      found[name] = flat
+  for name, array in arrays:
+    array = np.asarray(array)
+    if np.isfinite(array).any():
+      found[str(name)] = array[np.isfinite(array)]
   return found
 
 
-def _check_images(images: Any) -> 'collections.OrderedDict[str, np.ndarray]':
+def _check_images(images: Mapping[str, Any]) -> Dict[str, np.ndarray]:
   """The first images of each array, float [n, h, w, c] in [0, 1]."""
-  if not isinstance(images, Mapping):
-    raise TypeError(
-        'images must be a mapping of arrays or None; found'
-        f' {type(images).__name__}.'
-    )
-  checked = collections.OrderedDict()
+  checked = {}
   for name, array in images.items():
     array = np.asarray(array, np.float64)
     if array.ndim == 3:
@@ -149,36 +130,24 @@ def _check_images(images: Any) -> 'collections.OrderedDict[str, np.ndarray]':
           f' 1 or 3 channels; found {np.shape(images[name])}.'
       )
     checked[name] = array[:_MAX_IMAGES]
-  if not checked:
-    return checked
-  low = min(array.min() for array in checked.values())
-  high = max(array.max() for array in checked.values())
-  scale = high - low if high > low else 1.0
-  return collections.OrderedDict(
-      (name, (array - low) / scale) for name, array in checked.items()
-  )
+  low = min((a.min() for a in checked.values()), default=0.0)
+  high = max((a.max() for a in checked.values()), default=0.0)
+  scale = high - low or 1.0
+  return {name: (a - low) / scale for name, a in checked.items()}
 
 
 def _remove_rounds(folder: pathlib.Path, first_round: int) -> None:
   """Removes the rounds from one on from the event files of a folder."""
   for path in sorted(folder.glob(_EVENT_FILES)):
-    kept, complete = [], True
-    records = iter(tf.data.TFRecordDataset(os.fspath(path)))
-    while True:
-      try:
-        record = next(records).numpy()
-      except StopIteration:
-        break
-      except tf.errors.DataLossError:
-        # The end that a killed process left half-written.
-        complete = False
-        break
-      if tf.compat.v1.Event.FromString(record).step >= first_round:
-        complete = False
-      else:
-        kept.append(record)
-    if complete:
-      continue
+    kept = []
+    try:
+      for record in tf.data.TFRecordDataset(os.fspath(path)):
+        record = record.numpy()
+        if tf.compat.v1.Event.FromString(record).step < first_round:
+          kept.append(record)
+    except tf.errors.DataLossError:
+      # The end that a killed process left half-written.
+      pass
     unfinished = path.with_name(f'unfinished.{path.name}')
     with tf.io.TFRecordWriter(os.fspath(unfinished)) as writer:
       for record in kept:

@@ -10,7 +10,7 @@ import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import fltrust
 from fedaot_tff.aggregators import holdout as holdout_lib
-from fedaot_tff.attacks import sign_flip
+from fedaot_tff.attacks import multiples
 from fedaot_tff.learning import fed_avg
 from fedaot_tff.learning import model_mirror
 from tests import small_problem
@@ -267,7 +267,7 @@ def test_is_handed_the_model_and_withstands_a_majority():
       small_problem.client_optimizer(),
       tff.learning.optimizers.build_adam(0.1),
       model_aggregator=fltrust.fltrust_factory(small_problem.holdout()),
-      update_poisoning=sign_flip.SignFlip(),
+      update_poisoning=multiples.SignFlip(),
   )
   attackers = (0, 2, 3, 5)
   state = process.initialize()

@@ -37,26 +37,10 @@ def test_z_is_clipped_where_the_formula_gives_no_number_above_zero(
   assert float(alie.largest_unnoticed_z(num_honest, num_attackers)) == 0
 
 
-def test_sends_the_mean_minus_z_standard_deviations():
-  rows = [[1.0, 5.0], [3.0, 5.0]]
-  vector, state = alie.Alie(z=1.5).agree(
-      hand_made.moments_knowledge(rows), ()
-  )
-  np.testing.assert_allclose(vector, [0.5, 5.0])
-  assert state == ()
-
-
 def test_by_default_z_follows_the_round():
   rows = hand_made.updates(6, 3)
-  vector, _ = alie.Alie().agree(
-      hand_made.moments_knowledge(rows, num_attackers=4), ()
-  )
+  vector, _ = hand_made.agree(alie.Alie(), rows, num_attackers=4)
   z = statistics.NormalDist().inv_cdf(4 / 6)
   np.testing.assert_allclose(
       vector, rows.mean(axis=0) - z * rows.std(axis=0), rtol=1e-5
   )
-
-
-def test_refuses_a_wrong_z():
-  with pytest.raises(TypeError, match='z must be a number'):
-    alie.Alie(z='1')

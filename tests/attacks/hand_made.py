@@ -1,19 +1,24 @@
 """What attackers know and who they are, made by hand."""
 
-from typing import Any
+from typing import Any, Tuple
 
 import numpy as np
 import tensorflow as tf
 
 from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import vectors
 
 
 def attacker(
-    *, seed: int = 1, num_attackers: int = 2, num_clients: int = 5
+    *,
+    index: int = 0,
+    seed: int = 1,
+    num_attackers: int = 2,
+    num_clients: int = 5,
 ) -> attack.Attacker:
   """An attacker in the first round."""
   return attack.Attacker(
-      index=tf.constant(0),
+      index=tf.constant(index),
       seed=tf.constant([seed, 7]),
       round_num=tf.constant(1),
       num_attackers=tf.constant(num_attackers),
@@ -21,49 +26,46 @@ def attacker(
   )
 
 
-def _knowledge(honest, rows, num_attackers, round_num, seed, model):
-  if model is None:
-    model = np.zeros(np.shape(rows)[1:])
-  return attack.Knowledge(
-      honest=honest,
-      num_honest=tf.constant(len(rows)),
-      num_attackers=tf.constant(num_attackers),
-      round_num=tf.constant(round_num),
-      seed=tf.constant([seed, 7]),
-      model=tf.constant(model, tf.float32),
-  )
+def poison(
+    poisoning: attack.OwnUpdatePoisoning, update: Any, **who: int
+) -> np.ndarray:
+  """What an `attacker` sends who knows its own update."""
+  update = tf.constant(update, tf.float32)
+  sent = poisoning.poison(update, attacker(**who))
+  assert sent.dtype == tf.float32
+  return sent.numpy()
 
 
-def table_knowledge(
+def agree(
+    poisoning: attack.CollusivePoisoning,
     rows: Any,
+    state: Any = None,
     *,
     num_attackers: int = 2,
     round_num: int = 1,
     seed: int = 1,
     model: Any = None,
-) -> attack.Knowledge:
-  """The knowledge of an attack that sees the rows [h, d] one by one."""
+) -> Tuple[np.ndarray, Any]:
+  """The vector and the new state of attackers who know honest rows [h, d]."""
   table = tf.constant(rows, tf.float32)
-  return _knowledge(table, rows, num_attackers, round_num, seed, model)
-
-
-def moments_knowledge(
-    rows: Any,
-    *,
-    num_attackers: int = 2,
-    round_num: int = 1,
-    seed: int = 1,
-    model: Any = None,
-) -> attack.Knowledge:
-  """The knowledge of an attack that sees moments of the rows [h, d]."""
-  rows = np.asarray(rows, np.float64)
-  count = max(len(rows), 1)
-  mean = rows.sum(axis=0) / count
-  stddev = np.sqrt(((rows - mean) ** 2).sum(axis=0) / count)
-  moments = attack.HonestMoments(
-      tf.constant(mean, tf.float32), tf.constant(stddev, tf.float32)
+  num_honest, num_coordinates = table.shape
+  if state is None:
+    state = poisoning.initial_state(num_coordinates)
+  if model is None:
+    model = tf.zeros([num_coordinates])
+  vector, state = poisoning.agree(
+      attack.Knowledge(
+          honest=table if poisoning.sees_table else vectors.moments(table),
+          num_honest=tf.constant(num_honest),
+          num_attackers=tf.constant(num_attackers),
+          round_num=tf.constant(round_num),
+          seed=tf.constant([seed, 7]),
+          model=tf.constant(model, tf.float32),
+      ),
+      state,
   )
-  return _knowledge(moments, rows, num_attackers, round_num, seed, model)
+  assert vector.dtype == tf.float32
+  return vector.numpy(), state
 
 
 def updates(num_rows: int, num_columns: int, *, seed: int = 0) -> np.ndarray:

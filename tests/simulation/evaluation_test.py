@@ -14,13 +14,8 @@ _NUM_CLASSES = 3
 _NUM_EXAMPLES = 23
 
 
-def _make_model(input_spec=None):
+def _make_model(y_dtype=tf.int32, pack=collections.OrderedDict):
   """Softmax regression on x times a non-trainable scale."""
-  if input_spec is None:
-    input_spec = collections.OrderedDict(
-        x=tf.TensorSpec([None, _NUM_FEATURES], tf.float32),
-        y=tf.TensorSpec([None], tf.int32),
-    )
 
   @tf.function
   def predict(weights, x, training):
@@ -28,24 +23,24 @@ def _make_model(input_spec=None):
     (kernel, bias), (scale,) = weights
     return tf.linalg.matmul(x * scale, kernel) + bias
 
-  @tf.function
   def loss(output, label, sample_weight=None):
     del sample_weight
     return tf.reduce_mean(
         tf.nn.sparse_softmax_cross_entropy_with_logits(label, output)
     )
 
+  shape = [_NUM_FEATURES, _NUM_CLASSES]
   return tff.learning.models.FunctionalModel(
       initial_weights=(
-          (
-              np.zeros([_NUM_FEATURES, _NUM_CLASSES], np.float32),
-              np.zeros([_NUM_CLASSES], np.float32),
-          ),
+          (np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)),
           (np.ones([], np.float32),),
       ),
       predict_on_batch_fn=predict,
       loss_fn=loss,
-      input_spec=input_spec,
+      input_spec=pack(
+          x=tf.TensorSpec([None, _NUM_FEATURES], tf.float32),
+          y=tf.TensorSpec([None], y_dtype),
+      ),
   )
 
 
@@ -96,10 +91,7 @@ def test_means_over_all_examples(test_set, weights, batch_size):
 
 
 def test_takes_models_of_pairs(test_set, weights):
-  model = _make_model((
-      tf.TensorSpec([None, _NUM_FEATURES], tf.float32),
-      tf.TensorSpec([None], tf.int64),
-  ))
+  model = _make_model(tf.int64, lambda x, y: (x, y))
   result = evaluation.build_evaluation(model, test_set)(weights)
   assert result['accuracy'] == _reference(test_set, weights)[0]
 
@@ -122,30 +114,37 @@ def test_nan_predicts_nothing(test_set, weights):
   assert np.isnan(result['loss'])
 
 
-def test_rejects_test_sets_that_do_not_fit(test_set):
-  model = _make_model()
-  x, y = test_set['x'], test_set['y']
-  for examples, message in (
-      (dict(x=x[:, :3], y=y), r"test\['x'\] must match .*float64 \(23, 3\)"),
-      (dict(x=x, y=y[:, None]), r"test\['y'\] must match .*\(23, 1\)"),
-      (dict(x=x, y=x[:, 0]), r"test\['y'\] must match .*found float64"),
-      (dict(x=x, y=y[:5]), 'as many x as y; found 23 and 5'),
-      (dict(x=x[:0], y=y[:0]), 'at least one example'),
-  ):
-    with pytest.raises(ValueError, match=message) as error:
-      evaluation.build_evaluation(model, examples)
-    assert '\n' not in str(error.value)
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            lambda x, y: dict(x=x[:, :3], y=y),
+            r"test\['x'\] must match .*float64 \(23, 3\)",
+        ),
+        (lambda x, y: dict(x=x, y=y[:, None]), r"\['y'\] must .*\(23, 1\)"),
+        (lambda x, y: dict(x=x, y=x[:, 0]), r"\['y'\] must .*found float64"),
+        (lambda x, y: dict(x=x, y=y[:5]), 'as many x as y; found 23 and 5'),
+        (lambda x, y: dict(x=x[:0], y=y[:0]), 'at least one example'),
+    ],
+)
+def test_rejects_test_sets_that_do_not_fit(test_set, change, message):
+  with pytest.raises(ValueError, match=message) as error:
+    evaluation.build_evaluation(_make_model(), change(**test_set))
+  assert '\n' not in str(error.value)
 
 
-def test_rejects_other_kinds(test_set):
-  model = _make_model()
-  with pytest.raises(TypeError, match="mapping .* 'x' and 'y'; found tuple"):
-    evaluation.build_evaluation(model, (test_set['x'], test_set['y']))
-  with pytest.raises(TypeError, match="found \\['x'\\]"):
-    evaluation.build_evaluation(model, dict(x=test_set['x']))
-  with pytest.raises(TypeError, match='FunctionalModel; found function'):
-    evaluation.build_evaluation(_make_model, test_set)
-  with pytest.raises(TypeError, match='batch_size must be an int; found 1.5'):
-    evaluation.build_evaluation(model, test_set, batch_size=1.5)
-  with pytest.raises(ValueError, match='batch_size must be at least 1'):
-    evaluation.build_evaluation(model, test_set, batch_size=0)
+@pytest.mark.parametrize(
+    'options, error, message',
+    [
+        (dict(test=(1, 2)), TypeError, 'test must be a Mapping; found tuple'),
+        (dict(test=dict(x=[1])), ValueError, r"found \['x'\]"),
+        (dict(model=_make_model), TypeError, 'FunctionalModel; found function'),
+        (dict(batch_size=1.5), TypeError, 'batch_size must be an int'),
+        (dict(batch_size=0), ValueError, 'batch_size must be >= 1'),
+    ],
+)
+def test_rejects_other_arguments(test_set, options, error, message):
+  with pytest.raises(error, match=message):
+    evaluation.build_evaluation(
+        **{'model': _make_model(), 'test': test_set, **options}
+    )

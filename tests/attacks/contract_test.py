@@ -1,0 +1,286 @@
+"""What holds for every attack of the registry."""
+
+import collections
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import registry
+from tests import small_problem
+from tests.attacks import poisoned_data
+
+_HONEST = attack.HONEST
+_NAMES = registry.attack_names()
+_ON_DATA = [n for n in _NAMES if registry.get_attack(n).data_poisoning]
+_ON_UPDATES = [n for n in _NAMES if registry.get_attack(n).update_poisoning]
+
+
+def test_every_attack_but_none_does_something():
+  assert set(_ON_DATA) | set(_ON_UPDATES) | {'none'} == set(_NAMES)
+
+
+# --- On the updates ----------------------------------------------------------
+
+_TYPE = tff.to_type(
+    collections.OrderedDict(
+        dense=(
+            tff.TensorType(np.float32, [2]),
+            tff.TensorType(np.float64, [1]),
+        ),
+        scale=tff.TensorType(np.float16, []),
+    )
+)
+
+
+def _value(seed, scale=1.0):
+  rng = np.random.default_rng(seed)
+  return collections.OrderedDict(
+      dense=(
+          (scale * rng.normal(size=[2])).astype(np.float32),
+          scale * rng.normal(size=[1]),
+      ),
+      scale=np.float16(scale * rng.normal()),
+  )
+
+
+def _broken():
+  """An update that is not finite, with a sign that must not get lost."""
+  value = _value(1)
+  value['dense'][0][:] = [np.nan, -0.0]
+  return value
+
+
+def _take_sum(state, update, index, model):
+  del state, index, model
+  return tff.federated_sum(update)
+
+
+@functools.lru_cache(maxsize=None)
+def _process(name, seed=3):
+  defence = attack.Defence(tff.TensorType(np.int32), _take_sum)
+  # More steps take long and keep to the contract like one.
+  text = f'{name}:steps=1' if name.startswith('adaptive_') else name
+  return registry.get_attack(text).update_poisoning.create(
+      _TYPE, attack.Context(seed=seed, defence=defence)
+  )
+
+
+def _next(process, state, updates, index, model=10):
+  return process.next(
+      state, updates, [np.int32(i) for i in index], _value(model), np.int32(5)
+  )
+
+
+def _run(process, updates, index, num_rounds=2):
+  """What is sent in each round, and the states after them."""
+  state, sent, states = process.initialize(), [], []
+  for i in range(num_rounds):
+    output = _next(process, state, updates, index, model=10 + i)
+    state = output.state
+    sent.append(output.result)
+    states.append(state)
+  return sent, states
+
+
+_MIXED = ([_value(i, 0.1) for i in range(5)], (_HONEST, 1, _HONEST, 0, _HONEST))
+_COHORTS = {
+    'mixed': _MIXED,
+    'one_attacker': (_MIXED[0], (_HONEST, _HONEST, 2, _HONEST, _HONEST)),
+    'one_honest': (_MIXED[0], (1, 0, 2, _HONEST, 3)),
+    'all_attackers': (_MIXED[0], (1, 0, 2, 3, 4)),
+    'only_one': (_MIXED[0][:1], (0,)),
+    'no_attackers': (_MIXED[0], (_HONEST,) * 5),
+    'nan_among_honest': (
+        [_broken(), *_MIXED[0][1:]], (_HONEST, 0, _HONEST, 1, _HONEST)
+    ),
+    'nan_only': ([_broken(), _broken(), _MIXED[0][0]], (_HONEST, _HONEST, 0)),
+    'nan_attacker': (
+        [_MIXED[0][0], _MIXED[0][1], _broken()], (_HONEST, _HONEST, 0)
+    ),
+}
+# What an attacker sends is not finite if its own update is not, or on purpose.
+_PASSES_NAN_ON = {
+    'gaussian_noise', 'intermittent', 'model_replacement', 'noise_backdoor',
+    'scaling', 'sign_flip', 'swap_scaling', 'switching',
+}
+
+
+@pytest.mark.parametrize('name', _ON_UPDATES)
+def test_type_of_the_process(name):
+  process = _process(name)
+  parameter = process.next.type_signature.parameter
+  assert list(parameter)[1:] == [
+      tff.FederatedType(_TYPE, tff.CLIENTS),
+      tff.FederatedType(np.int32, tff.CLIENTS),
+      tff.FederatedType(_TYPE, tff.SERVER),
+      tff.FederatedType(np.int32, tff.SERVER),
+  ]
+  result = process.next.type_signature.result
+  assert result.result == tff.FederatedType(_TYPE, tff.CLIENTS)
+  assert result.state == parameter[0]
+  assert process.initialize.type_signature.result == parameter[0]
+  assert process.knows_defence
+
+
+@pytest.mark.parametrize('name', _ON_UPDATES)
+def test_honest_pass_bit_for_bit_and_attackers_keep_the_type(name):
+  process = _process(name)
+  state = process.initialize()
+  # Round by round, so that nothing a cohort leaves behind spoils the next.
+  for cohort, (updates, index) in {**_COHORTS, 'again': _MIXED}.items():
+    output = _next(process, state, updates, index)
+    state = output.state
+    may_be_nan = name == 'random_nan_inf' or (
+        cohort == 'nan_attacker' and name in _PASSES_NAN_ON
+    )
+    for found, clean, i in zip(output.result, updates, index):
+      if i == _HONEST:
+        small_problem.assert_bit_identical(found, clean)
+        continue
+      tf.nest.assert_same_structure(found, clean)
+      for a, b in zip(tf.nest.flatten(found), tf.nest.flatten(clean)):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert may_be_nan or np.all(np.isfinite(a)), cohort
+
+
+@pytest.mark.parametrize('name', _ON_UPDATES)
+def test_every_attacker_attacks(name):
+  sent, _ = _run(
+      _process(name), *_MIXED, num_rounds=12 if name == 'intermittent' else 1
+  )
+  for i in (1, 3):
+    found, clean = tf.nest.flatten(sent[-1][i]), tf.nest.flatten(_MIXED[0][i])
+    assert any(np.any(a != b) for a, b in zip(found, clean))
+
+
+@pytest.mark.parametrize('name', _ON_UPDATES)
+def test_seed_and_state_fix_what_is_sent(name):
+  process = _process(name)
+  sent, states = _run(process, *_MIXED)
+  again, _ = _run(process, *_MIXED)
+  small_problem.assert_bit_identical(again, sent)
+  # The second round from the state after the first alone.
+  output = _next(process, states[0], *_MIXED, model=11)
+  small_problem.assert_bit_identical(output.result, sent[1])
+  small_problem.assert_bit_identical(output.state, states[1])
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'fang_trimmed_mean',
+        'gaussian_noise',
+        'noise_backdoor',
+        'random_nan_inf',
+    ],
+)
+def test_another_seed_or_round_draws_anew(name):
+  (first, second), _ = _run(_process(name), *_MIXED)
+  (other, _), _ = _run(_process(name, seed=4), *_MIXED)
+  draws = [np.concatenate([np.ravel(t) for t in tf.nest.flatten(sent[3])])
+           for sent in (first, second, other)]
+  for a, b in ((0, 1), (0, 2), (1, 2)):
+    assert not np.array_equal(draws[a], draws[b], equal_nan=True)
+
+
+# --- On the data -------------------------------------------------------------
+
+_NUM_CLASSES = 10
+_LABELS = np.arange(40) % _NUM_CLASSES
+_WITH_AIM = {
+    'label_swap',
+    'backdoor',
+    'distributed_backdoor',
+    'model_replacement',
+    'noise_backdoor',
+    'swap_scaling',
+}
+_WITH_TRIGGER = _WITH_AIM - {'label_swap', 'swap_scaling'}
+_RANDOM = _WITH_TRIGGER | {'label_noise', 'multi_label_flip'}
+
+
+def _poison(text, clean, *, attacker_index=1, seed=5, num_classes=_NUM_CLASSES):
+  return registry.get_attack(text).data_poisoning.poison(
+      clean, num_classes=num_classes, attacker_index=attacker_index, seed=seed
+  )
+
+
+@pytest.mark.parametrize('shape', [(16,), (4, 5), (4, 5, 2)])
+@pytest.mark.parametrize('dtype', [np.int32, np.int64, np.uint8])
+@pytest.mark.parametrize('name', _ON_DATA)
+def test_poisons_data_of_the_same_type(name, dtype, shape):
+  clean = poisoned_data.dataset(_LABELS, dtype=dtype, shape=shape)
+  poisoned = _poison(name, clean)
+  assert poisoned.element_spec == clean.element_spec
+  assert poisoned.cardinality() == len(_LABELS)
+  x, y = poisoned_data.arrays(poisoned)
+  assert y.dtype == dtype
+  assert np.all(y < _NUM_CLASSES)
+  assert np.any(y != _LABELS)
+  touched = y != _LABELS
+  if name not in _WITH_TRIGGER:
+    touched[:] = False
+  else:
+    touched |= _LABELS == 0
+  clean_x, _ = poisoned_data.arrays(clean)
+  poisoned_data.assert_same_bits(x[~touched], clean_x[~touched])
+  assert not touched.any() or not np.array_equal(
+      x[touched], clean_x[touched], equal_nan=True
+  )
+
+
+@pytest.mark.parametrize('name', _ON_DATA)
+def test_the_seed_fixes_the_data(name):
+  clean = poisoned_data.dataset(_LABELS, shape=[16])
+  poisoned = _poison(name, clean)
+  expected = poisoned_data.arrays(poisoned)
+  unknown_cardinality = clean.filter(lambda _: True)
+  for other in (poisoned, _poison(name, unknown_cardinality)):
+    for a, b in zip(poisoned_data.arrays(other), expected):
+      poisoned_data.assert_same_bits(a, b)
+  _, y = poisoned_data.arrays(_poison(name, clean, seed=6))
+  assert np.array_equal(y, expected[1]) == (name not in _RANDOM)
+
+
+@pytest.mark.parametrize('name', _ON_DATA)
+def test_refuses_data_that_never_ends_or_keeps_it(name):
+  clean = poisoned_data.dataset(_LABELS, shape=[16]).repeat()
+  try:
+    poisoned = _poison(name, clean)
+  except ValueError as error:
+    assert 'must be finite' in str(error)
+  else:
+    assert poisoned.cardinality() == tf.data.INFINITE_CARDINALITY
+
+
+@pytest.mark.parametrize('name', sorted(set(_ON_DATA) - _WITH_TRIGGER))
+def test_refuses_a_single_class_and_labels_that_are_no_classes(name):
+  with pytest.raises(ValueError, match='num_classes .* found 1'):
+    _poison(name, poisoned_data.dataset([0]), num_classes=1)
+  for label in (-1, 3):
+    poisoned = _poison(name, poisoned_data.dataset([label]), num_classes=3)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+      poisoned_data.arrays(poisoned)
+
+
+@pytest.mark.parametrize('name', _ON_DATA)
+def test_success_is_another_class_for_clean_examples(name):
+  x = np.random.default_rng(0).normal(size=[40, 6, 6, 1]).astype(np.float32)
+  y = _LABELS.astype(np.int32)
+  clean = x.copy()
+  found = registry.get_attack(name).data_poisoning.success_examples(
+      x, y, num_classes=_NUM_CLASSES
+  )
+  assert (found is not None) == (name in _WITH_AIM)
+  np.testing.assert_array_equal(x, clean)
+  if found is not None:
+    examples, wanted = found
+    assert (examples.dtype, wanted.dtype) == (x.dtype, y.dtype)
+    assert examples.shape == (len(wanted), 6, 6, 1)
+    # The first pixel, which no trigger covers, tells the example.
+    labels = dict(zip(x[:, 0, 0, 0], y))
+    assert all(labels[p] != w for p, w in zip(examples[:, 0, 0, 0], wanted))
