@@ -6,6 +6,7 @@ is told in one line on the standard error, and with 130 after Ctrl-C.
 
 import os
 import pathlib
+import shlex
 import signal
 import sys
 import threading
@@ -60,18 +61,27 @@ def run(main: Callable[[], int]) -> None:
   sys.exit(code)
 
 
-def set_resume_command(command: str) -> None:
-  """Sets the command that Ctrl-C says goes on with what it interrupts."""
+def command(interpreter: str = 'python') -> str:
+  """The command line of this program, to be pasted into a shell."""
+  spec = getattr(sys.modules['__main__'], '__spec__', None)
+  program = [sys.argv[0]] if spec is None else ['-m', spec.name]
+  return shlex.join([interpreter, *program, *sys.argv[1:]])
+
+
+def announce_resume(*more_arguments: str) -> None:
+  """From now on, Ctrl-C tells that this command goes on, with more arguments.
+
+  The command is for the folder and the Python that the program runs in.
+  """
   global _resume_command
-  _resume_command = command
+  interpreter = os.path.relpath(sys.executable)
+  if interpreter.startswith(os.pardir):
+    interpreter = sys.executable
+  _resume_command = ' '.join([command(interpreter), *more_arguments])
 
 
 def end_process(code: int) -> None:
-  """Ends the process at once, whatever it is at, and its TFF workers.
-
-  Args:
-    code: The exit code.
-  """
+  """Ends this process at once, whatever it is at, and its TFF workers."""
   # Not in this thread, which may hold a lock that stopping needs.
   stopping = threading.Thread(target=worker_process.stop_all, daemon=True)
   stopping.start()
@@ -90,18 +100,13 @@ def describe_error(error: BaseException) -> str:
 def write_error(folder: pathlib.Path, error: BaseException) -> str:
   """Writes the traceback into a folder and returns the error in one line."""
   path = folder / _ERROR_FILE
-  description = describe_error(error)
+  lines = traceback.format_exception(type(error), error, error.__traceback__)
   try:
-    path.write_text(
-        ''.join(
-            traceback.format_exception(type(error), error, error.__traceback__)
-        ),
-        encoding='utf-8',
-    )
+    path.write_text(''.join(lines), encoding='utf-8')
   except OSError:
     # What made the run fail, a full disk say, may hit this file too.
-    return description
-  return f'{description} (traceback: {path})'
+    return describe_error(error)
+  return f'{describe_error(error)} (traceback: {path})'
 
 
 def remove_error(folder: pathlib.Path) -> None:
@@ -131,10 +136,9 @@ def _run(main: Callable[[], int], argv: Sequence[str]) -> int:
     return main()
   except UserError as error:
     _print_error(str(error))
-    return _EXIT_ERROR
   except ModuleNotFoundError as error:
     _print_error(f'{error}; install what requirements.txt lists.')
-    return _EXIT_ERROR
+  return _EXIT_ERROR
 
 
 def _exit_at_once(unused_signal, unused_frame) -> None:

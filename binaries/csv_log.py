@@ -1,20 +1,19 @@
 """CSV files that grow by a row at a time and survive a crash in mid-row."""
 
 import csv
-import fcntl
 import io
 import os
 import pathlib
-from typing import Any, Callable, Dict, List, Mapping, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence
 
 from binaries import application
+from binaries import output_folder
 
 
 class CsvLog:
   """A CSV file that is open for appending.
 
-  Each row is handed to the operating system before `append` returns. Floats are
-  written so that reading them gives the same float, None as an empty field.
+  Each row is handed to the operating system before `append` returns.
 
   The file is locked: another process cannot open it for appending, too.
   """
@@ -36,50 +35,37 @@ class CsvLog:
     """
     self._path = path
     self._columns = tuple(columns)
-    header = _format_row(self._columns).encode()
+    header = format_rows(self._columns, ()).encode()
     try:
       # Unbuffered: what could not be written must not be tried again at exit.
       self._file = open(path, 'ab', buffering=0)
+      try:
+        output_folder.lock(self._file.fileno(), path)
+        kept = _complete_lines(path) if keep else b''
+        if kept and not kept.startswith(header):
+          raise application.UserError(
+              f'{path} has other columns than {", ".join(self._columns)};'
+              ' choose another --output_dir.'
+          )
+        if path.stat().st_size != len(kept):
+          self._file.truncate(len(kept))
+        if not kept:
+          self._write(header)
+      except BaseException:
+        self._file.close()
+        raise
     except OSError as error:
-      raise application.UserError(
-          f'cannot write {path}: {error.strerror}.'
-      ) from error
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      self._file.close()
-      raise application.UserError(
-          f'another program is writing {path}; wait until it has ended.'
-      ) from error
-    kept = _complete_lines(path) if keep else b''
-    if kept and not kept.startswith(header):
-      self._file.close()
-      raise application.UserError(
-          f'{path} has other columns than {", ".join(self._columns)}; choose'
-          ' another --output_dir.'
-      )
-    try:
-      if path.stat().st_size != len(kept):
-        self._file.truncate(len(kept))
-      if not kept:
-        self._write(header)
-    except OSError as error:
-      self._file.close()
       raise application.UserError(
           f'cannot write {path}: {error.strerror}.'
       ) from error
 
   def append(self, row: Mapping[str, Any]) -> None:
-    """Appends a row.
-
-    Args:
-      row: A value for each column.
+    """Appends a row, a value for each column.
 
     Raises:
       OSError: If the row cannot be written; the file is left without it.
     """
-    fields = [_format(row[name]) for name in self._columns]
-    self._write(_format_row(fields).encode())
+    self._write(_format_row(row[name] for name in self._columns).encode())
 
   def rows(self) -> List[Dict[str, str]]:
     """The rows in the file, as `read_rows` gives them."""
@@ -87,9 +73,6 @@ class CsvLog:
 
   def keep_while(self, condition: Callable[[Dict[str, str]], bool]) -> None:
     """Drops the first row for which a condition fails and all after it.
-
-    Args:
-      condition: A function of a row, as `read_rows` gives it.
 
     Raises:
       OSError: If the file cannot be changed.
@@ -135,16 +118,20 @@ class CsvLog:
 
 
 def read_rows(path: pathlib.Path) -> List[Dict[str, str]]:
-  """Reads the rows that are completely written.
+  """The rows that are completely written, as texts by column; [] for no file."""
+  return list(csv.DictReader(io.StringIO(_complete_lines(path).decode())))
 
-  Args:
-    path: A file that a `CsvLog` wrote.
 
-  Returns:
-    The text by the column's name, for each row; none if there is no file.
+def format_rows(
+    columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+) -> str:
+  """The text of a CSV file.
+
+  Floats are written so that reading them gives the same float, None as an
+  empty field.
   """
-  text = _complete_lines(path).decode()
-  return list(csv.DictReader(io.StringIO(text)))
+  lines = [columns, *([row[name] for name in columns] for row in rows)]
+  return ''.join(map(_format_row, lines))
 
 
 def _complete_lines(path: pathlib.Path) -> bytes:
@@ -156,16 +143,10 @@ def _complete_lines(path: pathlib.Path) -> bytes:
   return content[: content.rfind(b'\n') + 1]
 
 
-def _format_row(fields: Sequence[str]) -> str:
+def _format_row(values: Iterable[Any]) -> str:
   line = io.StringIO()
-  csv.writer(line, lineterminator='\n').writerow(fields)
+  # NumPy's scalars are written like Python's, which `csv` writes by their repr.
+  csv.writer(line, lineterminator='\n').writerow(
+      [v.item() if hasattr(v, 'item') else v for v in values]
+  )
   return line.getvalue()
-
-
-def _format(value: Any) -> str:
-  """The text of a value; NumPy's scalars are written like Python's."""
-  if value is None:
-    return ''
-  if hasattr(value, 'item'):
-    value = value.item()
-  return repr(value) if isinstance(value, float) else str(value)

@@ -1,5 +1,6 @@
 """The folder that a program writes its results to."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -12,16 +13,10 @@ _SETTINGS_FILE = 'settings.json'
 
 
 def make_folder(path: pathlib.Path) -> pathlib.Path:
-  """Makes a folder, unless it exists, and checks that files can be made there.
-
-  Args:
-    path: The folder; the folders above it are made as well.
-
-  Returns:
-    The path.
+  """Makes a folder, unless it exists, and those above it; returns the path.
 
   Raises:
-    UserError: If it is no folder or cannot be written to.
+    UserError: If it is no folder or no file can be made in it.
   """
   try:
     path.mkdir(parents=True, exist_ok=True)
@@ -31,6 +26,49 @@ def make_folder(path: pathlib.Path) -> pathlib.Path:
     raise application.UserError(
         f'cannot write to the output folder {path}: {error.strerror}.'
     ) from error
+
+
+def lock(descriptor: int, path: pathlib.Path) -> None:
+  """Keeps other programs from locking a file or folder until it is closed.
+
+  Nothing happens on file systems without locks.
+
+  Raises:
+    UserError: If another program has locked it.
+  """
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    raise application.UserError(
+        f'another program is writing {path}; wait until it has ended or choose'
+        ' another --output_dir.'
+    ) from error
+  except OSError:
+    pass
+
+
+def replace_file(path: pathlib.Path, text: str) -> None:
+  """Writes a file, as a whole or not at all.
+
+  Raises:
+    UserError: If it cannot be written.
+  """
+  unfinished = path.with_suffix('.unfinished')
+  try:
+    with open(unfinished, 'w', encoding='utf-8', newline='') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(unfinished, path)
+  except OSError as error:
+    raise application.UserError(
+        f'cannot write {path}: {error.strerror}.'
+    ) from error
+
+
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+  """Writes names and values into a file as `replace_file` does."""
+  replace_file(path, json.dumps(dict(content), indent=2) + '\n')
 
 
 def read_json(path: pathlib.Path) -> Optional[Dict[str, Any]]:
@@ -54,56 +92,20 @@ def read_json(path: pathlib.Path) -> Optional[Dict[str, Any]]:
   return content
 
 
-def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-  """Writes names and values into a file, as a whole or not at all.
-
-  Raises:
-    UserError: If the file cannot be written.
-  """
-  unfinished = path.with_suffix('.unfinished')
-  try:
-    with open(unfinished, 'w', encoding='utf-8') as file:
-      json.dump(dict(content), file, indent=2)
-      file.write('\n')
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(unfinished, path)
-  except OSError as error:
-    raise application.UserError(
-        f'cannot write {path}: {error.strerror}.'
-    ) from error
-
-
 def read_settings(folder: pathlib.Path) -> Optional[Dict[str, Any]]:
-  """The settings that `write_settings` left in a folder, None if it did not.
-
-  Raises:
-    UserError: If the file is something else.
-  """
+  """`read_json` of the settings that `write_settings` left in a folder."""
   return read_json(folder / _SETTINGS_FILE)
 
 
 def write_settings(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
-  """Writes settings into a folder, as a whole or not at all.
-
-  Raises:
-    UserError: If the file cannot be written.
-  """
+  """Writes settings into a folder as `write_json` does."""
   write_json(folder / _SETTINGS_FILE, settings)
 
 
 def describe_difference(
     old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> Optional[str]:
-  """Tells a setting in which two differ, as in 'rounds=30, not 20'.
-
-  Args:
-    old: The settings of a folder.
-    new: The settings of the program.
-
-  Returns:
-    The first difference, None if there is none.
-  """
+  """The first setting in which two differ, as in 'rounds=30, not 20'."""
   for name in {**new, **old}:
     if name not in old or name not in new or old[name] != new[name]:
       return f'{name}={old.get(name)!r}, not {new.get(name)!r}'

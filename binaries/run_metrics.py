@@ -5,8 +5,11 @@
 
 from collections.abc import Iterator, Mapping
 import math
+import pathlib
 import statistics
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
+
+from binaries import csv_log
 
 FILE_NAME = 'metrics.csv'
 WEIGHTS_FILE_NAME = 'weights.csv'
@@ -20,17 +23,9 @@ _AGGREGATOR_MEASUREMENTS = (
     'holdout_loss_before',
     'holdout_loss_after',
 )
-# The name of a column and of the aggregator's measurement [N] that it holds.
-_CLIENT_MEASUREMENTS = {'norm': 'norms'}
-# The number of columns for the statistics of a client, z_1 and so on.
-_MAX_STATISTICS = 4
-WEIGHTS_COLUMNS = (
-    'round',
-    'is_byzantine',
-    'weight',
-    *_CLIENT_MEASUREMENTS,
-    *(f'z_{k}' for k in range(1, _MAX_STATISTICS + 1)),
-)
+# The standardized statistics of a client.
+_STATISTICS = ('z_1', 'z_2', 'z_3', 'z_4')
+WEIGHTS_COLUMNS = ('round', 'is_byzantine', 'weight', 'norm', *_STATISTICS)
 # Times come last, so that the columns before them can be compared.
 COLUMNS = (
     'round',
@@ -47,6 +42,93 @@ COLUMNS = (
     'seconds',
     'evaluation_seconds',
 )
+
+
+class RunLog:
+  """Writes each round of a run, or goes on with what is written.
+
+  A release manager as `training.train_rounds` takes them, though not derived
+  from TFF's, which takes seconds to import. The first round that is released
+  replaces the rows there are of it and of later ones.
+
+  The folder is locked: another process cannot open it for writing, too.
+
+  Attributes:
+    rows: The rows of `metrics.csv` from round 1 on, as `make_row` makes them.
+  """
+
+  def __init__(self, folder: pathlib.Path, *, keep: bool):
+    """Opens `metrics.csv`, which is made if there is none.
+
+    Args:
+      folder: The folder of the run.
+      keep: Whether to keep what is written, or to begin anew.
+
+    Raises:
+      UserError: If the file cannot be written, another process writes it, or it
+        is to be kept but has other columns.
+    """
+    self._weights_path = folder / WEIGHTS_FILE_NAME
+    self._metrics_log = csv_log.CsvLog(
+        folder / FILE_NAME, COLUMNS, keep=keep
+    )
+    self._weights_log: Optional[csv_log.CsvLog] = None
+    self._is_positioned = False
+    self.rows: List[Dict[str, Any]] = []
+    if not keep:
+      self._weights_path.unlink(missing_ok=True)
+    for row in self._metrics_log.rows():
+      if row['round'] != str(len(self.rows) + 1):
+        break
+      self.rows.append(parse_row(row))
+
+  async def release(self, value: Any, key: int) -> None:
+    """Writes a round.
+
+    Args:
+      value: A `fedaot_tff.simulation.training.RoundRecord`.
+      key: The round.
+
+    Raises:
+      OSError: If it cannot be written.
+    """
+    if not self._is_positioned:
+      self._position(key, value.weights is not None)
+    # First the weights, so that a round with metrics is complete.
+    if self._weights_log is not None:
+      for row in make_client_rows(value):
+        self._weights_log.append(row)
+    row = make_row(value)
+    self._metrics_log.append(row)
+    self.rows.append(row)
+
+  def sync(self) -> None:
+    """Waits until all rows are on the disk.
+
+    Raises:
+      OSError: If they cannot be written.
+    """
+    for log in self._open_logs():
+      log.sync()
+
+  def close(self) -> None:
+    """Closes the files, which also gives up the lock."""
+    for log in self._open_logs():
+      log.close()
+
+  def _open_logs(self) -> List[csv_log.CsvLog]:
+    return [log for log in (self._weights_log, self._metrics_log) if log]
+
+  def _position(self, first_round: int, has_weights: bool) -> None:
+    """Drops the rows of a round and of all that come after it."""
+    if has_weights:
+      self._weights_log = csv_log.CsvLog(
+          self._weights_path, WEIGHTS_COLUMNS, keep=True
+      )
+    for log in self._open_logs():
+      log.keep_while(lambda row: int(row['round']) < first_round)
+    del self.rows[first_round - 1 :]
+    self._is_positioned = True
 
 
 def make_row(record: Any) -> Dict[str, Any]:
@@ -81,14 +163,7 @@ def make_row(record: Any) -> Dict[str, Any]:
 
 
 def parse_row(texts: Mapping[str, str]) -> Dict[str, Any]:
-  """The row that a line of `metrics.csv` was written from.
-
-  Args:
-    texts: The text by the column's name.
-
-  Returns:
-    What `make_row` returned.
-  """
+  """What `make_row` returned, from the texts in `metrics.csv` by column."""
   return {name: _parse(text) for name, text in texts.items()}
 
 
@@ -103,21 +178,16 @@ def make_client_rows(record: Any) -> Iterator[Dict[str, Any]]:
     standardized statistics `z_1`, ... are FedAOT's and None for others.
   """
   measurements = record.metrics['aggregator']
-  statistics_of_all = measurements.get('z')
+  norms, z = measurements.get('norms'), measurements.get('z')
   for i, is_byzantine in enumerate(record.is_byzantine):
-    row = dict.fromkeys(WEIGHTS_COLUMNS)
-    row.update(
-        round=record.round_num,
-        is_byzantine=int(is_byzantine),
-        weight=record.weights[i],
-    )
-    for column, name in _CLIENT_MEASUREMENTS.items():
-      if name in measurements:
-        row[column] = measurements[name][i]
-    if statistics_of_all is not None:
-      for k, z in enumerate(statistics_of_all[i][:_MAX_STATISTICS], start=1):
-        row[f'z_{k}'] = z
-    yield row
+    yield {
+        'round': record.round_num,
+        'is_byzantine': int(is_byzantine),
+        'weight': record.weights[i],
+        'norm': None if norms is None else norms[i],
+        **dict.fromkeys(_STATISTICS),
+        **dict(zip(_STATISTICS, () if z is None else z[i])),
+    }
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:

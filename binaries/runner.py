@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from binaries import experiment as experiment_lib
-from binaries import gpu_monitor
+from binaries import gpus
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry as aggregators
 from fedaot_tff.attacks import registry as attacks
@@ -35,6 +35,13 @@ _SERVER_OPTIMIZERS = {
     'adam': tff.learning.optimizers.build_adam,
     'yogi': tff.learning.optimizers.build_yogi,
 }
+
+
+class _Log:
+  """Takes the reports that nobody asks for."""
+
+  warn = staticmethod(logging.warning)
+  note = remark = staticmethod(logging.info)
 
 
 class Runner:
@@ -63,14 +70,12 @@ class Runner:
       last_checkpoint: Optional[int] = None,
       release_managers: Sequence[Any] = (),
       tensorboard_folder: Optional[pathlib.Path] = None,
-      warn: Callable[[str], None] = logging.warning,
-      note: Callable[[str], None] = logging.info,
-      remark: Callable[[str], None] = logging.info,
+      report: Any = _Log(),
   ) -> Iterator[training.RoundRecord]:
     """Runs an experiment.
 
     Args:
-      experiment: Its settings.
+      experiment: The settings.
       checkpoint_folder: Where states are saved and, if there are some of this
         experiment, which to go on from; None for neither.
       checkpoint_every: See `training.train_rounds`.
@@ -78,10 +83,10 @@ class Runner:
       release_managers: See `training.train_rounds`. A round comes to them last.
       tensorboard_folder: Where event files for TensorBoard are written; None
         for none.
-      warn: Told, in a line, of a checkpoint that cannot be read.
-      note: Told, in a line, which devices an in-process context runs on.
-      remark: Told, in a line, how busy the GPUs were, if an in-process context
-        has any: when the rounds end, fail, or are closed before the last.
+      report: Told in a line each, by its methods: `warn` of a checkpoint that
+        cannot be read; `note` which devices an in-process context runs on;
+        `remark` how busy the GPUs were, if an in-process context has any, when
+        the rounds end, fail, or are closed before the last.
 
     Returns:
       An iterator over the rounds; the next one is run when it is asked for.
@@ -92,7 +97,7 @@ class Runner:
     """
     # First of all, as TensorFlow can no longer be told how to use its devices
     # once it has run something.
-    self._enter_context(experiment.context, note)
+    self._enter_context(experiment.context, report.note)
     task = self._load_task(experiment)
     attack = attacks.get_attack(experiment.attack)
     cohorts = cohort.CohortSampler(
@@ -126,13 +131,13 @@ class Runner:
         evaluate_every=experiment.evaluate_every,
         checkpoints=None
         if checkpoint_folder is None
-        else checkpoints.Checkpoints(checkpoint_folder, warn=warn),
+        else checkpoints.Checkpoints(checkpoint_folder, warn=report.warn),
         checkpoint_every=checkpoint_every,
         last_checkpoint=last_checkpoint,
         release_managers=[*managers, *release_managers],
     )
     if experiment.context == 'in_process' and _has_gpu():
-      return _monitor_gpus(rounds, remark)
+      return _monitor_gpus(rounds, report.remark)
     return rounds
 
   def _enter_context(self, name: str, note: Callable[[str], None]) -> None:
@@ -163,34 +168,22 @@ class Runner:
       self, experiment: experiment_lib.Experiment, attack: attacks.Attack
   ) -> _Evaluation:
     """Test accuracy and loss, and the attack's success rate if it has one."""
-    poisoning = attack.data_poisoning
     if experiment.attack not in self._evaluate_success:
-      examples = None
-      if poisoning is not None:
-        examples = poisoning.success_examples(
-            self._task.test['x'],
-            self._task.test['y'],
-            num_classes=self._task.num_classes,
-        )
+      examples = _success_examples(self._task, attack)
       self._evaluate_success[experiment.attack] = (
           None
           if examples is None
-          else evaluation.build_evaluation(
-              self._task.model, dict(x=examples[0], y=examples[1])
-          )
+          else evaluation.build_evaluation(self._task.model, examples)
       )
-    evaluate_success = self._evaluate_success[experiment.attack]
+    evaluate, evaluate_success = (
+        self._evaluate, self._evaluate_success[experiment.attack]
+    )
     if evaluate_success is None:
-      return self._evaluate
-
-    def evaluate(model_weights):
-      metrics = self._evaluate(model_weights)
-      metrics['attack_success_rate'] = evaluate_success(model_weights)[
-          'accuracy'
-      ]
-      return metrics
-
-    return evaluate
+      return evaluate
+    return lambda model_weights: {
+        **evaluate(model_weights),
+        'attack_success_rate': evaluate_success(model_weights)['accuracy'],
+    }
 
   def _learning_process(
       self,
@@ -259,7 +252,7 @@ def _monitor_gpus(
     rounds: Iterator[training.RoundRecord], remark: Callable[[str], None]
 ) -> Iterator[training.RoundRecord]:
   """Yields the rounds; at the end, remarks how busy the GPUs were."""
-  monitor = gpu_monitor.GpuMonitor()
+  monitor = gpus.GpuMonitor()
   try:
     with monitor:
       yield from rounds
@@ -269,6 +262,18 @@ def _monitor_gpus(
       remark(description)
 
 
+def _success_examples(
+    task: task_lib.Task, attack: attacks.Attack
+) -> Optional[Dict[str, np.ndarray]]:
+  """Test examples x, y as the attack presents them; None if it has none."""
+  if attack.data_poisoning is None:
+    return None
+  examples = attack.data_poisoning.success_examples(
+      task.test['x'], task.test['y'], num_classes=task.num_classes
+  )
+  return None if examples is None else dict(x=examples[0], y=examples[1])
+
+
 def _example_images(
     task: task_lib.Task, attack: attacks.Attack
 ) -> Dict[str, np.ndarray]:
@@ -276,14 +281,11 @@ def _example_images(
 
   None if the examples are no images.
   """
-  x, y = task.test['x'], task.test['y']
+  x = task.test['x']
   if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[-1] not in (1, 3)):
     return {}
   images = {'clean': x[:_NUM_EXAMPLE_IMAGES]}
-  if attack.data_poisoning is not None:
-    examples = attack.data_poisoning.success_examples(
-        x, y, num_classes=task.num_classes
-    )
-    if examples is not None and len(examples[0]):
-      images['attack'] = examples[0][:_NUM_EXAMPLE_IMAGES]
+  examples = _success_examples(task, attack)
+  if examples is not None and len(examples['x']):
+    images['attack'] = examples['x'][:_NUM_EXAMPLE_IMAGES]
   return images

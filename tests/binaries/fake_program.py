@@ -47,19 +47,17 @@ class FakeRunner:
       last_checkpoint,
       release_managers,
       tensorboard_folder,
-      warn,
-      note,
-      remark,
+      report,
   ):
     """Yields what `Runner.run` yields, as far as it is looked at."""
     del tensorboard_folder
     if experiment.context == 'in_process':
       gpu = os.environ.get('CUDA_VISIBLE_DEVICES')
-      note(f'context: in_process, nowhere on GPU {gpu}')
+      report.note(f'context: in_process, nowhere on GPU {gpu}')
     random_numbers = random.Random(str(sorted(experiment.to_dict().items())))
     checkpoint_folder.mkdir(exist_ok=True)
     first_round = 1 + _restore(
-        random_numbers, checkpoint_folder, last_checkpoint, warn
+        random_numbers, checkpoint_folder, last_checkpoint, report.warn
     )
     try:
       for record in self._rounds(experiment, random_numbers, first_round):
@@ -70,7 +68,7 @@ class FakeRunner:
           _save(random_numbers, checkpoint_folder, record.round_num)
     finally:
       if experiment.context == 'in_process':
-        remark(f'GPU {gpu} was not busy')
+        report.remark(f'GPU {gpu} was not busy')
 
   def _rounds(self, experiment, random_numbers, first_round):
     aggregator = experiment.aggregator
