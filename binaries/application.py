@@ -36,12 +36,10 @@ class UserError(Exception):
 
 
 def run(main: Callable[[], int]) -> None:
-  """Parses the flags, runs a program and exits.
+  """Parses the flags, runs `main`, which returns the exit code, and exits.
 
-  Args:
-    main: The program, which returns the exit code. It imports what needs
-      TensorFlow itself, so that flag errors are told at once and the
-      libraries find themselves told to be quiet.
+  `main` imports what needs TensorFlow itself, so that flag errors are told at
+  once and the libraries find themselves told to be quiet.
   """
   # Not `app.run`: TensorFlow takes its being done for a sign to look for GPUs
   # while it is imported, before it has turned its eager mode on, and then `==`
@@ -97,6 +95,11 @@ def describe_error(error: BaseException) -> str:
   return f'{type(error).__name__}: {message}' if message else repr(error)
 
 
+def describe_missing(error: ModuleNotFoundError) -> str:
+  """What to do about a package that is not installed."""
+  return f'{error}; install what requirements.txt lists.'
+
+
 def write_error(folder: pathlib.Path, error: BaseException) -> str:
   """Writes the traceback into a folder and returns the error in one line."""
   path = folder / _ERROR_FILE
@@ -137,7 +140,7 @@ def _run(main: Callable[[], int], argv: Sequence[str]) -> int:
   except UserError as error:
     _print_error(str(error))
   except ModuleNotFoundError as error:
-    _print_error(f'{error}; install what requirements.txt lists.')
+    _print_error(describe_missing(error))
   return _EXIT_ERROR
 
 

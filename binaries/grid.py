@@ -8,12 +8,10 @@ The folder has:
   runs/           the folder of each run; see `single_run`
 """
 
-from collections.abc import Iterator
 import contextlib
 import dataclasses
 import functools
 import itertools
-import os
 import pathlib
 from typing import Any, Dict, List, Sequence, Tuple
 
@@ -107,11 +105,7 @@ class Grid:
 
 
 def run_unfinished(
-    grid: Grid,
-    folder: pathlib.Path,
-    *,
-    num_workers: int = 1,
-    quiet: bool = False,
+    grid: Grid, folder: pathlib.Path, *, num_workers: int = 1, quiet=False
 ) -> int:
   """Runs the experiments that have no result yet; returns how many failed.
 
@@ -122,15 +116,29 @@ def run_unfinished(
     UserError: If the folder has runs with other settings, cannot be written, or
       another process is writing it; or if a package is missing.
   """
-  output_folder.make_folder(folder)
-  with _lock(folder):
+  with output_folder.locked(folder):
     _check_settings(folder, grid.settings)
     results = read_results(folder)
     _write_results(grid, folder, results)
-    cells = _unfinished_cells(grid, folder, results)
+    cells = [
+        worker_pool.Cell(
+            f'{number}/{len(grid.experiments)} {e.aggregator}, {e.attack},'
+            f' {100 * e.byzantine_fraction:g}%, seed {e.seed}',
+            e,
+            run_folder(folder, e),
+        )
+        for number, (key, e) in enumerate(grid.experiments.items(), start=1)
+        if key not in results
+    ]
     if not cells:
       return 0
-    _write_record(grid, folder, num_workers)
+    # With the axes spelled out.
+    flags = {'num_workers': num_workers, 'output_dir': str(folder)}
+    run_record.write(
+        folder,
+        seed=list(grid.seeds),
+        flags={**grid.settings, **grid.axes, **flags},
+    )
     num_failed = 0
     with progress_lib.Progress(
         len(grid.experiments),
@@ -158,13 +166,6 @@ def read_results(folder: pathlib.Path) -> Dict[Key, Dict[str, Any]]:
   Raises:
     UserError: If the file has other columns.
   """
-  path = folder / RESULTS_FILE
-  rows = csv_log.read_rows(path)
-  if rows and tuple(rows[0]) != _COLUMNS:
-    raise application.UserError(
-        f'{path} has other columns than {", ".join(_COLUMNS)}; choose another'
-        ' --output_dir.'
-    )
   return {
       (
           row['aggregator'],
@@ -172,7 +173,7 @@ def read_results(folder: pathlib.Path) -> Dict[Key, Dict[str, Any]]:
           float(row['byzantine_fraction']),
           int(row['seed']),
       ): row
-      for row in rows
+      for row in csv_log.read_rows(folder / RESULTS_FILE, _COLUMNS)
   }
 
 
@@ -181,21 +182,6 @@ def run_folder(
 ) -> pathlib.Path:
   """Where a run of a grid in a folder has its files."""
   return folder / 'runs' / experiment.name
-
-
-@contextlib.contextmanager
-def _lock(folder: pathlib.Path) -> Iterator[None]:
-  """Keeps other comparisons out of the folder.
-
-  The lock is the folder's own, not that of a file in it, which may be replaced.
-  It is this process's alone and ends with it.
-  """
-  descriptor = os.open(folder, os.O_RDONLY)
-  try:
-    output_folder.lock(descriptor, folder)
-    yield
-  finally:
-    os.close(descriptor)
 
 
 def _check_settings(folder: pathlib.Path, settings: Dict[str, Any]) -> None:
@@ -212,37 +198,6 @@ def _check_settings(folder: pathlib.Path, settings: Dict[str, Any]) -> None:
         f'{folder} holds a comparison with {difference}; choose another'
         ' --output_dir.'
     )
-
-
-def _unfinished_cells(
-    grid: Grid, folder: pathlib.Path, results: Dict[Key, Dict[str, Any]]
-) -> List[worker_pool.Cell]:
-  return [
-      worker_pool.Cell(
-          label=(
-              f'{number}/{len(grid.experiments)} {experiment.aggregator},'
-              f' {experiment.attack}, {100 * experiment.byzantine_fraction:g}%,'
-              f' seed {experiment.seed}'
-          ),
-          experiment=experiment,
-          folder=run_folder(folder, experiment),
-      )
-      for number, (key, experiment) in enumerate(
-          grid.experiments.items(), start=1
-      )
-      if key not in results
-  ]
-
-
-def _write_record(grid: Grid, folder: pathlib.Path, num_workers: int) -> None:
-  """Writes `run.json`, with the axes of the grid spelled out."""
-  flags = {
-      **grid.settings,
-      **grid.axes,
-      'num_workers': num_workers,
-      'output_dir': str(folder),
-  }
-  run_record.write(folder, seed=list(grid.seeds), flags=flags)
 
 
 def _make_result(

@@ -1,5 +1,7 @@
 """The folder that a program writes its results to."""
 
+from collections.abc import Iterator
+import contextlib
 import fcntl
 import json
 import os
@@ -10,6 +12,7 @@ from typing import Any, Dict, Mapping, Optional
 from binaries import application
 
 _SETTINGS_FILE = 'settings.json'
+_LOCK_FILE = '.lock'
 
 
 def make_folder(path: pathlib.Path) -> pathlib.Path:
@@ -28,31 +31,34 @@ def make_folder(path: pathlib.Path) -> pathlib.Path:
     ) from error
 
 
-def lock(descriptor: int, path: pathlib.Path) -> None:
-  """Keeps other programs from locking a file or folder until it is closed.
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+  """Makes a folder, unless it exists, and keeps other programs out meanwhile.
 
-  Nothing happens on file systems without locks.
+  The lock is this process's alone and ends with it.
 
   Raises:
-    UserError: If another program has locked it.
+    UserError: If another program has locked it or it cannot be written.
   """
+  make_folder(folder)
   try:
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    file = open(folder / _LOCK_FILE, 'ab')
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError as error:
     raise application.UserError(
-        f'another program is writing {path}; wait until it has ended or choose'
-        ' another --output_dir.'
+        f'another program is writing to {folder}; wait until it has ended or'
+        ' choose another --output_dir.'
     ) from error
-  except OSError:
-    pass
+  except OSError as error:
+    raise application.UserError(
+        f'cannot lock {folder}: {error.strerror}.'
+    ) from error
+  with file:
+    yield
 
 
 def replace_file(path: pathlib.Path, text: str) -> None:
-  """Writes a file, as a whole or not at all.
-
-  Raises:
-    UserError: If it cannot be written.
-  """
+  """Writes a file, as a whole or not at all: then it raises UserError."""
   unfinished = path.with_suffix('.unfinished')
   try:
     with open(unfinished, 'w', encoding='utf-8', newline='') as file:

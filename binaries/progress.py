@@ -31,15 +31,14 @@ class Progress:
       stream: Where to; None for the standard error.
     """
     self._stream = sys.stderr if stream is None else stream
-    self._quiet = quiet
-    self._rounds_per_run = rounds_per_run
-    self._rounds_left = (num_runs - num_finished) * rounds_per_run
-    # The first round is no measure: imports and compilation come before it.
+    self.quiet = quiet
+    self.rounds_per_run = rounds_per_run
+    self.rounds_left = (num_runs - num_finished) * rounds_per_run
+    self.last_line = time.monotonic()
+    self.notes: Set[str] = set()
     self._first_round_end: Optional[float] = None
     self._rounds_measured = 0
-    self._last_line = time.monotonic()
-    self._notes: Set[str] = set()
-    self._bar = tqdm.tqdm(
+    self.bar = tqdm.tqdm(
         desc='starting',
         total=num_runs * rounds_per_run,
         initial=num_finished * rounds_per_run,
@@ -51,113 +50,91 @@ class Progress:
     )
 
   def start_run(self, label: str) -> 'RunProgress':
-    """Begins to report on a run.
-
-    Args:
-      label: What its reports begin with, another one for each run.
-
-    Returns:
-      What it is to be told to. Runs may go on side by side.
-    """
-    self._bar.set_description_str(label)
+    """What a run is to be reported to; its reports begin with the label."""
+    self.bar.set_description_str(label)
     return RunProgress(self, label)
+
+  def measure_round(self) -> None:
+    """Takes the time at the end of a round."""
+    if self._first_round_end is None:
+      # No measure: imports and compilation come before it.
+      self._first_round_end = time.monotonic()
+    else:
+      self._rounds_measured += 1
+
+  def pace(self) -> str:
+    """The rate and the time left over all runs, once they are known."""
+    if not self._rounds_measured or not self.rounds_left:
+      return ''
+    elapsed = time.monotonic() - self._first_round_end
+    seconds = max(elapsed / self._rounds_measured, 1e-9)
+    rate = (
+        f'{seconds:.1f} s/round' if seconds > 1 else f'{1/seconds:.1f} rounds/s'
+    )
+    left = tqdm.tqdm.format_interval(seconds * self.rounds_left)
+    return f'{rate}, {left} left'
+
+  def print(self, line: str) -> None:
+    """Prints a line that stays."""
+    self.last_line = time.monotonic()
+    tqdm.tqdm.write(line, file=self._stream)
 
   def __enter__(self) -> 'Progress':
     return self
 
   def __exit__(self, *unused_exception) -> None:
-    self._bar.close()
-
-  def _count(self, num_rounds: int) -> None:
-    """Counts rounds that are done."""
-    self._rounds_left -= num_rounds
-    self._bar.update(num_rounds)
-
-  def _measure_round(self) -> None:
-    if self._first_round_end is None:
-      self._first_round_end = time.monotonic()
-    else:
-      self._rounds_measured += 1
-
-  def _print(self, line: str, *, with_pace: bool = False) -> None:
-    """Prints a line that stays."""
-    self._last_line = time.monotonic()
-    if with_pace and self._bar.disable and self._pace():
-      line += f' ({self._pace()})'
-    tqdm.tqdm.write(line, file=self._stream)
-    self._stream.flush()
-
-  def _pace(self) -> str:
-    """The rate and the time left over all runs, once they are known."""
-    if not self._rounds_measured or not self._rounds_left:
-      return ''
-    elapsed = time.monotonic() - self._first_round_end
-    seconds_per_round = elapsed / self._rounds_measured
-    if seconds_per_round <= 0:
-      return ''
-    rate = (
-        f'{seconds_per_round:.1f} s/round'
-        if seconds_per_round > 1
-        else f'{1 / seconds_per_round:.1f} rounds/s'
-    )
-    left = tqdm.tqdm.format_interval(seconds_per_round * self._rounds_left)
-    return f'{rate}, {left} left'
+    self.bar.close()
 
 
 class RunProgress:
-  """Reports on one run of a `Progress`."""
-
-  # pylint: disable=protected-access
+  """Reports on one of the runs of a `Progress`, which may be side by side."""
 
   def __init__(self, progress: Progress, label: str):
     self._progress = progress
     self._label = label
-    self._rounds_left = progress._rounds_per_run
+    self._rounds_left = progress.rounds_per_run
 
   def skip(self, num_rounds: int) -> None:
-    """Tells that an earlier program did the first rounds.
-
-    If it turns out that the run repeats some, no harm is done.
-    """
+    """Counts rounds that are done; if some are repeated, no harm is done."""
     self._rounds_left -= num_rounds
-    self._progress._count(num_rounds)
+    self._progress.rounds_left -= num_rounds
+    self._progress.bar.update(num_rounds)
 
   def advance(self, text: str) -> None:
     """Reports that a round is done, and what came of it."""
     progress = self._progress
-    progress._measure_round()
+    progress.measure_round()
     if self._rounds_left > 0:
       self.skip(1)
-    if not progress._bar.disable:
+    if not progress.bar.disable:
       # The pace first, as a narrow terminal cuts the end off.
-      parts = filter(None, (progress._pace(), f'{self._label}: {text}'))
-      progress._bar.set_description_str('; '.join(parts))
-    elif time.monotonic() - progress._last_line >= _SECONDS_BETWEEN_LINES:
-      self._report(text)
+      parts = filter(None, (progress.pace(), f'{self._label}: {text}'))
+      progress.bar.set_description_str('; '.join(parts))
+    elif time.monotonic() - progress.last_line >= _SECONDS_BETWEEN_LINES:
+      self._tell(text)
 
   def end(self, text: str) -> None:
     """Reports the end of the run, before its last round maybe."""
-    self._progress._rounds_left -= self._rounds_left
-    self._progress._bar.total = (
-        self._progress._bar.n + self._progress._rounds_left
-    )
-    self._report(text)
+    progress = self._progress
+    progress.rounds_left -= self._rounds_left
+    progress.bar.total = progress.bar.n + progress.rounds_left
+    self._tell(text)
 
   def warn(self, text: str) -> None:
     """Reports a problem, quiet or not."""
-    self._progress._print(f'{self._label}: {text}')
+    self._progress.print(f'{self._label}: {text}')
 
   def remark(self, text: str) -> None:
     """Reports what is worth knowing of the run, unless quiet."""
-    if not self._progress._quiet:
+    if not self._progress.quiet:
       self.warn(text)
 
   def note(self, text: str) -> None:
     """Reports what concerns all runs, unless it has been reported before."""
-    if not self._progress._quiet and text not in self._progress._notes:
-      self._progress._notes.add(text)
-      self._progress._print(text)
+    if not self._progress.quiet and text not in self._progress.notes:
+      self._progress.notes.add(text)
+      self._progress.print(text)
 
-  def _report(self, text: str) -> None:
-    if not self._progress._quiet:
-      self._progress._print(f'{self._label}: {text}', with_pace=True)
+  def _tell(self, text: str) -> None:
+    pace = self._progress.pace() if self._progress.bar.disable else ''
+    self.remark(f'{text} ({pace})' if pace else text)

@@ -3,45 +3,63 @@
 `metrics.csv` has a row a round, `weights.csv` one for each client of a round.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import math
 import pathlib
 import statistics
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional
 
 from binaries import csv_log
 
 FILE_NAME = 'metrics.csv'
 WEIGHTS_FILE_NAME = 'weights.csv'
 
-# Of the aggregator's own measurements, those that tell something of each run;
-# empty where the aggregator does not measure them.
-_AGGREGATOR_MEASUREMENTS = (
-    'effective_clients',
-    'num_attenuated',
-    'num_non_finite',
-    'holdout_loss_before',
-    'holdout_loss_after',
-)
 # The standardized statistics of a client.
 _STATISTICS = ('z_1', 'z_2', 'z_3', 'z_4')
 WEIGHTS_COLUMNS = ('round', 'is_byzantine', 'weight', 'norm', *_STATISTICS)
-# Times come last, so that the columns before them can be compared.
-COLUMNS = (
-    'round',
-    'test_accuracy',
-    'test_loss',
-    'attack_success_rate',
-    'model_is_finite',
-    'num_attackers',
-    'attacker_weight',
-    'detection_auroc',
-    'honest_mean_norm',
-    'honest_mean_distance',
-    *_AGGREGATOR_MEASUREMENTS,
-    'seconds',
-    'evaluation_seconds',
-)
+
+
+def _measurement(name: str) -> Callable[[Any], Any]:
+  """One of the aggregator's own, None where it does not measure it."""
+
+  def get(record):
+    measurements = record.metrics['aggregator']
+    return measurements.get(name) if isinstance(measurements, Mapping) else None
+
+  return get
+
+
+def _evaluation(name: str) -> Callable[[Any], Any]:
+  return lambda record: (record.evaluation or {}).get(name)
+
+
+# The columns and their values of a `training.RoundRecord`. Accuracies, weights
+# and areas are fractions of 1, times are in seconds and come last, so that the
+# columns before them can be compared.
+_VALUES = {
+    'round': lambda record: record.round_num,
+    'test_accuracy': _evaluation('accuracy'),
+    'test_loss': _evaluation('loss'),
+    'attack_success_rate': _evaluation('attack_success_rate'),
+    'model_is_finite': lambda record: record.model_is_finite,
+    'num_attackers': lambda record: record.num_attackers,
+    'attacker_weight': lambda record: record.attacker_weight,
+    'detection_auroc': lambda record: record.detection_auroc,
+    'honest_mean_norm': lambda record: float(
+        record.metrics['honest_mean']['norm']
+    ),
+    'honest_mean_distance': lambda record: float(
+        record.metrics['honest_mean']['distance']
+    ),
+    'effective_clients': _measurement('effective_clients'),
+    'num_attenuated': _measurement('num_attenuated'),
+    'num_non_finite': _measurement('num_non_finite'),
+    'holdout_loss_before': _measurement('holdout_loss_before'),
+    'holdout_loss_after': _measurement('holdout_loss_after'),
+    'seconds': lambda record: round(record.seconds, 4),
+    'evaluation_seconds': lambda record: round(record.evaluation_seconds, 4),
+}
+COLUMNS = tuple(_VALUES)
 
 
 class RunLog:
@@ -49,117 +67,72 @@ class RunLog:
 
   A release manager as `training.train_rounds` takes them, though not derived
   from TFF's, which takes seconds to import. The first round that is released
-  replaces the rows there are of it and of later ones.
-
-  The folder is locked: another process cannot open it for writing, too.
+  replaces the rows there are of it and of later ones; before, nothing changes.
 
   Attributes:
     rows: The rows of `metrics.csv` from round 1 on, as `make_row` makes them.
   """
 
-  def __init__(self, folder: pathlib.Path, *, keep: bool):
-    """Opens `metrics.csv`, which is made if there is none.
-
-    Args:
-      folder: The folder of the run.
-      keep: Whether to keep what is written, or to begin anew.
+  def __init__(self, folder: pathlib.Path):
+    """Reads `metrics.csv`, if it is there.
 
     Raises:
-      UserError: If the file cannot be written, another process writes it, or it
-        is to be kept but has other columns.
+      UserError: If it has other columns.
     """
-    self._weights_path = folder / WEIGHTS_FILE_NAME
-    self._metrics_log = csv_log.CsvLog(
-        folder / FILE_NAME, COLUMNS, keep=keep
-    )
-    self._weights_log: Optional[csv_log.CsvLog] = None
-    self._is_positioned = False
+    self._folder = folder
+    self._logs: Dict[str, csv_log.CsvLog] = {}
     self.rows: List[Dict[str, Any]] = []
-    if not keep:
-      self._weights_path.unlink(missing_ok=True)
-    for row in self._metrics_log.rows():
+    for row in csv_log.read_rows(folder / FILE_NAME, COLUMNS):
       if row['round'] != str(len(self.rows) + 1):
         break
       self.rows.append(parse_row(row))
 
   async def release(self, value: Any, key: int) -> None:
-    """Writes a round.
-
-    Args:
-      value: A `fedaot_tff.simulation.training.RoundRecord`.
-      key: The round.
+    """Writes a round, `key`, from its `RoundRecord`.
 
     Raises:
       OSError: If it cannot be written.
     """
-    if not self._is_positioned:
-      self._position(key, value.weights is not None)
     # First the weights, so that a round with metrics is complete.
-    if self._weights_log is not None:
-      for row in make_client_rows(value):
-        self._weights_log.append(row)
+    if value.weights is not None:
+      self._append(
+          WEIGHTS_FILE_NAME, WEIGHTS_COLUMNS, make_client_rows(value), key
+      )
     row = make_row(value)
-    self._metrics_log.append(row)
-    self.rows.append(row)
+    self._append(FILE_NAME, COLUMNS, [row], key)
+    self.rows[key - 1 :] = [row]
 
   def sync(self) -> None:
-    """Waits until all rows are on the disk.
-
-    Raises:
-      OSError: If they cannot be written.
-    """
-    for log in self._open_logs():
+    """Waits until all rows are on the disk; OSError if they cannot be."""
+    for log in self._logs.values():
       log.sync()
 
   def close(self) -> None:
-    """Closes the files, which also gives up the lock."""
-    for log in self._open_logs():
+    """Closes the files."""
+    for log in self._logs.values():
       log.close()
 
-  def _open_logs(self) -> List[csv_log.CsvLog]:
-    return [log for log in (self._weights_log, self._metrics_log) if log]
-
-  def _position(self, first_round: int, has_weights: bool) -> None:
-    """Drops the rows of a round and of all that come after it."""
-    if has_weights:
-      self._weights_log = csv_log.CsvLog(
-          self._weights_path, WEIGHTS_COLUMNS, keep=True
-      )
-    for log in self._open_logs():
-      log.keep_while(lambda row: int(row['round']) < first_round)
-    del self.rows[first_round - 1 :]
-    self._is_positioned = True
+  def _append(
+      self,
+      name: str,
+      columns: Sequence[str],
+      rows: Iterable[Mapping[str, Any]],
+      round_num: int,
+  ) -> None:
+    if name not in self._logs:
+      path = self._folder / name
+      self._logs[name] = csv_log.CsvLog(path, columns, [
+          row
+          for row in csv_log.read_rows(path, columns)
+          if int(row['round']) < round_num
+      ])
+    for row in rows:
+      self._logs[name].append(row)
 
 
 def make_row(record: Any) -> Dict[str, Any]:
-  """The row of a round.
-
-  Args:
-    record: A `fedaot_tff.simulation.training.RoundRecord`.
-
-  Returns:
-    The values of `COLUMNS`; None where there is none. Accuracies, weights and
-    areas are fractions of 1, times are in seconds.
-  """
-  evaluation = record.evaluation or {}
-  measurements = record.metrics['aggregator']
-  if not isinstance(measurements, Mapping):
-    measurements = {}
-  return {
-      'round': record.round_num,
-      'test_accuracy': evaluation.get('accuracy'),
-      'test_loss': evaluation.get('loss'),
-      'attack_success_rate': evaluation.get('attack_success_rate'),
-      'model_is_finite': record.model_is_finite,
-      'num_attackers': record.num_attackers,
-      'attacker_weight': record.attacker_weight,
-      'detection_auroc': record.detection_auroc,
-      'honest_mean_norm': float(record.metrics['honest_mean']['norm']),
-      'honest_mean_distance': float(record.metrics['honest_mean']['distance']),
-      **{name: measurements.get(name) for name in _AGGREGATOR_MEASUREMENTS},
-      'seconds': round(record.seconds, 4),
-      'evaluation_seconds': round(record.evaluation_seconds, 4),
-  }
+  """The row of a round: the values of `COLUMNS`, None where there is none."""
+  return {name: value(record) for name, value in _VALUES.items()}
 
 
 def parse_row(texts: Mapping[str, str]) -> Dict[str, Any]:
@@ -168,14 +141,10 @@ def parse_row(texts: Mapping[str, str]) -> Dict[str, Any]:
 
 
 def make_client_rows(record: Any) -> Iterator[Dict[str, Any]]:
-  """The rows of the clients of a round.
+  """The rows of the clients of a `RoundRecord` with weights.
 
-  Args:
-    record: A `fedaot_tff.simulation.training.RoundRecord` with weights.
-
-  Yields:
-    The values of `WEIGHTS_COLUMNS`. `is_byzantine` is 0 or 1; `norm` and the
-    standardized statistics `z_1`, ... are FedAOT's and None for others.
+  `is_byzantine` is 0 or 1; `norm` and the standardized statistics `z_1`, ...
+  are FedAOT's and None for others.
   """
   measurements = record.metrics['aggregator']
   norms, z = measurements.get('norms'), measurements.get('z')
@@ -197,12 +166,10 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
     rows: The rows of all rounds, as `make_row` makes them.
 
   Returns:
-    `test_accuracy` and `attack_success_rate` after the last round;
-    `attacker_weight` and `detection_auroc`, means over the rounds that have
-    them, None if there is none; `relative_deviation`, the median over the
-    rounds of the distance of the aggregate from the mean of the honest updates
-    over the norm of that mean; and `seconds_per_round`, the median of
-    `seconds`.
+    Accuracy and success rate after the last round; means over the rounds that
+    have them of `attacker_weight` and `detection_auroc`, None if none has;
+    medians of `relative_deviation`, the distance of the aggregate from the mean
+    of the honest updates over the norm of that mean, and of the seconds.
   """
   return {
       'test_accuracy': rows[-1]['test_accuracy'],

@@ -42,19 +42,10 @@ _GIT_TIMEOUT_SECONDS = 10.0
 
 
 def write(folder: pathlib.Path, *, seed: Any, **others: Any) -> Dict[str, Any]:
-  """Writes `run.json` into a folder, as a whole or not at all.
+  """Writes `run.json` as `output_folder.write_json` does; returns the content.
 
-  Args:
-    folder: The folder, which exists.
-    seed: The seed of the run, or a list of several.
-    **others: Further names and what JSON can hold, such as `settings`.
-
-  Returns:
-    What was written: `command`, `flags`, `versions`, `machine`, `git` (in a git
-    work tree only), `seed`, `started` (the time) and `others`.
-
-  Raises:
-    UserError: If the file cannot be written.
+  That is `seed`, which may be a list of several, and what JSON can hold of
+  `others`, besides the program and what it runs on.
   """
   record = {
       'command': application.command(),
@@ -64,10 +55,8 @@ def write(folder: pathlib.Path, *, seed: Any, **others: Any) -> Dict[str, Any]:
       'machine': _machine(),
       'started': _now(),
       **others,
+      **_git(),
   }
-  git = _git()
-  if git is not None:
-    record['git'] = git
   output_folder.write_json(folder / FILE_NAME, record)
   return record
 
@@ -78,28 +67,20 @@ def read(folder: pathlib.Path) -> Optional[Dict[str, Any]]:
 
 
 def add_continuation(folder: pathlib.Path) -> None:
-  """Adds to `run.json` that this program goes on with the run.
-
-  Raises:
-    UserError: If the file is something else or cannot be written.
-  """
+  """Adds to `run.json` that this program goes on with the run."""
   record = read(folder) or {}
-  continuation = {'started': _now(), 'command': application.command()}
-  continued = [*record.get('continued', ()), continuation]
-  output_folder.write_json(
-      folder / FILE_NAME, {**record, 'continued': continued}
+  record.setdefault('continued', []).append(
+      {'started': _now(), 'command': application.command()}
   )
+  output_folder.write_json(folder / FILE_NAME, record)
 
 
 def describe_other_versions(record: Mapping[str, Any]) -> Optional[str]:
-  """Tells why this code may not give the numbers of a run that was begun.
-
-  Args:
-    record: What `read` returned.
+  """Why this code may not give the numbers of a run that was begun.
 
   Returns:
-    The first difference, as in "numpy='1.25.2', not '1.26.0'"; None if there is
-    none.
+    The first difference to what `read` returned, as in "numpy='1.25.2', not
+    '1.26.0'"; None if there is none.
   """
   old, new = record.get('versions') or {}, versions()
   return output_folder.describe_difference(
@@ -184,12 +165,13 @@ def _cpu_model() -> str:
   return platform.processor() or platform.machine()
 
 
-def _git() -> Optional[Dict[str, Any]]:
+def _git() -> Dict[str, Any]:
   """The commit of our sources, if they are under git's control."""
   if _run_git('ls-files', '--error-unmatch', 'fedaot_tff/__init__.py') is None:
-    return None
+    return {}
   changes = _run_git('status', '--porcelain', '--untracked-files=no')
-  return {'commit': _run_git('rev-parse', 'HEAD'), 'has_changes': bool(changes)}
+  commit = _run_git('rev-parse', 'HEAD')
+  return {'git': {'commit': commit, 'has_changes': bool(changes)}}
 
 
 def _run_git(*arguments: str) -> Optional[str]:

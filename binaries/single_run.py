@@ -47,65 +47,61 @@ def run(
 ) -> List[Dict[str, Any]]:
   """Runs an experiment, or what an earlier process has left to do of it.
 
+  If the folder holds a part of the same run, that is gone on with after its
+  newest checkpoint; a finished run is not run again.
+
   Args:
     experiment: The settings.
-    folder: The folder of the run, which exists. If it holds a part of the same
-      run, that is gone on with after its newest checkpoint; a finished run is
-      not run again.
+    folder: The folder of the run.
     progress: Told each round that is run.
     overwrite: Whether to begin anew whatever is in the folder, which removes
       the files of another run.
-    remedy: What to do about a folder that holds something else, as the error
-      is to say it.
+    remedy: What the error says to do about a folder with something else.
     checkpoint_every: The number of rounds from checkpoint to checkpoint.
     tensorboard: Whether to write event files for TensorBoard.
-    keep_checkpoints: Whether the newest checkpoints stay when the run is
-      finished.
+    keep_checkpoints: Whether the newest stay when the run is finished.
 
   Returns:
     The rows of `metrics.csv`.
 
   Raises:
     UserError: If the folder holds a run with other settings or one that other
-      code has begun, which is left alone but for an unfinished row; if it
-      cannot be written or another process is writing it; or if the run fails.
+      code has begun, which is left alone; if it cannot be written or another
+      process is writing it; or if the run fails.
     ModuleNotFoundError: If a package is missing.
   """
-  with contextlib.closing(
-      run_metrics.RunLog(folder, keep=not overwrite)
-  ) as log:
+  with output_folder.locked(folder):
     if overwrite:
       _remove_results(folder)
-    other = _describe_other(experiment, folder, log.rows)
-    if other is not None:
-      raise application.UserError(
-          f'{folder} holds {other}; choose another --output_dir or {remedy}.'
-      )
-    if len(log.rows) == experiment.task_options['rounds']:
-      return log.rows
-    try:
-      application.remove_error(folder)
-      if log.rows:
-        run_record.add_continuation(folder)
-      else:
-        run_record.write(
-            folder, seed=experiment.seed, settings=experiment.to_dict()
+    with contextlib.closing(run_metrics.RunLog(folder)) as log:
+      other = _describe_other(experiment, folder, log.rows)
+      if other is not None:
+        raise application.UserError(
+            f'{folder} holds {other}; choose another --output_dir or {remedy}.'
         )
-      _train(
-          experiment, folder, progress, log,
-          checkpoint_every=checkpoint_every,
-          tensorboard=tensorboard,
-          keep_checkpoints=keep_checkpoints,
-      )
-    except (application.UserError, ModuleNotFoundError):
-      raise
-    except Exception as error:
-      raise application.UserError(
-          application.write_error(folder, error)
-      ) from error
-    if not keep_checkpoints:
-      _remove_checkpoints(folder)
-    return log.rows
+      if len(log.rows) == experiment.task_options['rounds']:
+        return log.rows
+      try:
+        application.remove_error(folder)
+        if log.rows:
+          run_record.add_continuation(folder)
+        else:
+          run_record.write(
+              folder, seed=experiment.seed, settings=experiment.to_dict()
+          )
+        _train(
+            experiment, folder, progress, log,
+            checkpoint_every=checkpoint_every,
+            tensorboard=tensorboard,
+            keep_checkpoints=keep_checkpoints,
+        )
+      except (application.UserError, ModuleNotFoundError):
+        raise
+      except Exception as error:
+        raise application.UserError(
+            application.write_error(folder, error)
+        ) from error
+      return log.rows
 
 
 @functools.lru_cache(maxsize=None)
@@ -179,6 +175,8 @@ def _train(
       if is_last and not keep_checkpoints:
         # The next checkpoint would be saved only to be removed.
         break
+  if not keep_checkpoints:
+    _remove_checkpoints(folder)
 
 
 def _newest_checkpoint(folder: pathlib.Path, last_round: int) -> int:
@@ -204,8 +202,11 @@ def _remove_checkpoints(folder: pathlib.Path) -> None:
 
 
 def _remove_results(folder: pathlib.Path) -> None:
-  """Removes what a run leaves besides its CSV files."""
+  """Removes what a run leaves; its rows before what tells whose they are."""
+  for name in (
+      run_metrics.FILE_NAME, run_metrics.WEIGHTS_FILE_NAME, run_record.FILE_NAME
+  ):
+    (folder / name).unlink(missing_ok=True)
   _remove_checkpoints(folder)
-  (folder / run_record.FILE_NAME).unlink(missing_ok=True)
   for path in (folder / _TENSORBOARD_FOLDER).glob('events.out.tfevents.*'):
     path.unlink()

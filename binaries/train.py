@@ -37,7 +37,6 @@ from absl import flags
 from binaries import application
 from binaries import experiment as experiment_lib
 from binaries import experiment_flags
-from binaries import output_folder
 from binaries import progress as progress_lib
 from binaries import run_metrics
 from binaries import single_run
@@ -63,8 +62,8 @@ _TENSORBOARD = flags.DEFINE_bool(
 def main() -> int:
   """Runs the program; returns its exit code."""
   experiment = experiment_flags.make_experiment()
-  folder = output_folder.make_folder(
-      pathlib.Path(flags.FLAGS.output_dir or f'out/train/{experiment.name}')
+  folder = pathlib.Path(
+      flags.FLAGS.output_dir or f'out/train/{experiment.name}'
   )
   # The command that goes on must not overwrite what this one left.
   application.announce_resume(*['--nooverwrite'] * _OVERWRITE.value)

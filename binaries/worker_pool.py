@@ -1,14 +1,11 @@
 """Runs experiments, each worker in a Python process of its own.
 
-A worker keeps a `runner.Runner`. Its life depends on that of the process that
-made it, the parent:
-
-*   It ends within moments when the parent has ended, however that came about.
-*   Ctrl-C is the parent's alone to handle.
-*   What it prints goes to `worker.log` in the folder of the run, which is
+*   A worker ends within moments when the process that made it has ended,
+    however that came about; Ctrl-C is that one's alone to handle.
+*   What a worker prints goes to `worker.log` in the folder of the run, which is
     removed when the run has ended and kept when the worker died in it.
 
-This module imports neither TensorFlow nor NumPy.
+Neither TensorFlow nor NumPy is imported before a worker runs something.
 """
 
 from collections.abc import Iterator
@@ -37,29 +34,21 @@ _FINISHED, _FAILED, _UNABLE = 'finished', 'failed', 'unable'
 
 
 class Cell(NamedTuple):
-  """An experiment to run.
-
-  Attributes:
-    label: What reports of it begin with; another one for each cell.
-    experiment: The settings.
-    folder: The folder of the run, which is made when it begins.
-  """
+  """An experiment to run, the label of its reports and the folder for it."""
 
   label: str
   experiment: experiment_lib.Experiment
   folder: pathlib.Path
 
+  @property
+  def group(self) -> Any:
+    """Equal for cells that a `Runner` shares a learning process for."""
+    e = self.experiment
+    return e.seed, e.byzantine_fraction, e.aggregator
+
 
 class Outcome(NamedTuple):
-  """How a run ended.
-
-  Attributes:
-    cell: Which run.
-    progress: What its end is to be reported to.
-    rows: The rows of its `metrics.csv`; None if it failed.
-    error: In one line, with the path of the file that tells more, why it
-      failed; None if it did not.
-  """
+  """The rows of `metrics.csv`, or in one line why the run of a cell failed."""
 
   cell: Cell
   progress: progress_lib.RunProgress
@@ -70,36 +59,25 @@ class Outcome(NamedTuple):
 def run(
     cells: Sequence[Cell], progress: progress_lib.Progress, *, num_workers: int
 ) -> Iterator[Outcome]:
-  """Runs the cells in worker processes.
+  """Yields the outcomes as the runs end.
 
-  The cores that this process may use are divided among the workers, whose
-  number changes nothing but times. With an in-process context, so are the GPUs,
-  if there are several. A worker that dies takes with it the run that it was at,
-  and another takes its place.
-
-  Args:
-    cells: What to run, cells that share a learning process next to each other.
-    progress: Told of each run's begin and rounds, but not of its end.
-    num_workers: How many run at a time, 1 or more.
-
-  Yields:
-    The outcomes as the runs end. To stop the workers before, close the
-    generator.
+  Cores are divided among the workers, whose number changes nothing but times.
+  With an in-process context, so are the GPUs, if there are several. A worker
+  that dies takes with it the run that it was at, and another takes its place.
+  Closing the generator stops all. `progress` is told all but the runs' ends.
 
   Raises:
-    UserError: If a worker cannot run anything, as a package is missing, or the
-      folder of a run cannot be made.
+    UserError: If a package is missing or a folder cannot be made.
   """
-  num_workers = min(num_workers, len(cells))
   left = list(cells)
+  num_workers = min(num_workers, len(left))
   workers: List[_Worker] = []
   try:
     for cores, gpu in zip(
         _divide_cores(num_workers), _divide_gpus(num_workers, cells)
     ):
-      worker = _Worker(cores, gpu)
-      workers.append(worker)
-      worker.begin(_take(left, worker, workers), progress)
+      workers.append(_Worker(cores, gpu))
+      workers[-1].begin(_take(left, None, workers), progress)
     while workers:
       ready = mp_connection.wait([w.connection for w in workers])
       for worker in [w for w in workers if w.connection in ready]:
@@ -115,11 +93,12 @@ def run(
           workers.remove(worker)
           worker.stop()
           continue
+        cell = _take(left, worker.cell, workers)
         if not worker.process.is_alive():
           workers.remove(worker)
           worker = _Worker(worker.cores, worker.gpu)
           workers.append(worker)
-        worker.begin(_take(left, worker, workers), progress)
+        worker.begin(cell, progress)
   finally:
     for worker in workers:
       worker.process.kill()
@@ -127,7 +106,7 @@ def run(
 
 
 class _Worker:
-  """A worker process, as the parent sees it, and the run that it is at."""
+  """A worker process, as its parent sees it, and the run that it is at."""
 
   cell: Optional[Cell] = None
   progress: progress_lib.RunProgress
@@ -161,24 +140,22 @@ class _Worker:
       pass  # It has died, which `receive` tells.
 
   def receive(self) -> Sequence[Any]:
-    """Returns a kind of message and what it is about."""
+    """A kind of message and what it is about."""
     try:
       return self.connection.recv()
     except (EOFError, OSError):
       return _FAILED, self._describe_death()
 
   def stop(self) -> None:
-    """Ends the process, which is idle and does so by itself."""
+    """Ends the process, which does so by itself when it is idle."""
     self.connection.close()
     self.process.join(_STOP_TIMEOUT_SECONDS)
     self.process.kill()
     self.process.join()
 
   def _describe_death(self) -> str:
-    """Writes the error of a run whose worker died; returns it in one line."""
-    self.process.join(_STOP_TIMEOUT_SECONDS)
-    self.process.kill()
-    self.process.join()
+    """Writes the error of the run; returns it in one line."""
+    self.stop()
     status = self.process.exitcode
     how = f'ended with exit code {status}'
     if status < 0:
@@ -193,27 +170,20 @@ class _Worker:
 
 
 def _take(
-    cells: List[Cell], worker: _Worker, workers: Sequence[_Worker]
+    left: List[Cell], last: Optional[Cell], workers: Sequence[_Worker]
 ) -> Cell:
-  """Takes the next cell for a worker out of a list.
+  """Takes the next cell for a worker whose last one is given.
 
-  Of those that a `Runner` shares a learning process for, it keeps to its own,
-  then takes up some that nobody is at, so that little is compiled twice.
+  It keeps to its group, then takes up one that nobody is at, so that little is
+  compiled twice.
   """
+  busy = [worker.cell.group for worker in workers if worker.cell]
 
   def rank(i):
-    group = _group(cells[i])
-    return group != _group(worker.cell), group in busy, i
+    group = left[i].group
+    return last is None or group != last.group, group in busy, i
 
-  busy = {_group(w.cell) for w in workers}
-  return cells.pop(min(range(len(cells)), key=rank))
-
-
-def _group(cell: Optional[Cell]) -> Any:
-  if cell is None:
-    return None
-  experiment = cell.experiment
-  return experiment.seed, experiment.byzantine_fraction, experiment.aggregator
+  return left.pop(min(range(len(left)), key=rank))
 
 
 def _divide_cores(num_workers: int) -> List[Set[int]]:
@@ -221,10 +191,10 @@ def _divide_cores(num_workers: int) -> List[Set[int]]:
   if not hasattr(os, 'sched_getaffinity'):
     return [set()] * num_workers
   cores = sorted(os.sched_getaffinity(0))
-  if num_workers >= len(cores):
-    return [{cores[i % len(cores)]} for i in range(num_workers)]
-  bounds = [i * len(cores) // num_workers for i in range(num_workers + 1)]
-  return [set(cores[a:b]) for a, b in zip(bounds, bounds[1:])]
+  return [
+      set(cores[i::num_workers]) or {cores[i % len(cores)]}
+      for i in range(num_workers)
+  ]
 
 
 def _divide_gpus(
@@ -257,11 +227,10 @@ def _work(
   threading.Thread(target=_end_with_parent, daemon=True).start()
   if cores:
     # TensorFlow, which is not imported yet, splits an operation into as many
-    # parts as it has threads. As many as without workers give the same sums to
+    # parts as it has threads. As many as with one worker give the same sums to
     # the last bit.
-    os.environ.setdefault(
-        'TF_NUM_INTRAOP_THREADS', str(len(os.sched_getaffinity(0)))
-    )
+    num_cores = len(os.sched_getaffinity(0))
+    os.environ.setdefault('TF_NUM_INTRAOP_THREADS', str(num_cores))
     os.sched_setaffinity(0, cores)
   if gpu is not None:
     os.environ['CUDA_VISIBLE_DEVICES'] = gpu
@@ -270,15 +239,15 @@ def _work(
       experiment, folder = connection.recv()
     except EOFError:
       return
-    log = _redirect_output(folder)
+    _redirect_output(folder / _LOG_FILE)
     try:
       rows = single_run.run(experiment, folder, _Reporter(connection))
       answer = _FINISHED, rows
     except application.UserError as error:
       answer = _FAILED, str(error)
     except ModuleNotFoundError as error:
-      answer = _UNABLE, f'{error}; install what requirements.txt lists.'
-    log.unlink(missing_ok=True)
+      answer = _UNABLE, application.describe_missing(error)
+    (folder / _LOG_FILE).unlink(missing_ok=True)
     connection.send(answer)
 
 
@@ -288,13 +257,10 @@ def _end_with_parent() -> None:
   application.end_process(1)
 
 
-def _redirect_output(folder: pathlib.Path) -> pathlib.Path:
-  """Sends this process's output to a file, whose path is returned."""
-  path = folder / _LOG_FILE
+def _redirect_output(path: pathlib.Path) -> None:
   sys.stdout.flush()
   sys.stderr.flush()
   with open(path, 'wb') as file:
     for descriptor in (1, 2):
       os.dup2(file.fileno(), descriptor)
   faulthandler.enable(2)
-  return path
