@@ -45,6 +45,7 @@ from binaries import csv_log
 from binaries import experiment as experiment_lib
 from binaries import experiment_flags
 from binaries import grid as grid_lib
+from binaries import output_folder
 from binaries import run_metrics
 from fedaot_tff.aggregators import registry as aggregator_registry
 from fedaot_tff.attacks import registry as attack_registry
@@ -91,7 +92,9 @@ _REPORT = flags.DEFINE_bool(
 def main() -> int:
   """Runs the program; returns its exit code."""
   grid = make_grid()
-  folder = pathlib.Path(flags.FLAGS.output_dir or 'out/compare')
+  folder = output_folder.make_folder(
+      pathlib.Path(flags.FLAGS.output_dir or 'out/compare')
+  )
 
   # Not needed before the end, but if matplotlib is missing, better now.
   from binaries import figure  # pylint: disable=g-import-not-at-top
