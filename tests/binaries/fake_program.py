@@ -8,12 +8,13 @@ environment variables:
 
   FAKE_FAILURE=a      runs of aggregator a fail in round 2
   FAKE_CRASH=a        the process is killed in round 2 of the runs of a, having
-                      written half a row
-  FAKE_DEATH=a        the process is killed in round 2 of the runs of a
+                      written half a row to `metrics.csv` and its last words
   FAKE_ENDLESS=a      round 2 of runs of a never ends
   FAKE_MISSING=1      a package is missing that every run needs
   FAKE_NOT_FINITE=a   the model is not finite from round 2 of runs of a on
   FAKE_SECONDS=s      a round takes s seconds
+
+With FAKE_FIGURE=1, `compare` draws no figure, which takes a second.
 """
 
 import asyncio
@@ -60,7 +61,9 @@ class FakeRunner:
         random_numbers, checkpoint_folder, last_checkpoint, report.warn
     )
     try:
-      for record in self._rounds(experiment, random_numbers, first_round):
+      for record in self._rounds(
+          experiment, random_numbers, first_round, checkpoint_folder.parent
+      ):
         for manager in release_managers:
           asyncio.run(manager.release(record, record.round_num))
         yield record
@@ -70,7 +73,7 @@ class FakeRunner:
       if experiment.context == 'in_process':
         report.remark(f'GPU {gpu} was not busy')
 
-  def _rounds(self, experiment, random_numbers, first_round):
+  def _rounds(self, experiment, random_numbers, first_round, folder):
     aggregator = experiment.aggregator
     num_rounds = experiment.task_options['rounds']
     for round_num in range(first_round, num_rounds + 1):
@@ -79,10 +82,8 @@ class FakeRunner:
         if os.environ.get('FAKE_FAILURE') == aggregator:
           raise ValueError('something is\nwrong')
         if os.environ.get('FAKE_CRASH') == aggregator:
-          _append('metrics.csv', '2,0.1')
-          _append('results.csv', 'mnist5k,me')
-          os.kill(os.getpid(), signal.SIGKILL)
-        if os.environ.get('FAKE_DEATH') == aggregator:
+          with open(folder / 'metrics.csv', 'a', encoding='utf-8') as file:
+            file.write('2,0.1')
           print('last words', file=sys.stderr, flush=True)
           os.kill(os.getpid(), signal.SIGKILL)
         if os.environ.get('FAKE_ENDLESS') == aggregator:
@@ -148,22 +149,13 @@ def _restore(random_numbers, folder, last_checkpoint, warn) -> int:
   return 0
 
 
-def _append(name: str, text: str) -> None:
-  """Appends to the file of that name that was written last."""
-  (output_dir,) = [
-      pathlib.Path(argument.partition('=')[2])
-      for argument in sys.argv
-      if argument.startswith('--output_dir=')
-  ]
-  paths = sorted(output_dir.rglob(name), key=lambda path: path.stat().st_mtime)
-  if paths:
-    with open(paths[-1], 'a', encoding='utf-8') as file:
-      file.write(text)
-
-
 # The second is the name in the worker processes of `binaries.worker_pool`.
 if __name__ in ('__main__', '__mp_main__'):
   sys.modules['binaries.runner'] = types.SimpleNamespace(Runner=FakeRunner)
+  if os.environ.get('FAKE_FIGURE'):
+    sys.modules['binaries.figure'] = types.SimpleNamespace(
+        save_figure=lambda *unused_arguments: None
+    )
 
 if __name__ == '__main__':
   program = importlib.import_module(f'binaries.{sys.argv[1]}')

@@ -54,13 +54,15 @@ def _make_experiment(**settings):
 def _run(monkeypatch):
   """A function that runs an experiment; returns rows and what was told."""
 
-  def run(folder, runner=None, experiment=_make_experiment(), **options):
+  def run(
+      folder, runner=None, experiment=_make_experiment(), report=None, **options
+  ):
     monkeypatch.setattr(
         single_run,
         'shared_runner',
         lambda: fake_program.FakeRunner() if runner is None else runner,
     )
-    report = _Report()
+    report = report or _Report()
     rows = single_run.run(experiment, folder, report, **options)
     return rows, report.told
 
@@ -120,22 +122,17 @@ def test_checkpoints_and_remarks_of_a_finished_run(tmp_path, run, keep):
   assert remark.endswith('was not busy')
 
 
-def test_what_is_remarked_of_a_run_that_fails(tmp_path, run):
-  told = []
-
-  class _FailingReport(_Report):
-    remark = staticmethod(told.append)
-    advance = None
-
-  with pytest.raises(application.UserError, match='TypeError|callable'):
-    run(tmp_path)
-    single_run.run(
-        _make_experiment(seed=1, context='in_process'),
+def test_remark_of_a_run_whose_caller_fails(tmp_path, run):
+  report = _Report()
+  report.advance = None
+  with pytest.raises(application.UserError, match='not callable'):
+    run(
         tmp_path,
-        _FailingReport(),
-        overwrite=True,
+        _HoldingRunner(),
+        _make_experiment(context='in_process'),
+        report,
     )
-  assert len(told) == 1
+  assert len(report.told['remark']) == 1
 
 
 def test_run_with_other_settings_is_left_alone(tmp_path, run):
