@@ -60,7 +60,7 @@ def run(main: Callable[[], int]) -> None:
 
 
 def command(interpreter: str = 'python') -> str:
-  """The command line of this program, to be pasted into a shell."""
+  """The command line of this program, for a shell."""
   spec = getattr(sys.modules['__main__'], '__spec__', None)
   program = [sys.argv[0]] if spec is None else ['-m', spec.name]
   return shlex.join([interpreter, *program, *sys.argv[1:]])

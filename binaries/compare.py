@@ -52,8 +52,6 @@ from fedaot_tff.attacks import registry as attack_registry
 
 _TABLES_FILE = 'comparison.md'
 _FIGURE_FILE = 'comparison.png'
-# From so many runs on, a report can take long enough to say so.
-_MANY_RUNS = 50
 
 flags.adopt_module_key_flags(experiment_flags)
 _AGGREGATORS = flags.DEFINE_string(
@@ -174,13 +172,9 @@ def _write_report(folder: pathlib.Path, num_runs: int) -> pathlib.Path:
   """Writes the report; returns the path of the page."""
   from binaries import report_files  # pylint: disable=g-import-not-at-top
 
-  duration = ', which can take a minute' if num_runs >= _MANY_RUNS else ''
   if not flags.FLAGS.quiet:
-    print(
-        f'writing the report on {num_runs} runs{duration}',
-        file=sys.stderr,
-        flush=True,
-    )
+    # It can take a minute.
+    print(f'writing the report on {num_runs} runs', file=sys.stderr, flush=True)
   written = report_files.write(folder)
   for problem in written.problems:
     print(f'left out of the report: {problem}', file=sys.stderr)

@@ -1,17 +1,21 @@
-"""What `nvidia-smi` says about the GPUs: which there are, how busy they are.
+"""What `nvidia-smi` says about the GPUs: which there are, how busy they are."""
 
-This module imports neither TensorFlow nor NumPy.
-"""
-
-import dataclasses
+import collections
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import os
+import statistics
 import subprocess
 import threading
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Tuple
 
+_SECONDS_BETWEEN_QUESTIONS = 2.0
 _TIMEOUT_SECONDS = 10.0
 # How long the end of a run waits for an answer.
 _STOP_TIMEOUT_SECONDS = 1.0
+
+# Percents busy and MiB of memory in the answers, by index and name.
+_Answers = Dict[Tuple[int, str], List[Tuple[int, int]]]
 
 
 def visible_gpus() -> List[str]:
@@ -22,18 +26,9 @@ def visible_gpus() -> List[str]:
   return [name.strip() for name in listed.split(',') if name.strip()]
 
 
-@dataclasses.dataclass
-class _Use:
-  """What is known of a GPU; the utilization is a sum over the answers."""
-
-  name: str
-  num_answers: int = 0
-  percent: int = 0
-  peak_mebibytes: int = 0
-
-
-class GpuMonitor:
-  """Measures, as a context manager, the GPUs that this process may use.
+@contextlib.contextmanager
+def monitored(tell: Callable[[str], None]) -> Iterator[None]:
+  """Tells at the end, in a line, how busy the visible GPUs were meanwhile.
 
   A thread asks `nvidia-smi` again and again; it neither delays the run nor
   fails it. The answers are of the whole GPU, other programs on it included. A
@@ -41,52 +36,40 @@ class GpuMonitor:
   instances, is left out. Indices are taken for those of `nvidia-smi`, which
   CUDA's are if all GPUs are equal or CUDA_DEVICE_ORDER is PCI_BUS_ID.
   """
+  answers: _Answers = collections.defaultdict(list)
+  stop = threading.Event()
+  thread = threading.Thread(target=_ask, args=(answers, stop), daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    stop.set()
+    thread.join(_STOP_TIMEOUT_SECONDS)
+    if answers:
+      tell('; '.join(map(_describe, *zip(*sorted(answers.items())))))
 
-  def __init__(self, *, seconds_between_questions: float = 2.0):
-    self._seconds_between_questions = seconds_between_questions
-    self._uses: Dict[int, _Use] = {}
-    self._stop = threading.Event()
-    self._thread = threading.Thread(target=self._ask, daemon=True)
 
-  def describe(self) -> Optional[str]:
-    """A line on all GPUs, by index; None if there are no answers."""
-    return '; '.join(
-        f'GPU {index} ({use.name}): busy'
-        f' {use.percent / use.num_answers:.0f} % of the time, at most'
-        f' {use.peak_mebibytes:,} MiB of memory'
-        for index, use in sorted(self._uses.items())
-    ) or None
+def _ask(answers: _Answers, stop: threading.Event) -> None:
+  chosen = []
+  if 'CUDA_VISIBLE_DEVICES' in os.environ:
+    chosen = [f'--id={",".join(visible_gpus())}']
+  while not stop.wait(_SECONDS_BETWEEN_QUESTIONS):
+    for index, name, busy, memory in _query(
+        'index', 'name', 'utilization.gpu', 'memory.used', options=chosen
+    ):
+      # A number may be missing, as in '[N/A]'.
+      if index.isdigit() and busy.isdigit() and memory.isdigit():
+        answers[int(index), name].append((int(busy), int(memory)))
 
-  def __enter__(self) -> 'GpuMonitor':
-    self._thread.start()
-    return self
 
-  def __exit__(self, *unused_exception) -> None:
-    self._stop.set()
-    self._thread.join(_STOP_TIMEOUT_SECONDS)
-
-  def _ask(self) -> None:
-    """Asks until it is told to stop."""
-    chosen = []
-    if 'CUDA_VISIBLE_DEVICES' in os.environ:
-      chosen = [f'--id={",".join(visible_gpus())}']
-    while not self._stop.wait(self._seconds_between_questions):
-      for answer in _query(
-          'index', 'name', 'utilization.gpu', 'memory.used', options=chosen
-      ):
-        self._add(*answer)
-
-  def _add(self, index: str, name: str, percent: str, mebibytes: str) -> None:
-    """Adds an answer, unless a number in it is missing, as in '[N/A]'."""
-    try:
-      numbers = [int(text) for text in (index, percent, mebibytes)]
-    except ValueError:
-      return
-    use = self._uses.setdefault(numbers[0], _Use(name))
-    use.num_answers += 1
-    # Of the last second or less, depending on the model.
-    use.percent += numbers[1]
-    use.peak_mebibytes = max(use.peak_mebibytes, numbers[2])
+def _describe(gpu: Tuple[int, str], answers: List[Tuple[int, int]]) -> str:
+  index, name = gpu
+  # Of the last second or less each, depending on the model.
+  busy, memory = zip(*answers)
+  return (
+      f'GPU {index} ({name}): busy {statistics.fmean(busy):.0f} % of the time,'
+      f' at most {max(memory):,} MiB of memory'
+  )
 
 
 def _query(*fields: str, options: Sequence[str] = ()) -> List[List[str]]:

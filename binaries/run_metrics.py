@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import math
+import operator
 import pathlib
 import statistics
 from typing import Any, Dict, List, Optional
@@ -19,45 +20,49 @@ _STATISTICS = ('z_1', 'z_2', 'z_3', 'z_4')
 WEIGHTS_COLUMNS = ('round', 'is_byzantine', 'weight', 'norm', *_STATISTICS)
 
 
-def _measurement(name: str) -> Callable[[Any], Any]:
-  """One of the aggregator's own, None where it does not measure it."""
-
-  def get(record):
-    measurements = record.metrics['aggregator']
-    return measurements.get(name) if isinstance(measurements, Mapping) else None
-
-  return get
-
-
 def _evaluation(name: str) -> Callable[[Any], Any]:
   return lambda record: (record.evaluation or {}).get(name)
 
 
+def _measurement(name: str) -> Callable[[Any], Any]:
+  """One of the aggregator's own, None where it does not measure it."""
+
+  def value(record):
+    measurements = record.metrics['aggregator']
+    return measurements.get(name) if isinstance(measurements, Mapping) else None
+
+  return value
+
+
+def _honest_mean(name: str) -> Callable[[Any], float]:
+  return lambda record: float(record.metrics['honest_mean'][name])
+
+
+def _seconds(name: str) -> Callable[[Any], float]:
+  return lambda record: round(getattr(record, name), 4)
+
+
 # The columns and their values of a `training.RoundRecord`. Accuracies, weights
-# and areas are fractions of 1, times are in seconds and come last, so that the
-# columns before them can be compared.
+# and areas are fractions of 1; times come last, so that the columns before them
+# can be compared.
 _VALUES = {
-    'round': lambda record: record.round_num,
+    'round': operator.attrgetter('round_num'),
     'test_accuracy': _evaluation('accuracy'),
     'test_loss': _evaluation('loss'),
     'attack_success_rate': _evaluation('attack_success_rate'),
-    'model_is_finite': lambda record: record.model_is_finite,
-    'num_attackers': lambda record: record.num_attackers,
-    'attacker_weight': lambda record: record.attacker_weight,
-    'detection_auroc': lambda record: record.detection_auroc,
-    'honest_mean_norm': lambda record: float(
-        record.metrics['honest_mean']['norm']
-    ),
-    'honest_mean_distance': lambda record: float(
-        record.metrics['honest_mean']['distance']
-    ),
+    'model_is_finite': operator.attrgetter('model_is_finite'),
+    'num_attackers': operator.attrgetter('num_attackers'),
+    'attacker_weight': operator.attrgetter('attacker_weight'),
+    'detection_auroc': operator.attrgetter('detection_auroc'),
+    'honest_mean_norm': _honest_mean('norm'),
+    'honest_mean_distance': _honest_mean('distance'),
     'effective_clients': _measurement('effective_clients'),
     'num_attenuated': _measurement('num_attenuated'),
     'num_non_finite': _measurement('num_non_finite'),
     'holdout_loss_before': _measurement('holdout_loss_before'),
     'holdout_loss_after': _measurement('holdout_loss_after'),
-    'seconds': lambda record: round(record.seconds, 4),
-    'evaluation_seconds': lambda record: round(record.evaluation_seconds, 4),
+    'seconds': _seconds('seconds'),
+    'evaluation_seconds': _seconds('evaluation_seconds'),
 }
 COLUMNS = tuple(_VALUES)
 

@@ -6,11 +6,9 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 from absl import logging
 import numpy as np
-import tensorflow as tf
 import tensorflow_federated as tff
 
 from binaries import experiment as experiment_lib
-from binaries import gpus
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry as aggregators
 from fedaot_tff.attacks import registry as attacks
@@ -39,7 +37,7 @@ class _Log:
   """Takes the reports that nobody asks for."""
 
   warn = staticmethod(logging.warning)
-  note = remark = staticmethod(logging.info)
+  note = staticmethod(logging.info)
 
 
 class Runner:
@@ -77,9 +75,7 @@ class Runner:
         for none.
       release_managers: See `training.train_rounds`. A round comes to them last.
       report: Told in a line each, by its methods: `warn` of a checkpoint that
-        cannot be read; `note` which devices an in-process context runs on;
-        `remark` how busy the GPUs were, if an in-process context has any, when
-        the rounds end, fail, or are closed before the last.
+        cannot be read; `note` which devices an in-process context runs on.
       **options: `checkpoint_every` and `last_checkpoint` of `train_rounds`.
 
     Returns:
@@ -114,7 +110,7 @@ class Runner:
       options['checkpoints'] = checkpoints.Checkpoints(
           checkpoint_folder, warn=report.warn
       )
-    rounds = training.train_rounds(
+    return training.train_rounds(
         self._learning_process(experiment, attack, task, datasets),
         cohorts=cohort.CohortSampler(
             task.client_data.client_ids,
@@ -130,9 +126,6 @@ class Runner:
         release_managers=[*managers, *release_managers],
         **options,
     )
-    if experiment.context == 'in_process' and _has_gpu():
-      return _monitor_gpus(rounds, report)
-    return rounds
 
   def _enter_context(self, name: str, report: Any) -> None:
     """Makes an execution context the default, unless it is already."""
@@ -241,24 +234,6 @@ def _build_process(
       if experiment.forged_examples is None
       else tff.learning.ClientWeighting.NUM_EXAMPLES,
   )
-
-
-def _has_gpu() -> bool:
-  return bool(tf.config.list_physical_devices('GPU'))
-
-
-def _monitor_gpus(
-    rounds: Iterator[training.RoundRecord], report: Any
-) -> Iterator[training.RoundRecord]:
-  """Yields the rounds; at the end, remarks how busy the GPUs were."""
-  monitor = gpus.GpuMonitor()
-  try:
-    with monitor:
-      yield from rounds
-  finally:
-    description = monitor.describe()
-    if description is not None:
-      report.remark(description)
 
 
 def _success_examples(

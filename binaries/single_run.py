@@ -20,6 +20,7 @@ from typing import Any, Dict, List, Optional
 
 from binaries import application
 from binaries import experiment as experiment_lib
+from binaries import gpus
 from binaries import output_folder
 from binaries import progress as progress_lib
 from binaries import run_metrics
@@ -147,21 +148,20 @@ def _train(
   if rounds_done:
     progress.remark(f'goes on after the checkpoint of round {rounds_done}')
     progress.skip(rounds_done)
-  records = shared_runner().run(
-      experiment,
-      checkpoint_folder=folder / _CHECKPOINTS_FOLDER,
-      checkpoint_every=checkpoint_every,
-      last_checkpoint=len(log.rows),
-      release_managers=[log],
-      tensorboard_folder=folder / _TENSORBOARD_FOLDER if tensorboard else None,
-      report=progress,
-  )
   num_rounds = experiment.task_options['rounds']
   accuracy = 'not evaluated yet'
-  # Closed, so that what is remarked at the end comes even if the last rounds
-  # are not asked for.
-  with contextlib.closing(records):
-    for _ in records:
+  with contextlib.ExitStack() as stack:
+    if experiment.context == 'in_process':
+      stack.enter_context(gpus.monitored(progress.remark))
+    for _ in shared_runner().run(
+        experiment,
+        checkpoint_folder=folder / _CHECKPOINTS_FOLDER,
+        checkpoint_every=checkpoint_every,
+        last_checkpoint=len(log.rows),
+        release_managers=[log],
+        tensorboard_folder=folder / _TENSORBOARD_FOLDER if tensorboard else None,
+        report=progress,
+    ):
       *earlier, row = log.rows[-2:]
       if row['test_accuracy'] is not None:
         accuracy = f'test accuracy {row["test_accuracy"]:.4f}'

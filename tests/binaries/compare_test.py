@@ -285,19 +285,13 @@ def test_workers_take_gpus_in_turn(tmp_path, num_workers):
       CUDA_VISIBLE_DEVICES='5,7',
   )
   assert result.returncode == 0, result.stderr
-  lines = result.stderr.splitlines()
-  gpus = ['5,7'] if num_workers == 1 else ['5', '7']
-  assert sorted(line for line in lines if line.startswith('context')) == [
-      f'context: in_process, nowhere on GPU {gpu}' for gpu in gpus
+  notes = [
+      line for line in result.stderr.splitlines() if line.startswith('context')
   ]
-  reports = [line.split(': ') for line in lines]
-  remarked = [(label, text) for label, text in reports if 'busy' in text]
-  assert {text for _, text in remarked} <= {
-      f'GPU {gpu} was not busy' for gpu in gpus
-  }
-  assert sorted(label for label, _ in remarked) == sorted(
-      label for label, text in reports if text.startswith('test accuracy')
-  )
+  assert sorted(notes) == [
+      f'context: in_process, nowhere on GPU {gpu}'
+      for gpu in (['5,7'] if num_workers == 1 else ['5', '7'])
+  ]
 
 
 @linux_only

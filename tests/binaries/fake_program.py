@@ -60,18 +60,14 @@ class FakeRunner:
     first_round = 1 + _restore(
         random_numbers, checkpoint_folder, last_checkpoint, report.warn
     )
-    try:
-      for record in self._rounds(
-          experiment, random_numbers, first_round, checkpoint_folder.parent
-      ):
-        for manager in release_managers:
-          asyncio.run(manager.release(record, record.round_num))
-        yield record
-        if record.round_num % checkpoint_every == 0:
-          _save(random_numbers, checkpoint_folder, record.round_num)
-    finally:
-      if experiment.context == 'in_process':
-        report.remark(f'GPU {gpu} was not busy')
+    for record in self._rounds(
+        experiment, random_numbers, first_round, checkpoint_folder.parent
+    ):
+      for manager in release_managers:
+        asyncio.run(manager.release(record, record.round_num))
+      yield record
+      if record.round_num % checkpoint_every == 0:
+        _save(random_numbers, checkpoint_folder, record.round_num)
 
   def _rounds(self, experiment, random_numbers, first_round, folder):
     aggregator = experiment.aggregator

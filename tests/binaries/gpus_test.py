@@ -1,6 +1,7 @@
 """Tests for gpus."""
 
 import threading
+import time
 
 import pytest
 
@@ -39,6 +40,7 @@ _THIRD = """\
 def _folder(monkeypatch, tmp_path):
   """Where programs are looked for."""
   monkeypatch.setenv('PATH', str(tmp_path))
+  monkeypatch.setattr(gpus, '_SECONDS_BETWEEN_QUESTIONS', 0.02)
   monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
   return tmp_path
 
@@ -49,16 +51,17 @@ def _install(folder, script):
   program.chmod(0o755)
 
 
-def _describe(folder, *answers):
-  """The description after these answers; None stands for a failure."""
+def _told(folder, *answers):
+  """What is told after these answers; None stands for a failure."""
   _install(folder, _SCRIPT.format(folder=folder))
   for i, answer in enumerate(answers):
     if answer is not None:
       (folder / f'answer{i}').write_text(answer)
-  with gpus.GpuMonitor(seconds_between_questions=0.02) as monitor:
+  told = []
+  with gpus.monitored(told.append):
     # A question comes when the answer before it is worked up.
     programs.wait_until((folder / f'asked{len(answers)}').exists)
-  return monitor.describe()
+  return told
 
 
 @pytest.mark.parametrize(
@@ -70,17 +73,17 @@ def _describe(folder, *answers):
     ],
 )
 def test_mean_utilization_and_peak_memory(folder, answers):
-  assert _describe(folder, *answers) == (
+  assert _told(folder, *answers) == [
       'GPU 2 (NVIDIA H100): busy 50 % of the time, at most 80,000 MiB of'
       ' memory; GPU 10 (NVIDIA A100-SXM4-40GB): busy 34 % of the time, at most'
       ' 1,234 MiB of memory'
-  )
+  ]
   assert (folder / 'options').read_text() == '\n'
 
 
 def test_only_visible_gpus_are_asked_about(monkeypatch, folder):
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2, GPU-aaaa-1')
-  assert _describe(folder, _FIRST)
+  assert _told(folder, _FIRST)
   assert (folder / 'options').read_text() == '--id=2,GPU-aaaa-1\n'
 
 
@@ -89,45 +92,44 @@ def test_only_visible_gpus_are_asked_about(monkeypatch, folder):
 )
 def test_gpu_without_numbers_is_left_out(folder, unknown):
   answer = f'0, T4, {unknown}\n1, T4, 20, 30\n'
-  assert _describe(folder, answer) == (
+  assert _told(folder, answer) == [
       'GPU 1 (T4): busy 20 % of the time, at most 30 MiB of memory'
-  )
-
-
-def test_no_answers_are_no_description(folder):
-  assert _describe(folder, None, None) is None
-  (folder / 'nvidia-smi').unlink()
-  with gpus.GpuMonitor(seconds_between_questions=0.001) as monitor:
-    pass
-  assert monitor.describe() is None
+  ]
 
 
 @pytest.mark.parametrize('fails', [False, True])
-def test_run_does_not_wait_for_an_answer(monkeypatch, folder, fails):
+def test_hanging_program_neither_delays_nor_fails_the_run(
+    monkeypatch, folder, fails
+):
   monkeypatch.setattr(gpus, '_TIMEOUT_SECONDS', 1.0)
   monkeypatch.setattr(gpus, '_STOP_TIMEOUT_SECONDS', 0.01)
   _install(folder, f'#!/bin/sh\n: > {folder}/asked\nexec /bin/sleep 100\n')
   before = threading.active_count()
+  told = []
   try:
-    with gpus.GpuMonitor(seconds_between_questions=0.001) as monitor:
+    with gpus.monitored(told.append):
       programs.wait_until((folder / 'asked').exists)
       if fails:
         raise KeyError('of the run')
   except KeyError:
     assert fails
-  assert monitor.describe() is None
+  assert not told
   # It is given up; the thread does not outlive it.
   programs.wait_until(lambda: threading.active_count() == before)
 
 
-def test_run_that_ends_before_the_first_question(folder):
-  _install(folder, _SCRIPT.format(folder=folder))
+def test_nothing_is_told_without_an_answer(monkeypatch, folder):
+  assert not _told(folder, None, None)
+  (folder / 'nvidia-smi').unlink()
+  told = []
+  with gpus.monitored(told.append):
+    time.sleep(0.05)
+  monkeypatch.setattr(gpus, '_SECONDS_BETWEEN_QUESTIONS', 100)
   before = threading.active_count()
-  with gpus.GpuMonitor(seconds_between_questions=100) as monitor:
+  with gpus.monitored(told.append):
     pass
   assert threading.active_count() == before
-  assert monitor.describe() is None
-  assert not (folder / 'asked0').exists()
+  assert not told
 
 
 _LISTED = 'GPU-aaaa-1\nGPU-cccc-3'

@@ -157,39 +157,6 @@ def test_the_holdout_is_trained_on_like_a_client():
   assert 24 <= holdout._num_steps <= 42
 
 
-@pytest.mark.parametrize(
-    ('context', 'has_gpu', 'is_monitored'),
-    [
-        ('in_process', True, True),
-        ('in_process', False, False),
-        ('native', True, False),
-    ],
-)
-def test_use_of_gpus_is_remarked_at_the_end(context, has_gpu, is_monitored):
-  report = mock.Mock()
-  with mock.patch.object(
-      runner_lib, '_has_gpu', return_value=has_gpu
-  ), mock.patch.object(
-      runner_lib.Runner, '_enter_context'
-  ), mock.patch.object(
-      fed_avg, 'build_attacked_fed_avg'
-  ), mock.patch.object(
-      runner_lib.training, 'train_rounds', return_value=iter('abc')
-  ), mock.patch.object(
-      runner_lib.gpus, 'GpuMonitor', mock.MagicMock()
-  ) as monitor:
-    monitor.return_value.describe.return_value = 'GPU 0 sat on its hands'
-    rounds = runner_lib.Runner().run(
-        _make_experiment(context=context), report=report
-    )
-    assert next(rounds) == 'a'
-    assert not report.remark.called
-    assert list(rounds) == ['b', 'c']
-  told = [mock.call('GPU 0 sat on its hands')] if is_monitored else []
-  assert report.remark.call_args_list == told
-  assert monitor.return_value.__exit__.called == is_monitored
-
-
 def test_missing_data_is_an_error(runner, tmp_path):
   experiment = _make_experiment(task_options={'data_dir': str(tmp_path)})
   with pytest.raises(FileNotFoundError):

@@ -1,5 +1,7 @@
 """Tests for single_run."""
 
+import contextlib
+
 import pytest
 
 from binaries import application
@@ -36,14 +38,6 @@ class _InterruptedRunner(fake_program.FakeRunner):
       yield record
       if record.round_num == self._num_rounds:
         raise RuntimeError('interrupted')
-
-
-class _HoldingRunner(fake_program.FakeRunner):
-  """Holds on to the rounds, which therefore end only if they are closed."""
-
-  def run(self, experiment, **options):
-    self.rounds = super().run(experiment, **options)
-    return self.rounds
 
 
 def _make_experiment(**settings):
@@ -106,33 +100,42 @@ def test_finished_run_is_not_run_again(tmp_path, run):
 
 
 @pytest.mark.parametrize('keep', [False, True])
-def test_checkpoints_and_remarks_of_a_finished_run(tmp_path, run, keep):
-  _, told = run(
-      tmp_path,
-      _HoldingRunner(),
-      _make_experiment(context='in_process'),
-      checkpoint_every=2,
-      keep_checkpoints=keep,
-  )
+def test_checkpoints_of_a_finished_run(tmp_path, run, keep):
+  run(tmp_path, checkpoint_every=2, keep_checkpoints=keep)
   assert (tmp_path / 'checkpoints').exists() == keep
   assert (tmp_path / 'checkpoints' / 'round_6').exists() == keep
-  # Also if nobody asks for what comes after the last round.
-  assert len(told['advance']) == 6
-  (remark,) = told['remark']
-  assert remark.endswith('was not busy')
 
 
-def test_remark_of_a_run_whose_caller_fails(tmp_path, run):
+@pytest.mark.parametrize(
+    'context, fails',
+    [('in_process', False), ('in_process', True), ('native', False)],
+)
+def test_use_of_gpus_is_remarked_at_the_end(
+    monkeypatch, tmp_path, run, context, fails
+):
+
+  @contextlib.contextmanager
+  def monitored(tell):
+    try:
+      yield
+    finally:
+      tell(f'busy for {len(report.told["advance"])} rounds')
+
+  monkeypatch.setattr(single_run.gpus, 'monitored', monitored)
   report = _Report()
-  report.advance = None
-  with pytest.raises(application.UserError, match='not callable'):
+  with pytest.raises(
+      application.UserError
+  ) if fails else contextlib.nullcontext():
     run(
         tmp_path,
-        _HoldingRunner(),
-        _make_experiment(context='in_process'),
+        _InterruptedRunner(2) if fails else None,
+        _make_experiment(context=context),
         report,
     )
-  assert len(report.told['remark']) == 1
+  remarks = [f'busy for {2 if fails else 6} rounds']
+  assert report.told.get('remark', []) == (
+      remarks if context == 'in_process' else []
+  )
 
 
 def test_run_with_other_settings_is_left_alone(tmp_path, run):

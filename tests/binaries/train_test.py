@@ -149,13 +149,6 @@ def test_unfinished_run_is_gone_on_with_by_its_like_alone(tmp_path):
   assert 'goes on after the checkpoint of round 1' in result.stderr
 
 
-def test_what_an_in_process_run_tells(tmp_path):
-  result = _train(tmp_path, '--context=in_process')
-  first, *_, last = result.stderr.splitlines()
-  assert first.startswith('context: in_process, nowhere on GPU ')
-  assert last.endswith(' was not busy')
-
-
 @pytest.mark.parametrize('checkpoint_every', [1, 3, 10])
 def test_run_goes_on_after_a_kill(tmp_path, whole, checkpoint_every):
   arguments = (
