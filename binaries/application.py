@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, Optional, Sequence
 import warnings
 
 from absl import app
@@ -49,7 +49,8 @@ def run(main: Callable[[], int]) -> None:
   if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, _exit_at_once)
   try:
-    code = _run(main, _parse_flags(sys.argv))
+    _parse_flags(sys.argv)
+    code = _run(main)
     sys.stdout.flush()
   except BrokenPipeError:
     # Who read the output, `head` say, has gone; Python's flush at exit must
@@ -72,10 +73,10 @@ def announce_resume(*more_arguments: str) -> None:
   The command is for the folder and the Python that the program runs in.
   """
   global _resume_command
-  interpreter = os.path.relpath(sys.executable)
-  if interpreter.startswith(os.pardir):
-    interpreter = sys.executable
-  _resume_command = ' '.join([command(interpreter), *more_arguments])
+  python = os.path.relpath(sys.executable)
+  if python.startswith(os.pardir):
+    python = sys.executable
+  _resume_command = ' '.join([command(python), *more_arguments])
 
 
 def end_process(code: int) -> None:
@@ -117,31 +118,30 @@ def remove_error(folder: pathlib.Path) -> None:
   (folder / _ERROR_FILE).unlink(missing_ok=True)
 
 
-def _parse_flags(argv: Sequence[str]) -> List[str]:
-  """Parses the flags; an error is one line."""
+def _parse_flags(argv: Sequence[str]) -> None:
+  """Parses the flags; ends the program if there is no more to do."""
   try:
-    return flags.FLAGS(argv)
+    _, *more = flags.FLAGS(argv)
   except flags.Error as error:
-    _print_error(f'{_one_line(error)} (--help lists the flags)')
-    sys.exit(_EXIT_ERROR)
+    sys.exit(_fail(f'{_one_line(error)} (--help lists the flags)'))
   except SystemExit:
     # A flag such as --help, for which absl exits with 1.
     sys.exit(0)
+  if more:
+    sys.exit(
+        _fail(f'unexpected argument {more[0]!r} (--help lists the flags)')
+    )
 
 
-def _run(main: Callable[[], int], argv: Sequence[str]) -> int:
+def _run(main: Callable[[], int]) -> int:
   """Runs a program whose flags are parsed; returns its exit code."""
-  if len(argv) > 1:
-    _print_error(f'unexpected argument {argv[1]!r} (--help lists the flags)')
-    return _EXIT_ERROR
   _quiet_libraries()
   try:
     return main()
   except UserError as error:
-    _print_error(str(error))
+    return _fail(str(error))
   except ModuleNotFoundError as error:
-    _print_error(describe_missing(error))
-  return _EXIT_ERROR
+    return _fail(describe_missing(error))
 
 
 def _exit_at_once(unused_signal, unused_frame) -> None:
@@ -163,13 +163,14 @@ def _exit_at_once(unused_signal, unused_frame) -> None:
 def _one_line(error: BaseException) -> str:
   """The error's message, shortened."""
   message = ' '.join(str(error).split())
-  if len(message) > _MAX_MESSAGE_LENGTH:
-    message = f'{message[:_MAX_MESSAGE_LENGTH]} ...'
-  return message
+  rest = message[_MAX_MESSAGE_LENGTH:]
+  return f'{message[:_MAX_MESSAGE_LENGTH]} ...' if rest else message
 
 
-def _print_error(message: str) -> None:
+def _fail(message: str) -> int:
+  """Tells an error; returns the exit code."""
   print(f'{_program_name()}: {message}', file=sys.stderr)
+  return _EXIT_ERROR
 
 
 def _program_name() -> str:

@@ -23,10 +23,10 @@ results.csv as soon as runs end, in the order of the grid: by seed, fraction,
 aggregator and attack. Rows of other grids come first.
 
 Runs go on in processes of their own, --num_workers side by side, each on its
-share of the cores. A worker that is killed costs the run that it was at. If
-there are several GPUs, the workers take one each, in turn. On GPUs a line at the
-end of each run tells how busy they were and how much of their memory was in use
-at most. With --context=native TFF's worker processes compute, on the CPU.
+share of the cores and, if there are several, on a GPU. A worker that is killed
+costs the run that it was at. On GPUs a line at the end of each run tells how
+busy they were and how much of their memory was in use at most. With
+--context=native TFF's worker processes compute, on the CPU.
 
 Example:
 
@@ -35,7 +35,7 @@ Example:
 
 import pathlib
 import sys
-from typing import Any, Callable, Sequence, Tuple
+from typing import Any, Callable, List, Sequence
 
 from absl import flags
 
@@ -137,18 +137,13 @@ def main() -> int:
 
 
 def make_grid() -> grid_lib.Grid:
-  """The grid that the flags describe.
-
-  Raises:
-    UserError: If they describe none.
-  """
+  """The grid that the flags describe; UserError if they describe none."""
   aggregators = aggregator_registry.split_list(_AGGREGATORS.value)
   attacks = attack_registry.split_list(_ATTACKS.value)
   fractions = _parse('byzantine_fractions', float, _BYZANTINE_FRACTIONS.value)
   seeds = _parse('seeds', int, _SEEDS.value)
-  defaults = map(experiment_lib.default_of, experiment_lib.AXES)
   base = experiment_flags.make_experiment(
-      **dict(zip(experiment_lib.AXES, defaults))
+      **{name: experiment_lib.default_of(name) for name in experiment_lib.AXES}
   )
   try:
     return grid_lib.Grid(base, aggregators, attacks, fractions, seeds)
@@ -158,10 +153,9 @@ def make_grid() -> grid_lib.Grid:
 
 def _parse(
     name: str, parse: Callable[[str], Any], texts: Sequence[str]
-) -> Tuple[Any, ...]:
-  """The values of a list of numbers."""
+) -> List[Any]:
   try:
-    return tuple(map(parse, texts))
+    return list(map(parse, texts))
   except ValueError as error:
     raise application.UserError(
         f'flag --{name}={",".join(texts)}: {error}'

@@ -22,11 +22,7 @@ class CsvLog:
       columns: Sequence[str],
       rows: Iterable[Mapping[str, Any]] = (),
   ):
-    """Opens the file, which is replaced, as a whole, by one with these rows.
-
-    Raises:
-      UserError: If the file cannot be written.
-    """
+    """Replaces the file by one with these rows, as `replace_file` does."""
     output_folder.replace_file(path, format_rows(columns, rows))
     self._columns = columns
     # Unbuffered: what could not be written must not be tried again at exit.
@@ -50,11 +46,7 @@ class CsvLog:
       raise
 
   def sync(self) -> None:
-    """Waits until the rows are on the disk, where a power failure leaves them.
-
-    Raises:
-      OSError: If they cannot be written.
-    """
+    """Waits until a power failure would leave the rows on the disk."""
     os.fsync(self._file.fileno())
 
   def close(self) -> None:

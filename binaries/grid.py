@@ -4,7 +4,7 @@ The folder has:
 
   results.csv     a row for each run that is finished
   settings.json   the settings that all runs share
-  run.json        what made the runs: the command, the axes of the grid, versions
+  run.json        what made the runs: command, axes of the grid, versions
   runs/           the folder of each run; see `single_run`
 """
 
@@ -40,7 +40,7 @@ _COLUMNS = (
     'seconds_per_round',
 )
 
-# Aggregator, attack, fraction of attackers and seed of a run.
+# The values of `experiment.AXES` of a run.
 Key = Tuple[str, str, float, int]
 
 
@@ -48,12 +48,8 @@ Key = Tuple[str, str, float, int]
 class Grid:
   """All combinations of aggregators, attacks, fractions and seeds.
 
-  Attributes:
-    base: The settings that all runs share; those that have an axis don't count.
-
-  Raises:
-    ValueError: If an axis is empty, has a value twice or one that is not
-      allowed.
+  The other settings are those of `base`. ValueError if an axis is empty, or has
+  a value twice or one that is not allowed.
   """
 
   base: experiment_lib.Experiment
@@ -86,15 +82,12 @@ class Grid:
     order = itertools.product(
         self.seeds, self.byzantine_fractions, self.aggregators, self.attacks
     )
+    keys = [(name, attack, f, seed) for seed, f, name, attack in order]
     return {
-        (aggregator, attack, fraction, seed): dataclasses.replace(
-            self.base,
-            aggregator=aggregator,
-            attack=attack,
-            byzantine_fraction=fraction,
-            seed=seed,
+        key: dataclasses.replace(
+            self.base, **dict(zip(experiment_lib.AXES, key))
         )
-        for seed, fraction, aggregator, attack in order
+        for key in keys
     }
 
   @property
@@ -154,7 +147,15 @@ def run_unfinished(
           of_run.warn(f'failed: {error}')
           of_run.end('failed')
           continue
-        results.update(_make_result(cell.experiment, rows))
+        axes = {
+            n: getattr(cell.experiment, n) for n in experiment_lib.AXES
+        }
+        results[tuple(axes.values())] = {
+            'task': cell.experiment.task,
+            **axes,
+            'rounds': len(rows),
+            **run_metrics.summarize(rows),
+        }
         _write_results(grid, folder, results)
         of_run.end(f'test accuracy {rows[-1]["test_accuracy"]:.4f}')
     return num_failed
@@ -198,21 +199,6 @@ def _check_settings(folder: pathlib.Path, settings: Dict[str, Any]) -> None:
         f'{folder} holds a comparison with {difference}; choose another'
         ' --output_dir.'
     )
-
-
-def _make_result(
-    experiment: experiment_lib.Experiment, rows: Sequence[Dict[str, Any]]
-) -> Dict[Key, Dict[str, Any]]:
-  """The row of `results.csv` of a finished run, by its key."""
-  axes = {name: getattr(experiment, name) for name in experiment_lib.AXES}
-  return {
-      tuple(axes.values()): {
-          'task': experiment.task,
-          **axes,
-          'rounds': len(rows),
-          **run_metrics.summarize(rows),
-      }
-  }
 
 
 def _write_results(

@@ -78,11 +78,7 @@ def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: pathlib.Path) -> Optional[Dict[str, Any]]:
-  """What `write_json` left in a file, None if there is no file.
-
-  Raises:
-    UserError: If the file is something else.
-  """
+  """What `write_json` left in a file; None for none, UserError for another."""
   try:
     content = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:

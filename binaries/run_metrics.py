@@ -79,11 +79,7 @@ class RunLog:
   """
 
   def __init__(self, folder: pathlib.Path):
-    """Reads `metrics.csv`, if it is there.
-
-    Raises:
-      UserError: If it has other columns.
-    """
+    """Reads `metrics.csv`, if it is there; UserError if it is another's."""
     self._folder = folder
     self._logs: Dict[str, csv_log.CsvLog] = {}
     self.rows: List[Dict[str, Any]] = []
@@ -93,11 +89,7 @@ class RunLog:
       self.rows.append(parse_row(row))
 
   async def release(self, value: Any, key: int) -> None:
-    """Writes a round, `key`, from its `RoundRecord`.
-
-    Raises:
-      OSError: If it cannot be written.
-    """
+    """Writes the `RoundRecord` of a round, `key`."""
     # First the weights, so that a round with metrics is complete.
     if value.weights is not None:
       self._append(
@@ -108,7 +100,7 @@ class RunLog:
     self.rows[key - 1 :] = [row]
 
   def sync(self) -> None:
-    """Waits until all rows are on the disk; OSError if they cannot be."""
+    """Waits until all rows are on the disk."""
     for log in self._logs.values():
       log.sync()
 

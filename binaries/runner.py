@@ -65,21 +65,17 @@ class Runner:
       report: Any = _Log(),
       **options: Any,
   ) -> Iterator[training.RoundRecord]:
-    """Runs an experiment.
+    """Runs an experiment; the next round when it is asked for.
 
     Args:
       experiment: The settings.
       checkpoint_folder: Where states are saved and, if there are some of this
-        experiment, which to go on from; None for neither.
-      tensorboard_folder: Where event files for TensorBoard are written; None
-        for none.
+        experiment, which to go on from.
+      tensorboard_folder: Where event files for TensorBoard are written.
       release_managers: See `training.train_rounds`. A round comes to them last.
       report: Told in a line each, by its methods: `warn` of a checkpoint that
         cannot be read; `note` which devices an in-process context runs on.
       **options: `checkpoint_every` and `last_checkpoint` of `train_rounds`.
-
-    Returns:
-      An iterator over the rounds; the next one is run when it is asked for.
 
     Raises:
       OSError: If the task's data cannot be read.

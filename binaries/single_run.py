@@ -159,7 +159,9 @@ def _train(
         checkpoint_every=checkpoint_every,
         last_checkpoint=len(log.rows),
         release_managers=[log],
-        tensorboard_folder=folder / _TENSORBOARD_FOLDER if tensorboard else None,
+        tensorboard_folder=(
+            folder / _TENSORBOARD_FOLDER if tensorboard else None
+        ),
         report=progress,
     ):
       *earlier, row = log.rows[-2:]

@@ -151,5 +151,6 @@ def test_visible_gpus(monkeypatch, folder, visible, script, expected):
   if visible is not None:
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
   if script is not None:
-    _install(folder, f'#!/bin/sh\n[ $1 = --query-gpu=uuid ] || exit 1\n{script}')
+    check = '[ $1 = --query-gpu=uuid ] || exit 1'
+    _install(folder, f'#!/bin/sh\n{check}\n{script}')
   assert gpus.visible_gpus() == expected

@@ -56,7 +56,9 @@ def test_versions_that_may_give_other_numbers():
     )
 
   assert describe() is None
-  assert describe(sources='123') == f"sources='123', not {versions['sources']!r}"
+  assert describe(sources='123') == (
+      f"sources='123', not {versions['sources']!r}"
+  )
   assert describe(python='3.9.1') is None
   assert 'tensorflow=' in run_record.describe_other_versions({})
 

@@ -275,34 +275,6 @@ def test_full_disk_is_one_line_and_loses_nothing(tmp_path, checkpoint_every):
   assert _results(copy) == _results(whole)
 
 
-def test_file_size_limit_is_one_line_and_loses_nothing(tmp_path):
-  output, whole = tmp_path / 'out', tmp_path / 'whole'
-  arguments = ('--quiet', '--rounds=200')
-  _train(whole, *arguments)
-  limit = (whole / 'metrics.csv').stat().st_size // 2
-  # Python ignores SIGXFSZ, so writing fails with EFBIG.
-  source = (
-      'import os, resource, sys;'
-      f'resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));'
-      'os.execv(sys.executable, [sys.executable, *sys.argv[1:]])'
-  )
-  result = programs.finish(
-      programs.start(
-          ['-c', source, '-m', 'tests.binaries.fake_program', 'train',
-           f'--output_dir={output}', '--context=native', *arguments],
-          {},
-      )
-  )
-  assert result.returncode == 1
-  (line,) = result.stderr.splitlines()
-  assert 'File too large' in line
-  assert 50 < len(_rows(output)) < 150
-  assert (output / 'metrics.csv').read_text().endswith('\n')
-  again = _train(output, *arguments)
-  assert (again.returncode, again.stderr) == (0, '')
-  assert _results(output) == _results(whole)
-
-
 def test_failure_is_one_line_with_the_traceback_in_a_file(tmp_path):
   result = _train(tmp_path, '--quiet', FAKE_FAILURE='fedaot')
   assert result.returncode == 1
