@@ -53,6 +53,12 @@ class CsvLog:
     """Closes the file."""
     self._file.close()
 
+  def __enter__(self) -> 'CsvLog':
+    return self
+
+  def __exit__(self, *unused_exception) -> None:
+    self.close()
+
 
 def read_rows(
     path: pathlib.Path, columns: Sequence[str] = ()

@@ -1,11 +1,6 @@
 """The runs of a comparison, in a folder, and their results in one table.
 
-The folder has:
-
-  results.csv     a row for each run that is finished
-  settings.json   the settings that all runs share
-  run.json        what made the runs: command, axes of the grid, versions
-  runs/           the folder of each run; see `single_run`
+`binaries.compare` tells what is in the folder.
 """
 
 import contextlib
@@ -98,7 +93,11 @@ class Grid:
 
 
 def run_unfinished(
-    grid: Grid, folder: pathlib.Path, *, num_workers: int = 1, quiet=False
+    grid: Grid,
+    folder: pathlib.Path,
+    *,
+    num_workers: int = 1,
+    quiet: bool = False,
 ) -> int:
   """Runs the experiments that have no result yet; returns how many failed.
 

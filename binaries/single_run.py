@@ -1,14 +1,6 @@
 """One run of an experiment, which may have been begun by an earlier process.
 
-The folder of a run:
-
-  metrics.csv    a row a round
-  weights.csv    a row for each client of a round, if the aggregator measures
-                 its weights
-  run.json       what made the run: command, settings, versions, machine
-  checkpoints/   the newest states, from which an interrupted run goes on
-  tensorboard/   event files, if they are asked for
-  error.txt      the traceback if the run failed
+`binaries.train` tells what is in the folder of a run.
 """
 
 import contextlib

@@ -310,7 +310,7 @@ def test_interrupt_keeps_the_rows_and_tells_how_to_go_on(tmp_path):
   process = _start(
       tmp_path, '--overwrite', '--checkpoint_every=1', FAKE_ENDLESS='fedaot'
   )
-  programs.wait_until(lambda: _rows(tmp_path))
+  programs.wait_until((tmp_path / 'checkpoints' / 'round_1').exists)
   process.send_signal(signal.SIGINT)
   result = programs.finish(process)
   assert result.returncode == 130
