@@ -96,18 +96,27 @@ class Runner:
     )
     managers = [logging_release.LoggingReleaseManager()]
     if tensorboard_folder is not None:
-      images = _example_images(task, attack)
       managers.append(
           tensorboard_release.TensorBoardReleaseManager(
-              tensorboard_folder, images=images
+              tensorboard_folder, images=_example_images(task, attack)
           )
       )
     if checkpoint_folder is not None:
       options['checkpoints'] = checkpoints.Checkpoints(
           checkpoint_folder, warn=report.warn
       )
+    process_key = (
+        experiment.aggregator,
+        None if attack.update_poisoning is None else experiment.attack,
+        experiment.byzantine_fraction,
+        experiment.forged_examples,
+        experiment.server_optimizer,
+        experiment.server_learning_rate,
+    )
     return training.train_rounds(
-        self._learning_process(experiment, attack, task, datasets),
+        self._make_once(
+            process_key, _build_process, experiment, attack, task, datasets
+        ),
         cohorts=cohort.CohortSampler(
             task.client_data.client_ids,
             cohort_size=task.cohort_size,
@@ -165,26 +174,6 @@ class Runner:
         **evaluate(model_weights),
         'attack_success_rate': evaluate_success(model_weights)['accuracy'],
     }
-
-  def _learning_process(
-      self,
-      experiment: experiment_lib.Experiment,
-      attack: attacks.Attack,
-      task: task_lib.Task,
-      datasets: client_datasets.ClientDatasets,
-  ) -> tff.learning.templates.LearningProcess:
-    key = (
-        'process',
-        experiment.aggregator,
-        None if attack.update_poisoning is None else experiment.attack,
-        experiment.byzantine_fraction,
-        experiment.forged_examples,
-        experiment.server_optimizer,
-        experiment.server_learning_rate,
-    )
-    return self._make_once(
-        key, _build_process, experiment, attack, task, datasets
-    )
 
 
 def _build_process(

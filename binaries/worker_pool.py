@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import Tuple
 
 from binaries import application
 from binaries import experiment as experiment_lib
@@ -47,13 +48,11 @@ class Cell(NamedTuple):
     return e.seed, e.byzantine_fraction, e.aggregator
 
 
-class Outcome(NamedTuple):
-  """The rows of `metrics.csv`, or in one line why the run of a cell failed."""
-
-  cell: Cell
-  progress: progress_lib.RunProgress
-  rows: Optional[List[Dict[str, Any]]]
-  error: Optional[str]
+# Which run has ended, what its end is to be reported to, its rows and, in one
+# line, why it failed; one of the last two is None.
+Outcome = Tuple[
+    Cell, progress_lib.RunProgress, Optional[List[Dict[str, Any]]], Optional[str]
+]
 
 
 def run(
@@ -88,7 +87,7 @@ def run(
           getattr(worker.progress, kind)(value)
           continue
         rows, error = (value, None) if kind == _FINISHED else (None, value)
-        yield Outcome(worker.cell, worker.progress, rows, error)
+        yield worker.cell, worker.progress, rows, error
         if not left:
           workers.remove(worker)
           worker.stop()
@@ -258,9 +257,8 @@ def _end_with_parent() -> None:
 
 
 def _redirect_output(path: pathlib.Path) -> None:
-  sys.stdout.flush()
-  sys.stderr.flush()
   with open(path, 'wb') as file:
-    for descriptor in (1, 2):
-      os.dup2(file.fileno(), descriptor)
-  faulthandler.enable(2)
+    for stream in (sys.stdout, sys.stderr):
+      stream.flush()
+      os.dup2(file.fileno(), stream.fileno())
+  faulthandler.enable()
