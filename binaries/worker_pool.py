@@ -21,6 +21,8 @@ import threading
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set
 from typing import Tuple
 
+from absl import flags
+
 from binaries import application
 from binaries import experiment as experiment_lib
 from binaries import gpus
@@ -114,8 +116,10 @@ class _Worker:
     self.cores, self.gpu = cores, gpu
     context = multiprocessing.get_context('spawn')
     self.connection, of_worker = context.Pipe()
+    # For `run.json`; the flags of a program that has some.
+    argv = sys.argv if flags.FLAGS.is_parsed() else sys.argv[:1]
     self.process = context.Process(
-        target=_work, args=(of_worker, cores, gpu), daemon=True
+        target=_work, args=(of_worker, cores, gpu, argv), daemon=True
     )
     # It would lift the block below when it is started.
     resource_tracker.ensure_running()
@@ -220,10 +224,14 @@ class _Reporter:
 
 
 def _work(
-    connection: mp_connection.Connection, cores: Set[int], gpu: Optional[str]
+    connection: mp_connection.Connection,
+    cores: Set[int],
+    gpu: Optional[str],
+    argv: Sequence[str],
 ) -> None:
   """Runs what the parent sends until it sends no more; a worker's life."""
   threading.Thread(target=_end_with_parent, daemon=True).start()
+  flags.FLAGS(argv, known_only=True)
   if cores:
     # TensorFlow, which is not imported yet, splits an operation into as many
     # parts as it has threads. As many as with one worker give the same sums to

@@ -117,6 +117,9 @@ def test_all_results_are_written(whole):
   assert row['test_accuracy'] == metrics[-1]['test_accuracy']
   assert row['rounds'] == '3'
   assert row['attack_success_rate'] == ''
+  record = json.loads((folder / 'runs' / run / 'run.json').read_text())
+  assert record['flags']['byzantine_fractions'] == ['0.2', '0.4']
+  assert '--seeds=0,7' in record['command'].split()
   height, width = image.imread(folder / 'comparison.png').shape[:2]
   assert min(height, width) > 500
   markdown = (folder / 'comparison.md').read_text()

@@ -145,15 +145,16 @@ def _restore(random_numbers, folder, last_checkpoint, warn) -> int:
   return 0
 
 
-# The second is the name in the worker processes of `binaries.worker_pool`.
+# The second is the name in the worker processes, which `compare` alone has.
 if __name__ in ('__main__', '__mp_main__'):
   sys.modules['binaries.runner'] = types.SimpleNamespace(Runner=FakeRunner)
   if os.environ.get('FAKE_FIGURE'):
     sys.modules['binaries.figure'] = types.SimpleNamespace(
         save_figure=lambda *unused_arguments: None
     )
-
-if __name__ == '__main__':
+if __name__ == '__mp_main__':
+  importlib.import_module('binaries.compare')
+elif __name__ == '__main__':
   program = importlib.import_module(f'binaries.{sys.argv[1]}')
   sys.argv = [f'{sys.argv[1]}.py', *sys.argv[2:]]
   application.run(program.main)
