@@ -1,4 +1,4 @@
-"""The settings of an experiment. Neither TensorFlow nor NumPy is imported."""
+"""The settings of an experiment. TensorFlow is not imported."""
 
 import dataclasses
 import re
@@ -126,14 +126,9 @@ class Experiment:
   @property
   def name(self) -> str:
     """A name to tell experiments of a comparison apart, fit for a folder."""
-    parts = (
-        self.task,
-        self.aggregator,
-        self.attack,
-        repr(float(self.byzantine_fraction)),
-        str(self.seed),
+    return run_name(
+        self.task, **{name: getattr(self, name) for name in AXES}
     )
-    return re.sub(r'[^\w.=-]', '_', '-'.join(parts), flags=re.ASCII)
 
   def to_dict(self) -> Dict[str, Any]:
     """All settings by name, the task's options among them."""
@@ -147,6 +142,19 @@ SETTINGS = types.MappingProxyType({
     for field in dataclasses.fields(Experiment)
     if field.metadata
 })
+
+
+def run_name(
+    task: str,
+    *,
+    aggregator: str,
+    attack: str,
+    byzantine_fraction: float,
+    seed: int,
+) -> str:
+  """The name of an experiment, of names that need not be registered."""
+  parts = (task, aggregator, attack, repr(float(byzantine_fraction)), str(seed))
+  return re.sub(r'[^\w.=-]', '_', '-'.join(parts), flags=re.ASCII)
 
 
 def default_of(name: str) -> Any:

@@ -1,7 +1,6 @@
 """What made a run: the file `run.json`, written when the run starts.
 
-Neither TensorFlow nor NumPy is imported; their versions are read from what pip
-has installed.
+TensorFlow is not imported; versions are read from what pip has installed.
 """
 
 import datetime

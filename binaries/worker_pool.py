@@ -5,7 +5,7 @@
 *   What a worker prints goes to `worker.log` in the folder of the run, which is
     removed when the run has ended and kept when the worker died in it.
 
-Neither TensorFlow nor NumPy is imported before a worker runs something.
+TensorFlow is not imported before a worker runs something.
 """
 
 from collections.abc import Iterator
@@ -53,7 +53,10 @@ class Cell(NamedTuple):
 # Which run has ended, what its end is to be reported to, its rows and, in one
 # line, why it failed; one of the last two is None.
 Outcome = Tuple[
-    Cell, progress_lib.RunProgress, Optional[List[Dict[str, Any]]], Optional[str]
+    Cell,
+    progress_lib.RunProgress,
+    Optional[List[Dict[str, Any]]],
+    Optional[str],
 ]
 
 

@@ -83,6 +83,6 @@ def test_gpus_are_divided(monkeypatch, visible, context, expected):
   assert worker_pool._divide_gpus(1, cells) == [None]
 
 
-def test_heavy_packages_are_not_needed():
+def test_tensorflow_is_not_needed():
   loaded = programs.loaded_packages('binaries.worker_pool')
-  assert not {n for n in loaded if 'tensorflow' in n or n == 'numpy'}
+  assert not any('tensorflow' in name for name in loaded)
