@@ -6,11 +6,12 @@ is told in one line on the standard error, and with 130 after Ctrl-C.
 
 import os
 import pathlib
+import shlex
 import signal
 import sys
 import threading
 import traceback
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, Optional, Sequence
 import warnings
 
 from absl import app
@@ -35,12 +36,10 @@ class UserError(Exception):
 
 
 def run(main: Callable[[], int]) -> None:
-  """Parses the flags, runs a program and exits.
+  """Parses the flags, runs `main`, which returns the exit code, and exits.
 
-  Args:
-    main: The program, which returns the exit code. It imports what needs
-      TensorFlow itself, so that flag errors are told at once and the
-      libraries find themselves told to be quiet.
+  `main` imports what needs TensorFlow itself, so that flag errors are told at
+  once and the libraries find themselves told to be quiet.
   """
   # Not `app.run`: TensorFlow takes its being done for a sign to look for GPUs
   # while it is imported, before it has turned its eager mode on, and then `==`
@@ -50,7 +49,8 @@ def run(main: Callable[[], int]) -> None:
   if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, _exit_at_once)
   try:
-    code = _run(main, _parse_flags(sys.argv))
+    _parse_flags(sys.argv)
+    code = _run(main)
     sys.stdout.flush()
   except BrokenPipeError:
     # Who read the output, `head` say, has gone; Python's flush at exit must
@@ -60,18 +60,27 @@ def run(main: Callable[[], int]) -> None:
   sys.exit(code)
 
 
-def set_resume_command(command: str) -> None:
-  """Sets the command that Ctrl-C says goes on with what it interrupts."""
+def command(interpreter: str = 'python') -> str:
+  """The command line of this program, for a shell."""
+  spec = getattr(sys.modules['__main__'], '__spec__', None)
+  program = [sys.argv[0]] if spec is None else ['-m', spec.name]
+  return shlex.join([interpreter, *program, *sys.argv[1:]])
+
+
+def announce_resume(*more_arguments: str) -> None:
+  """From now on, Ctrl-C tells that this command goes on, with more arguments.
+
+  The command is for the folder and the Python that the program runs in.
+  """
   global _resume_command
-  _resume_command = command
+  python = os.path.relpath(sys.executable)
+  if python.startswith(os.pardir):
+    python = sys.executable
+  _resume_command = ' '.join([command(python), *more_arguments])
 
 
 def end_process(code: int) -> None:
-  """Ends the process at once, whatever it is at, and its TFF workers.
-
-  Args:
-    code: The exit code.
-  """
+  """Ends this process at once, whatever it is at, and its TFF workers."""
   # Not in this thread, which may hold a lock that stopping needs.
   stopping = threading.Thread(target=worker_process.stop_all, daemon=True)
   stopping.start()
@@ -87,21 +96,21 @@ def describe_error(error: BaseException) -> str:
   return f'{type(error).__name__}: {message}' if message else repr(error)
 
 
+def describe_missing(error: ModuleNotFoundError) -> str:
+  """What to do about a package that is not installed."""
+  return f'{error}; install what requirements.txt lists.'
+
+
 def write_error(folder: pathlib.Path, error: BaseException) -> str:
   """Writes the traceback into a folder and returns the error in one line."""
   path = folder / _ERROR_FILE
-  description = describe_error(error)
+  lines = traceback.format_exception(type(error), error, error.__traceback__)
   try:
-    path.write_text(
-        ''.join(
-            traceback.format_exception(type(error), error, error.__traceback__)
-        ),
-        encoding='utf-8',
-    )
+    path.write_text(''.join(lines), encoding='utf-8')
   except OSError:
     # What made the run fail, a full disk say, may hit this file too.
-    return description
-  return f'{description} (traceback: {path})'
+    return describe_error(error)
+  return f'{describe_error(error)} (traceback: {path})'
 
 
 def remove_error(folder: pathlib.Path) -> None:
@@ -109,32 +118,30 @@ def remove_error(folder: pathlib.Path) -> None:
   (folder / _ERROR_FILE).unlink(missing_ok=True)
 
 
-def _parse_flags(argv: Sequence[str]) -> List[str]:
-  """Parses the flags; an error is one line."""
+def _parse_flags(argv: Sequence[str]) -> None:
+  """Parses the flags; ends the program if there is no more to do."""
   try:
-    return flags.FLAGS(argv)
+    _, *more = flags.FLAGS(argv)
   except flags.Error as error:
-    _print_error(f'{_one_line(error)} (--help lists the flags)')
-    sys.exit(_EXIT_ERROR)
+    sys.exit(_fail(f'{_one_line(error)} (--help lists the flags)'))
   except SystemExit:
     # A flag such as --help, for which absl exits with 1.
     sys.exit(0)
+  if more:
+    sys.exit(
+        _fail(f'unexpected argument {more[0]!r} (--help lists the flags)')
+    )
 
 
-def _run(main: Callable[[], int], argv: Sequence[str]) -> int:
+def _run(main: Callable[[], int]) -> int:
   """Runs a program whose flags are parsed; returns its exit code."""
-  if len(argv) > 1:
-    _print_error(f'unexpected argument {argv[1]!r} (--help lists the flags)')
-    return _EXIT_ERROR
   _quiet_libraries()
   try:
     return main()
   except UserError as error:
-    _print_error(str(error))
-    return _EXIT_ERROR
+    return _fail(str(error))
   except ModuleNotFoundError as error:
-    _print_error(f'{error}; install what requirements.txt lists.')
-    return _EXIT_ERROR
+    return _fail(describe_missing(error))
 
 
 def _exit_at_once(unused_signal, unused_frame) -> None:
@@ -156,13 +163,14 @@ def _exit_at_once(unused_signal, unused_frame) -> None:
 def _one_line(error: BaseException) -> str:
   """The error's message, shortened."""
   message = ' '.join(str(error).split())
-  if len(message) > _MAX_MESSAGE_LENGTH:
-    message = f'{message[:_MAX_MESSAGE_LENGTH]} ...'
-  return message
+  rest = message[_MAX_MESSAGE_LENGTH:]
+  return f'{message[:_MAX_MESSAGE_LENGTH]} ...' if rest else message
 
 
-def _print_error(message: str) -> None:
+def _fail(message: str) -> int:
+  """Tells an error; returns the exit code."""
   print(f'{_program_name()}: {message}', file=sys.stderr)
+  return _EXIT_ERROR
 
 
 def _program_name() -> str:

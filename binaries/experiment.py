@@ -9,123 +9,101 @@ from fedaot_tff.aggregators import registry as aggregators
 from fedaot_tff.attacks import registry as attacks
 from tasks import registry as tasks
 
-# What the settings of an experiment may be, besides the options of its task.
-SETTINGS = types.MappingProxyType({
-    'task': tasks.Option(
-        str,
-        'What is learned: '
-        + ', '.join(f'{n} ({t.summary})' for n, t in tasks.TASKS.items()),
-        choices=tuple(tasks.TASKS),
-    ),
-    'aggregator': tasks.Option(
-        str,
-        'How the server aggregates, NAME or NAME:OPTION=VALUE,...; one of '
-        f'{", ".join(aggregators.aggregator_names())}. Wrapped as in'
-        ' WRAPPER+NAME or WRAPPER:OPTION=VALUE+NAME; one of'
-        f' {", ".join(aggregators.wrapper_names())}.',
-    ),
-    'attack': tasks.Option(
-        str,
-        'What the attackers do, NAME or NAME:OPTION=VALUE,...; one of '
-        f'{", ".join(attacks.attack_names())}.',
-    ),
-    'byzantine_fraction': tasks.Option(
-        float,
-        'The fraction of attackers among the clients, in [0, 1). The'
-        ' aggregators that ask for it are told. With the attack "none" they are'
-        ' told, too, but there are no attackers.',
-        minimum=0,
-    ),
-    'byzantine_sampling': tasks.Option(
-        str,
-        'exact: in each round the fraction of attackers is the same; random: it'
-        ' varies, as clients are drawn uniformly.',
-        choices=('exact', 'random'),
-    ),
-    'forged_examples': tasks.Option(
-        float,
-        'The number of examples that attackers claim to have. With it, honest'
-        ' clients report how many they have, and aggregators that heed counts'
-        ' weigh by them; by default all clients count the same.',
-        above=0,
-    ),
-    'server_optimizer': tasks.Option(
-        str,
-        'What the server applies the aggregate with.',
-        choices=('sgd', 'adam', 'yogi'),
-    ),
-    'server_learning_rate': tasks.Option(
-        float, 'The learning rate of the server.', above=0
-    ),
-    'evaluate_every': tasks.Option(
-        int,
-        'Evaluate on the test set every so many rounds, and after the last.',
-        minimum=1,
-    ),
-    'context': tasks.Option(
-        str,
-        'Where computations run. native: in a worker process of TFF, which has'
-        ' no GPU support; in_process: in the process of the program, on its'
-        ' GPUs if it has any, and at the end of a run a line tells how busy'
-        ' they were. Results agree but for rounding.',
-        choices=('native', 'in_process'),
-    ),
-    'seed': tasks.Option(
-        int,
-        'Fixes everything that is random: the split of the data, the initial'
-        ' model, attackers, cohorts and the order of examples.',
-        minimum=0,
-    ),
-})
+# What a comparison has several of, and a single run one.
+AXES = ('aggregator', 'attack', 'byzantine_fraction', 'seed')
+
+
+def _setting(default: Any, kind: type, description: str, **limits: Any) -> Any:
+  """A field that an `Option` describes, which also checks its value."""
+  option = tasks.Option(kind, description, **limits)
+  return dataclasses.field(default=default, metadata={'option': option})
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
   """The settings of an experiment; equal settings give equal results.
 
-  Attributes:
-    task: A name in `tasks.TASKS`.
-    task_options: The task's options but for the seed: numbers of clients and
-      rounds, the clients' optimization, and so on. Those that are left out are
-      filled in with the task's defaults.
-    aggregator: A name in the registry of aggregators, with options.
-    attack: A name in the registry of attacks, with options.
-    byzantine_fraction: The fraction of attackers, in [0, 1).
-    byzantine_sampling: See `CohortSampler`.
-    forged_examples: The number of examples that attackers report; None if all
-      clients count the same.
-    server_optimizer: 'sgd', 'adam' or 'yogi'.
-    server_learning_rate: The server's learning rate.
-    evaluate_every: The number of rounds from evaluation to evaluation.
-    context: The execution context, 'native' or 'in_process'.
-    seed: Nonnegative.
+  `SETTINGS` describes the fields but for `task_options`, the task's options
+  without the seed: numbers of clients and rounds, the clients' optimization,
+  and so on. Those that are left out are filled in with the task's defaults.
+
+  Raises:
+    TypeError: If a setting is of another kind.
+    ValueError: If a setting is not allowed.
   """
 
-  task: str = 'mnist5k'
+  task: str = _setting(
+      'mnist5k', str,
+      'What is learned: '
+      + ', '.join(f'{n} ({t.summary})' for n, t in tasks.TASKS.items()),
+      choices=tuple(tasks.TASKS),
+  )
   task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  aggregator: str = 'fedaot'
-  attack: str = 'none'
-  byzantine_fraction: float = 0.4
-  byzantine_sampling: str = 'exact'
-  forged_examples: Optional[float] = None
-  server_optimizer: str = 'sgd'
-  server_learning_rate: float = 1.0
-  evaluate_every: int = 1
-  context: str = 'in_process'
-  seed: int = 0
+  aggregator: str = _setting(
+      'fedaot', str,
+      'How the server aggregates, NAME or NAME:OPTION=VALUE,...; one of '
+      f'{", ".join(aggregators.aggregator_names())}. Wrapped as in'
+      ' WRAPPER+NAME or WRAPPER:OPTION=VALUE+NAME; one of'
+      f' {", ".join(aggregators.wrapper_names())}.',
+  )
+  attack: str = _setting(
+      'none', str,
+      'What the attackers do, NAME or NAME:OPTION=VALUE,...; one of '
+      f'{", ".join(attacks.attack_names())}.',
+  )
+  byzantine_fraction: float = _setting(
+      0.4, float,
+      'The fraction of attackers among the clients, in [0, 1). The'
+      ' aggregators that ask for it are told. With the attack "none" they are'
+      ' told, too, but there are no attackers.',
+      minimum=0,
+  )
+  byzantine_sampling: str = _setting(
+      'exact', str,
+      'exact: in each round the fraction of attackers is the same; random: it'
+      ' varies, as clients are drawn uniformly.',
+      choices=('exact', 'random'),
+  )
+  forged_examples: Optional[float] = _setting(
+      None, float,
+      'The number of examples that attackers claim to have. With it, honest'
+      ' clients report how many they have, and aggregators that heed counts'
+      ' weigh by them; by default all clients count the same.',
+      above=0,
+  )
+  server_optimizer: str = _setting(
+      'sgd', str,
+      'What the server applies the aggregate with.',
+      choices=('sgd', 'adam', 'yogi'),
+  )
+  server_learning_rate: float = _setting(
+      1.0, float, 'The learning rate of the server.', above=0
+  )
+  evaluate_every: int = _setting(
+      1, int,
+      'Evaluate on the test set every so many rounds, and after the last.',
+      minimum=1,
+  )
+  context: str = _setting(
+      'in_process', str,
+      'Where computations run. native: in a worker process of TFF, which has'
+      ' no GPU support; in_process: in the process of the program, on its'
+      ' GPUs if it has any, and at the end of a run a line tells how busy'
+      ' they were. Results agree but for rounding.',
+      choices=('native', 'in_process'),
+  )
+  seed: int = _setting(
+      0, int,
+      'Fixes everything that is random: the split of the data, the initial'
+      ' model, attackers, cohorts and the order of examples.',
+      minimum=0,
+  )
 
   def __post_init__(self):
-    """Checks the settings.
-
-    Raises:
-      TypeError: If a setting is of another kind.
-      ValueError: If a setting is not allowed.
-    """
     for name, option in SETTINGS.items():
       value = getattr(self, name)
-      if value is None and getattr(Experiment, name) is None:
-        continue
-      option.check(name, value)
+      if value is not None or default_of(name) is not None:
+        option.check(name, value)
     if self.byzantine_fraction >= 1:
       raise ValueError(
           'option `byzantine_fraction` must be less than 1, found'
@@ -136,11 +114,7 @@ class Experiment:
     tasks.check_options(self.task, **self.task_options)
     defaults = dict(tasks.TASKS[self.task].defaults)
     del defaults['seed']
-    object.__setattr__(
-        self,
-        'task_options',
-        types.MappingProxyType({**defaults, **self.task_options}),
-    )
+    object.__setattr__(self, 'task_options', {**defaults, **self.task_options})
 
   @property
   def attacker_fraction(self) -> float:
@@ -153,17 +127,21 @@ class Experiment:
   def name(self) -> str:
     """A name to tell experiments of a comparison apart, fit for a folder."""
     return run_name(
-        self.task,
-        aggregator=self.aggregator,
-        attack=self.attack,
-        byzantine_fraction=self.byzantine_fraction,
-        seed=self.seed,
+        self.task, **{name: getattr(self, name) for name in AXES}
     )
 
   def to_dict(self) -> Dict[str, Any]:
     """All settings by name, the task's options among them."""
     settings = {name: getattr(self, name) for name in SETTINGS}
     return {**settings, **self.task_options}
+
+
+# What the settings of an experiment may be, besides the options of its task.
+SETTINGS = types.MappingProxyType({
+    field.name: field.metadata['option']
+    for field in dataclasses.fields(Experiment)
+    if field.metadata
+})
 
 
 def run_name(
@@ -179,13 +157,15 @@ def run_name(
   return re.sub(r'[^\w.=-]', '_', '-'.join(parts), flags=re.ASCII)
 
 
+def default_of(name: str) -> Any:
+  """The default of a setting."""
+  return getattr(Experiment, name)
+
+
 def complete_settings(settings: Mapping[str, Any]) -> Dict[str, Any]:
-  """Fills in the settings that experiments did not have from the start.
+  """What `Experiment.to_dict` returned, of an earlier version maybe.
 
-  Args:
-    settings: What `Experiment.to_dict` returned, of an earlier version maybe.
-
-  Returns:
-    The settings, with what then held for those that are missing.
+  Settings that experiments did not have from the start are filled in with what
+  then held.
   """
   return {'context': 'native', **settings}

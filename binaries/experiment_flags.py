@@ -1,4 +1,4 @@
-"""The flags that describe experiments.
+"""The flags that describe experiments, with the defaults of `Experiment`.
 
 Imported by the programs that share them; `define_settings` adds those that only
 some have. `make_experiment` turns them into an `Experiment`.
@@ -13,11 +13,7 @@ from binaries import application
 from binaries import experiment
 from tasks import registry as tasks
 
-# What a comparison has several of, and a single run one.
-AXES = ('aggregator', 'attack', 'byzantine_fraction', 'seed')
-
-_COMMON = tuple(name for name in experiment.SETTINGS if name not in AXES)
-_TASK_OPTIONS = tuple(name for name in tasks.OPTIONS if name not in AXES)
+_TASK_OPTIONS = tuple(n for n in tasks.OPTIONS if n not in experiment.AXES)
 _DEFINE = {
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -26,14 +22,9 @@ _DEFINE = {
 
 
 def define_settings(*names: str) -> None:
-  """Defines flags for settings of `Experiment`, with its defaults."""
+  """Defines flags for settings of `Experiment`."""
   for name in names:
-    _define(name, experiment.SETTINGS[name], default_of(name))
-
-
-def default_of(name: str) -> Any:
-  """The default of a setting of `Experiment`."""
-  return getattr(experiment.Experiment, name)
+    _define(name, experiment.SETTINGS[name], experiment.default_of(name))
 
 
 def make_experiment(**axes: Any) -> experiment.Experiment:
@@ -42,23 +33,21 @@ def make_experiment(**axes: Any) -> experiment.Experiment:
   Args:
     **axes: Settings that are not taken from flags of their name.
 
-  Returns:
-    The `Experiment`.
-
   Raises:
     UserError: If a setting is not allowed.
   """
-  settings = {
-      name: axes[name] if name in axes else flags.FLAGS[name].value
-      for name in experiment.SETTINGS
+  values = {
+      name: flags.FLAGS[name].value
+      for name in (*experiment.SETTINGS, *_TASK_OPTIONS)
+      if name not in axes
   }
   task_options = {
-      name: flags.FLAGS[name].value
+      name: value
       for name in _TASK_OPTIONS
-      if flags.FLAGS[name].value is not None
+      if (value := values.pop(name)) is not None
   }
   try:
-    return experiment.Experiment(**settings, task_options=task_options)
+    return experiment.Experiment(**values, **axes, task_options=task_options)
   except (TypeError, ValueError) as error:
     raise application.UserError(application.describe_error(error)) from error
 
@@ -82,19 +71,12 @@ def _describe_defaults(name: str) -> str:
   return f' Default: {defaults}.' if defaults else ''
 
 
-define_settings(*_COMMON)
+define_settings(*(n for n in experiment.SETTINGS if n not in experiment.AXES))
 for _name in _TASK_OPTIONS:
-  _define(
-      _name,
-      dataclasses.replace(
-          tasks.OPTIONS[_name],
-          help=f'{tasks.OPTIONS[_name].help}{_describe_defaults(_name)}',
-      ),
-      None,
-  )
+  _option = tasks.OPTIONS[_name]
+  _help = f'{_option.help}{_describe_defaults(_name)}'
+  _define(_name, dataclasses.replace(_option, help=_help), None)
 flags.DEFINE_string(
-    'output_dir',
-    None,
-    'The folder for the results. By default one below out/.',
+    'output_dir', None, 'The folder for the results. By default one below out/.'
 )
 flags.DEFINE_bool('quiet', False, 'Report no progress.')

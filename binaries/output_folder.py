@@ -1,5 +1,8 @@
 """The folder that a program writes its results to."""
 
+from collections.abc import Iterator
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -9,19 +12,14 @@ from typing import Any, Dict, Mapping, Optional
 from binaries import application
 
 _SETTINGS_FILE = 'settings.json'
+_LOCK_FILE = '.lock'
 
 
 def make_folder(path: pathlib.Path) -> pathlib.Path:
-  """Makes a folder, unless it exists, and checks that files can be made there.
-
-  Args:
-    path: The folder; the folders above it are made as well.
-
-  Returns:
-    The path.
+  """Makes a folder, unless it exists, and those above it; returns the path.
 
   Raises:
-    UserError: If it is no folder or cannot be written to.
+    UserError: If it is no folder or no file can be made in it.
   """
   try:
     path.mkdir(parents=True, exist_ok=True)
@@ -33,12 +31,54 @@ def make_folder(path: pathlib.Path) -> pathlib.Path:
     ) from error
 
 
-def read_json(path: pathlib.Path) -> Optional[Dict[str, Any]]:
-  """What `write_json` left in a file, None if there is no file.
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+  """Makes a folder, unless it exists, and keeps other programs out meanwhile.
+
+  The lock is this process's alone and ends with it.
 
   Raises:
-    UserError: If the file is something else.
+    UserError: If another program has locked it or it cannot be written.
   """
+  make_folder(folder)
+  try:
+    file = open(folder / _LOCK_FILE, 'ab')
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    raise application.UserError(
+        f'another program is writing to {folder}; wait until it has ended or'
+        ' choose another --output_dir.'
+    ) from error
+  except OSError as error:
+    raise application.UserError(
+        f'cannot lock {folder}: {error.strerror}.'
+    ) from error
+  with file:
+    yield
+
+
+def replace_file(path: pathlib.Path, text: str) -> None:
+  """Writes a file, as a whole or not at all: then it raises UserError."""
+  unfinished = path.with_suffix('.unfinished')
+  try:
+    with open(unfinished, 'w', encoding='utf-8', newline='') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(unfinished, path)
+  except OSError as error:
+    raise application.UserError(
+        f'cannot write {path}: {error.strerror}.'
+    ) from error
+
+
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+  """Writes names and values into a file as `replace_file` does."""
+  replace_file(path, json.dumps(dict(content), indent=2) + '\n')
+
+
+def read_json(path: pathlib.Path) -> Optional[Dict[str, Any]]:
+  """What `write_json` left in a file; None for none, UserError for another."""
   try:
     content = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:
@@ -54,56 +94,20 @@ def read_json(path: pathlib.Path) -> Optional[Dict[str, Any]]:
   return content
 
 
-def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-  """Writes names and values into a file, as a whole or not at all.
-
-  Raises:
-    UserError: If the file cannot be written.
-  """
-  unfinished = path.with_suffix('.unfinished')
-  try:
-    with open(unfinished, 'w', encoding='utf-8') as file:
-      json.dump(dict(content), file, indent=2)
-      file.write('\n')
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(unfinished, path)
-  except OSError as error:
-    raise application.UserError(
-        f'cannot write {path}: {error.strerror}.'
-    ) from error
-
-
 def read_settings(folder: pathlib.Path) -> Optional[Dict[str, Any]]:
-  """The settings that `write_settings` left in a folder, None if it did not.
-
-  Raises:
-    UserError: If the file is something else.
-  """
+  """`read_json` of the settings that `write_settings` left in a folder."""
   return read_json(folder / _SETTINGS_FILE)
 
 
 def write_settings(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
-  """Writes settings into a folder, as a whole or not at all.
-
-  Raises:
-    UserError: If the file cannot be written.
-  """
+  """Writes settings into a folder as `write_json` does."""
   write_json(folder / _SETTINGS_FILE, settings)
 
 
 def describe_difference(
     old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> Optional[str]:
-  """Tells a setting in which two differ, as in 'rounds=30, not 20'.
-
-  Args:
-    old: The settings of a folder.
-    new: The settings of the program.
-
-  Returns:
-    The first difference, None if there is none.
-  """
+  """The first setting in which two differ, as in 'rounds=30, not 20'."""
   for name in {**new, **old}:
     if name not in old or name not in new or old[name] != new[name]:
       return f'{name}={old.get(name)!r}, not {new.get(name)!r}'

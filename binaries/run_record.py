@@ -1,7 +1,6 @@
 """What made a run: the file `run.json`, written when the run starts.
 
-Neither TensorFlow nor NumPy is imported; their versions are read from what pip
-has installed.
+TensorFlow is not imported; versions are read from what pip has installed.
 """
 
 import datetime
@@ -11,13 +10,13 @@ import importlib.metadata
 import os
 import pathlib
 import platform
-import shlex
 import subprocess
 import sys
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
 
 from absl import flags
 
+from binaries import application
 from binaries import output_folder
 import fedaot_tff
 
@@ -25,7 +24,12 @@ FILE_NAME = 'run.json'
 
 _ROOT = pathlib.Path(fedaot_tff.__file__).resolve().parents[1]
 # What the numbers of a run come from; what only presents them may change.
-_SOURCES = ('fedaot_tff/**/*.py', 'tasks/**/*.py', 'binaries/runner.py')
+_SOURCES = (
+    'fedaot/**/*.py',
+    'fedaot_tff/**/*.py',
+    'tasks/**/*.py',
+    'binaries/runner.py',
+)
 _DISTRIBUTIONS = {
     'tensorflow': ('tensorflow', 'tensorflow-cpu'),
     'tensorflow_federated': ('tensorflow-federated',),
@@ -37,74 +41,45 @@ _GIT_TIMEOUT_SECONDS = 10.0
 
 
 def write(folder: pathlib.Path, *, seed: Any, **others: Any) -> Dict[str, Any]:
-  """Writes `run.json` into a folder, as a whole or not at all.
+  """Writes `run.json` as `output_folder.write_json` does; returns the content.
 
-  Args:
-    folder: The folder, which exists.
-    seed: The seed of the run, or a list of several.
-    **others: Further names and what JSON can hold, such as `settings`.
-
-  Returns:
-    What was written: `command`, `flags`, `versions`, `machine`, `git` (in a git
-    work tree only), `seed`, `started` (the time) and `others`.
-
-  Raises:
-    UserError: If the file cannot be written.
+  That is `seed`, which may be a list of several, and what JSON can hold of
+  `others`, besides the program and what it runs on.
   """
   record = {
-      'command': command(),
+      'command': application.command(),
       'flags': _flags(),
       'seed': seed,
       'versions': versions(),
       'machine': _machine(),
-      'started': now(),
+      'started': _now(),
       **others,
+      **_git(),
   }
-  git = _git()
-  if git is not None:
-    record['git'] = git
   output_folder.write_json(folder / FILE_NAME, record)
   return record
 
 
 def read(folder: pathlib.Path) -> Optional[Dict[str, Any]]:
-  """What `write` left in a folder, None if it did not.
-
-  Raises:
-    UserError: If the file is something else.
-  """
+  """`output_folder.read_json` of what `write` left in a folder."""
   return output_folder.read_json(folder / FILE_NAME)
 
 
 def add_continuation(folder: pathlib.Path) -> None:
-  """Adds to `run.json` that this program goes on with the run.
-
-  Args:
-    folder: A folder that `write` wrote to.
-
-  Raises:
-    UserError: If the file is something else or cannot be written.
-  """
+  """Adds to `run.json` that this program goes on with the run."""
   record = read(folder) or {}
-  continuation = {'started': now(), 'command': command()}
-  output_folder.write_json(
-      folder / FILE_NAME,
-      {
-          **record,
-          'continued': [*record.get('continued', ()), continuation],
-      },
+  record.setdefault('continued', []).append(
+      {'started': _now(), 'command': application.command()}
   )
+  output_folder.write_json(folder / FILE_NAME, record)
 
 
 def describe_other_versions(record: Mapping[str, Any]) -> Optional[str]:
-  """Tells why this code may not give the numbers of a run that was begun.
-
-  Args:
-    record: What `read` returned.
+  """Why this code may not give the numbers of a run that was begun.
 
   Returns:
-    The first difference, as in "numpy='1.25.2', not '1.26.0'"; None if there is
-    none.
+    The first difference to what `read` returned, as in "numpy='1.25.2', not
+    '1.26.0'"; None if there is none.
   """
   old, new = record.get('versions') or {}, versions()
   return output_folder.describe_difference(
@@ -112,43 +87,18 @@ def describe_other_versions(record: Mapping[str, Any]) -> Optional[str]:
   )
 
 
-def command(interpreter: str = 'python') -> str:
-  """The command line of this program, to be pasted into a shell."""
-  main = sys.modules['__main__']
-  spec = getattr(main, '__spec__', None)
-  program = [sys.argv[0]] if spec is None else ['-m', spec.name]
-  return shlex.join([interpreter, *program, *sys.argv[1:]])
-
-
-def resume_command() -> str:
-  """The command line of this program for the folder and Python it runs in."""
-  interpreter = os.path.relpath(sys.executable)
-  if interpreter.startswith(os.pardir):
-    interpreter = sys.executable
-  return command(interpreter)
-
-
-def now() -> str:
-  """The time in ISO 8601, with the time zone."""
-  return datetime.datetime.now().astimezone().isoformat(timespec='seconds')
-
-
 @functools.lru_cache(maxsize=None)
-def _versions() -> Dict[str, Optional[str]]:
-  found: Dict[str, Optional[str]] = {'python': platform.python_version()}
-  for name, distributions in _DISTRIBUTIONS.items():
-    found[name] = next(filter(None, map(_version, distributions)), None)
-  found['fedaot_tff'] = fedaot_tff.__version__
-  found['sources'] = _source_digest()
-  return found
-
-
-def versions() -> Dict[str, Optional[str]]:
+def versions() -> Mapping[str, Optional[str]]:
   """The versions of Python and the libraries; `sources` is a digest of ours.
 
   None stands for a library that is not installed.
   """
-  return dict(_versions())
+  found: Dict[str, Optional[str]] = {'python': platform.python_version()}
+  for name, distributions in _DISTRIBUTIONS.items():
+    found[name] = next(filter(None, map(_version, distributions)), None)
+  return {
+      **found, 'fedaot_tff': fedaot_tff.__version__, 'sources': _source_digest()
+  }
 
 
 def _version(distribution: str) -> Optional[str]:
@@ -167,6 +117,11 @@ def _source_digest() -> str:
       digest.update(f'{name} {len(content)}\n'.encode())
       digest.update(content)
   return digest.hexdigest()[:16]
+
+
+def _now() -> str:
+  """The time in ISO 8601, with the time zone."""
+  return datetime.datetime.now().astimezone().isoformat(timespec='seconds')
 
 
 def _flags() -> Dict[str, Any]:
@@ -188,14 +143,11 @@ def _machine() -> Dict[str, Any]:
   cores = os.cpu_count()
   if hasattr(os, 'sched_getaffinity'):
     cores = len(os.sched_getaffinity(0))
-  memory = None
-  if {'SC_PAGE_SIZE', 'SC_PHYS_PAGES'} <= set(os.sysconf_names):
-    num_bytes = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    memory = round(num_bytes / 2**30, 1)
+  num_bytes = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   return {
       'cpu': _cpu_model(),
       'cores': cores,
-      'memory_gib': memory,
+      'memory_gib': round(num_bytes / 2**30, 1),
       'platform': platform.platform(),
   }
 
@@ -212,21 +164,20 @@ def _cpu_model() -> str:
   return platform.processor() or platform.machine()
 
 
-def _git() -> Optional[Dict[str, Any]]:
+def _git() -> Dict[str, Any]:
   """The commit of our sources, if they are under git's control."""
   if _run_git('ls-files', '--error-unmatch', 'fedaot_tff/__init__.py') is None:
-    return None
-  commit = _run_git('rev-parse', 'HEAD')
+    return {}
   changes = _run_git('status', '--porcelain', '--untracked-files=no')
-  return {'commit': commit, 'has_changes': bool(changes)}
+  commit = _run_git('rev-parse', 'HEAD')
+  return {'git': {'commit': commit, 'has_changes': bool(changes)}}
 
 
 def _run_git(*arguments: str) -> Optional[str]:
   """What a git command that changes nothing prints; None if it fails."""
-  git: List[str] = ['git', '--no-optional-locks', '-C', str(_ROOT)]
   try:
     return subprocess.run(
-        [*git, *arguments],
+        ['git', '--no-optional-locks', '-C', str(_ROOT), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -6,11 +6,9 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 from absl import logging
 import numpy as np
-import tensorflow as tf
 import tensorflow_federated as tff
 
 from binaries import experiment as experiment_lib
-from binaries import gpu_monitor
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry as aggregators
 from fedaot_tff.attacks import registry as attacks
@@ -26,8 +24,6 @@ from fedaot_tff.simulation import training
 from tasks import registry as task_registry
 from tasks import task as task_lib
 
-_Evaluation = Callable[[Any], Dict[str, float]]
-
 _NUM_EXAMPLE_IMAGES = 8
 
 _SERVER_OPTIMIZERS = {
@@ -35,6 +31,13 @@ _SERVER_OPTIMIZERS = {
     'adam': tff.learning.optimizers.build_adam,
     'yogi': tff.learning.optimizers.build_yogi,
 }
+
+
+class _Log:
+  """Takes the reports that nobody asks for."""
+
+  warn = staticmethod(logging.warning)
+  note = staticmethod(logging.info)
 
 
 class Runner:
@@ -48,43 +51,31 @@ class Runner:
 
   def __init__(self):
     self._context: Optional[str] = None
-    self._task_key = None
-    self._task: Optional[task_lib.Task] = None
-    self._evaluate: Optional[_Evaluation] = None
-    self._evaluate_success: Dict[str, Optional[_Evaluation]] = {}
-    self._processes: Dict[Any, tff.learning.templates.LearningProcess] = {}
+    self._task_key: Any = None
+    # What experiments on the task share.
+    self._made: Dict[Any, Any] = {}
 
   def run(
       self,
       experiment: experiment_lib.Experiment,
       *,
       checkpoint_folder: Optional[pathlib.Path] = None,
-      checkpoint_every: int = 10,
-      last_checkpoint: Optional[int] = None,
-      release_managers: Sequence[Any] = (),
       tensorboard_folder: Optional[pathlib.Path] = None,
-      warn: Callable[[str], None] = logging.warning,
-      note: Callable[[str], None] = logging.info,
-      remark: Callable[[str], None] = logging.info,
+      release_managers: Sequence[Any] = (),
+      report: Any = _Log(),
+      **options: Any,
   ) -> Iterator[training.RoundRecord]:
-    """Runs an experiment.
+    """Runs an experiment; the next round when it is asked for.
 
     Args:
-      experiment: Its settings.
+      experiment: The settings.
       checkpoint_folder: Where states are saved and, if there are some of this
-        experiment, which to go on from; None for neither.
-      checkpoint_every: See `training.train_rounds`.
-      last_checkpoint: See `training.train_rounds`.
+        experiment, which to go on from.
+      tensorboard_folder: Where event files for TensorBoard are written.
       release_managers: See `training.train_rounds`. A round comes to them last.
-      tensorboard_folder: Where event files for TensorBoard are written; None
-        for none.
-      warn: Told, in a line, of a checkpoint that cannot be read.
-      note: Told, in a line, which devices an in-process context runs on.
-      remark: Told, in a line, how busy the GPUs were, if an in-process context
-        has any: when the rounds end, fail, or are closed before the last.
-
-    Returns:
-      An iterator over the rounds; the next one is run when it is asked for.
+      report: Told in a line each, by its methods: `warn` of a checkpoint that
+        cannot be read; `note` which devices an in-process context runs on.
+      **options: `checkpoint_every` and `last_checkpoint` of `train_rounds`.
 
     Raises:
       OSError: If the task's data cannot be read.
@@ -92,16 +83,9 @@ class Runner:
     """
     # First of all, as TensorFlow can no longer be told how to use its devices
     # once it has run something.
-    self._enter_context(experiment.context, note)
+    self._enter_context(experiment.context, report)
     task = self._load_task(experiment)
     attack = attacks.get_attack(experiment.attack)
-    cohorts = cohort.CohortSampler(
-        task.client_data.client_ids,
-        cohort_size=task.cohort_size,
-        byzantine_fraction=experiment.attacker_fraction,
-        byzantine_sampling=experiment.byzantine_sampling,
-        seed=experiment.seed,
-    )
     datasets = client_datasets.ClientDatasets(
         task.client_data,
         num_classes=task.num_classes,
@@ -117,25 +101,38 @@ class Runner:
               tensorboard_folder, images=_example_images(task, attack)
           )
       )
-    rounds = training.train_rounds(
-        self._learning_process(experiment, attack, task, datasets),
-        cohorts=cohorts,
+    if checkpoint_folder is not None:
+      options['checkpoints'] = checkpoints.Checkpoints(
+          checkpoint_folder, warn=report.warn
+      )
+    process_key = (
+        experiment.aggregator,
+        None if attack.update_poisoning is None else experiment.attack,
+        experiment.byzantine_fraction,
+        experiment.forged_examples,
+        experiment.server_optimizer,
+        experiment.server_learning_rate,
+    )
+    return training.train_rounds(
+        self._make_once(
+            process_key, _build_process, experiment, attack, task, datasets
+        ),
+        cohorts=cohort.CohortSampler(
+            task.client_data.client_ids,
+            cohort_size=task.cohort_size,
+            byzantine_fraction=experiment.attacker_fraction,
+            byzantine_sampling=experiment.byzantine_sampling,
+            seed=experiment.seed,
+        ),
         datasets=datasets,
         num_rounds=task.rounds,
-        evaluate=self._evaluation(experiment, attack),
+        evaluate=self._evaluation(experiment.attack, attack, task),
         evaluate_every=experiment.evaluate_every,
-        checkpoints=None
-        if checkpoint_folder is None
-        else checkpoints.Checkpoints(checkpoint_folder, warn=warn),
-        checkpoint_every=checkpoint_every,
-        last_checkpoint=last_checkpoint,
         release_managers=[*managers, *release_managers],
+        **options,
     )
-    if experiment.context == 'in_process' and _has_gpu():
-      return _monitor_gpus(rounds, remark)
-    return rounds
 
-  def _enter_context(self, name: str, note: Callable[[str], None]) -> None:
+  def _enter_context(self, name: str, report: Any) -> None:
     """Makes an execution context the default, unless it is already."""
     if name == self._context:
       return
@@ -143,147 +140,108 @@ class Runner:
       execution_context.set_native_execution_context()
     else:
       context = execution_context.set_in_process_execution_context()
-      note(f'context: {name}, {context.placement}')
+      report.note(f'context: {name}, {context.placement}')
     self._context = name
+
+  def _make_once(self, key: Any, make: Callable[..., Any], *arguments) -> Any:
+    if key not in self._made:
+      self._made[key] = make(*arguments)
+    return self._made[key]
 
   def _load_task(self, experiment: experiment_lib.Experiment) -> task_lib.Task:
     options = {**experiment.task_options, 'seed': experiment.seed}
-    key = (experiment.task, options)
-    if key != self._task_key:
-      self._task = task_registry.load_task(experiment.task, **options)
-      self._evaluate = evaluation.build_evaluation(
-          self._task.model, self._task.test
-      )
-      self._evaluate_success.clear()
-      self._processes.clear()
-      self._task_key = key
-    return self._task
+    if self._task_key != (experiment.task, options):
+      self._made.clear()
+      self._task_key = experiment.task, options
+    return self._make_once(
+        'task', lambda: task_registry.load_task(experiment.task, **options)
+    )
 
   def _evaluation(
-      self, experiment: experiment_lib.Experiment, attack: attacks.Attack
-  ) -> _Evaluation:
+      self, name: str, attack: attacks.Attack, task: task_lib.Task
+  ) -> Callable[[Any], Dict[str, float]]:
     """Test accuracy and loss, and the attack's success rate if it has one."""
-    poisoning = attack.data_poisoning
-    if experiment.attack not in self._evaluate_success:
-      examples = None
-      if poisoning is not None:
-        examples = poisoning.success_examples(
-            self._task.test['x'],
-            self._task.test['y'],
-            num_classes=self._task.num_classes,
-        )
-      self._evaluate_success[experiment.attack] = (
-          None
-          if examples is None
-          else evaluation.build_evaluation(
-              self._task.model, dict(x=examples[0], y=examples[1])
-          )
-      )
-    evaluate_success = self._evaluate_success[experiment.attack]
-    if evaluate_success is None:
-      return self._evaluate
-
-    def evaluate(model_weights):
-      metrics = self._evaluate(model_weights)
-      metrics['attack_success_rate'] = evaluate_success(model_weights)[
-          'accuracy'
-      ]
-      return metrics
-
-    return evaluate
-
-  def _learning_process(
-      self,
-      experiment: experiment_lib.Experiment,
-      attack: attacks.Attack,
-      task: task_lib.Task,
-      datasets: client_datasets.ClientDatasets,
-  ) -> tff.learning.templates.LearningProcess:
-    update_poisoning = attack.update_poisoning
-    key = (
-        experiment.aggregator,
-        None if update_poisoning is None else experiment.attack,
-        experiment.byzantine_fraction,
-        experiment.forged_examples,
-        experiment.server_optimizer,
-        experiment.server_learning_rate,
+    evaluate = self._make_once(
+        'evaluate', evaluation.build_evaluation, task.model, task.test
     )
-    if key in self._processes:
-      return self._processes[key]
-    client_optimizer = tff.learning.optimizers.build_sgdm(
-        learning_rate=task.client_learning_rate
+    examples = _success_examples(task, attack)
+    if examples is None:
+      return evaluate
+    evaluate_success = self._make_once(
+        ('success', name), evaluation.build_evaluation, task.model, examples
     )
-    aggregator = aggregators.get_aggregator(experiment.aggregator)
-    holdout = None
-    if aggregator.needs_holdout:
-      # Trained like a typical client, as its update is the measure of theirs.
-      holdout = holdout_lib.HoldOut(
-          task.model,
-          task.holdout,
-          client_optimizer=client_optimizer,
-          batch_size=task.batch_size,
-          num_steps=datasets.mean_num_batches(),
-      )
-    self._processes[key] = fed_avg.build_attacked_fed_avg(
+    return lambda model_weights: {
+        **evaluate(model_weights),
+        'attack_success_rate': evaluate_success(model_weights)['accuracy'],
+    }
+
+
+def _build_process(
+    experiment: experiment_lib.Experiment,
+    attack: attacks.Attack,
+    task: task_lib.Task,
+    datasets: client_datasets.ClientDatasets,
+) -> tff.learning.templates.LearningProcess:
+  client_optimizer = tff.learning.optimizers.build_sgdm(
+      learning_rate=task.client_learning_rate
+  )
+  aggregator = aggregators.get_aggregator(experiment.aggregator)
+  holdout = None
+  if aggregator.needs_holdout:
+    # Trained like a typical client, as its update is the measure of theirs.
+    holdout = holdout_lib.HoldOut(
         task.model,
-        client_optimizer,
-        _SERVER_OPTIMIZERS[experiment.server_optimizer](
-            learning_rate=experiment.server_learning_rate
-        ),
-        model_aggregator=aggregator.create(
-            aggregators.AggregatorContext(
-                holdout=holdout,
-                # As many as a cohort has with exact sampling.
-                num_byzantine=round(
-                    experiment.byzantine_fraction * task.cohort_size
-                ),
-                seed=experiment.seed,
-            )
-        ),
-        update_poisoning=update_poisoning,
-        forged_examples=experiment.forged_examples,
-        discard_attackers=aggregator.discard_attackers,
-        seed=experiment.seed,
-        client_weighting=tff.learning.ClientWeighting.UNIFORM
-        if experiment.forged_examples is None
-        else tff.learning.ClientWeighting.NUM_EXAMPLES,
+        task.holdout,
+        client_optimizer=client_optimizer,
+        batch_size=task.batch_size,
+        num_steps=datasets.mean_num_batches(),
     )
-    return self._processes[key]
+  # As many as a cohort has with exact sampling.
+  num_byzantine = round(experiment.byzantine_fraction * task.cohort_size)
+  return fed_avg.build_attacked_fed_avg(
+      task.model,
+      client_optimizer,
+      _SERVER_OPTIMIZERS[experiment.server_optimizer](
+          learning_rate=experiment.server_learning_rate
+      ),
+      model_aggregator=aggregator.create(
+          aggregators.AggregatorContext(
+              holdout=holdout,
+              num_byzantine=num_byzantine,
+              seed=experiment.seed,
+          )
+      ),
+      update_poisoning=attack.update_poisoning,
+      forged_examples=experiment.forged_examples,
+      discard_attackers=aggregator.discard_attackers,
+      seed=experiment.seed,
+      client_weighting=tff.learning.ClientWeighting.UNIFORM
+      if experiment.forged_examples is None
+      else tff.learning.ClientWeighting.NUM_EXAMPLES,
+  )
 
 
-def _has_gpu() -> bool:
-  return bool(tf.config.list_physical_devices('GPU'))
-
-
-def _monitor_gpus(
-    rounds: Iterator[training.RoundRecord], remark: Callable[[str], None]
-) -> Iterator[training.RoundRecord]:
-  """Yields the rounds; at the end, remarks how busy the GPUs were."""
-  monitor = gpu_monitor.GpuMonitor()
-  try:
-    with monitor:
-      yield from rounds
-  finally:
-    description = monitor.describe()
-    if description is not None:
-      remark(description)
+def _success_examples(
+    task: task_lib.Task, attack: attacks.Attack
+) -> Optional[Dict[str, np.ndarray]]:
+  """Test examples x, y as the attack presents them; None if it has none."""
+  if attack.data_poisoning is None:
+    return None
+  examples = attack.data_poisoning.success_examples(
+      task.test['x'], task.test['y'], num_classes=task.num_classes
+  )
+  return None if examples is None else dict(x=examples[0], y=examples[1])
 
 
 def _example_images(
     task: task_lib.Task, attack: attacks.Attack
 ) -> Dict[str, np.ndarray]:
-  """Test images as they are and, if the attack presents its own, those.
-
-  None if the examples are no images.
-  """
-  x, y = task.test['x'], task.test['y']
+  """Test images and, if the attack presents its own, those; {} if no images."""
+  x = task.test['x']
   if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[-1] not in (1, 3)):
     return {}
   images = {'clean': x[:_NUM_EXAMPLE_IMAGES]}
-  if attack.data_poisoning is not None:
-    examples = attack.data_poisoning.success_examples(
-        x, y, num_classes=task.num_classes
-    )
-    if examples is not None and len(examples[0]):
-      images['attack'] = examples[0][:_NUM_EXAMPLE_IMAGES]
+  examples = _success_examples(task, attack)
+  if examples is not None and len(examples['x']):
+    images['attack'] = examples['x'][:_NUM_EXAMPLE_IMAGES]
   return images

@@ -1,7 +1,6 @@
 """Tests for application."""
 
 import os
-import subprocess
 import sys
 import textwrap
 
@@ -11,42 +10,36 @@ from binaries import application
 from tests.binaries import programs
 
 
-def _run(
-    body: str, *arguments: str, preamble: str = ''
-) -> subprocess.CompletedProcess:
-  """Runs a program with the given body of `main`."""
-  source = f'{preamble}\nfrom binaries import application\n\ndef main():\n'
-  source += textwrap.indent(textwrap.dedent(body), '  ')
-  source += '\napplication.run(main)\n'
-  return subprocess.run(
-      [sys.executable, '-c', source, *arguments],
-      cwd=programs.ROOT,
-      stdin=subprocess.DEVNULL,
-      capture_output=True,
-      text=True,
-      timeout=60,
+def _source(body: str, preamble: str = '') -> str:
+  """A program with the given body of `main`."""
+  return (
+      f'{preamble}\nfrom binaries import application\n\ndef main():\n'
+      + textwrap.indent(textwrap.dedent(body), '  ')
+      + '\napplication.run(main)\n'
   )
 
 
-def test_exit_code_is_what_main_returns():
-  for code in (0, 3):
-    result = _run(f'return {code}')
-    assert (result.returncode, result.stdout, result.stderr) == (code, '', '')
-
-
-def test_user_error_is_one_line():
-  result = _run('raise application.UserError("that is wrong.")')
-  assert result.returncode == 1
-  assert result.stderr == '-c: that is wrong.\n'
-
-
-def test_missing_package_is_one_line():
-  result = _run('import no_such_package')
-  assert result.returncode == 1
-  assert result.stderr == (
-      "-c: No module named 'no_such_package'; install what requirements.txt"
-      ' lists.\n'
+def _run(body: str, *arguments: str, preamble: str = '', **environment: str):
+  return programs.finish(
+      programs.start(['-c', _source(body, preamble), *arguments], environment)
   )
+
+
+@pytest.mark.parametrize(
+    'body, code, error',
+    [
+        ('return 0', 0, ''),
+        ('return 3', 3, ''),
+        ('raise application.UserError("that is wrong.")', 1,
+         '-c: that is wrong.\n'),
+        ('import no_such_package', 1,
+         "-c: No module named 'no_such_package'; install what requirements.txt"
+         ' lists.\n'),
+    ],
+)
+def test_exit_code_and_error_of_main(body, code, error):
+  result = _run(body)
+  assert (result.returncode, result.stdout, result.stderr) == (code, '', error)
 
 
 def test_programming_error_shows_its_traceback():
@@ -102,17 +95,20 @@ def test_interrupt_ends_the_process_even_if_it_is_ignored():
 
 
 def test_interrupt_tells_the_command_that_goes_on():
-  result = _run("""
+  result = _run(
+      """
       import os, signal
-      application.set_resume_command('python -m program --fast')
+      application.announce_resume('--nooverwrite')
       os.kill(os.getpid(), signal.SIGINT)
-      return 0
-  """)
-  assert result.returncode == 130
-  assert result.stderr == (
-      '-c: interrupted; what was written is kept.\n'
-      'To go on: python -m program --fast\n'
+      """,
+      '--v=0',
   )
+  assert result.returncode == 130
+  first, second = result.stderr.splitlines()
+  assert first == '-c: interrupted; what was written is kept.'
+  interpreter, *arguments = second[len('To go on: '):].split()
+  assert os.path.samefile(programs.ROOT / interpreter, sys.executable)
+  assert arguments == ['-c', '--v=0', '--nooverwrite']
 
 
 def test_interrupt_that_is_ignored_from_the_start_stays_so():
@@ -128,22 +124,8 @@ def test_interrupt_that_is_ignored_from_the_start_stays_so():
 
 
 def test_reader_that_goes_away_causes_no_traceback():
-  source = textwrap.dedent("""
-      from binaries import application
-
-      def main():
-        for _ in range(100000):
-          print('line')
-        return 0
-
-      application.run(main)
-  """)
-  with subprocess.Popen(
-      [sys.executable, '-c', source],
-      cwd=programs.ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
+  with programs.start(
+      ['-c', _source('for _ in range(100000): print("line")')], {}
   ) as process:
     assert process.stdout.readline() == 'line\n'
     process.stdout.close()
@@ -151,21 +133,33 @@ def test_reader_that_goes_away_causes_no_traceback():
     assert process.wait(timeout=60) == 1
 
 
-def test_libraries_are_quiet_unless_asked_for_more(monkeypatch):
-  body = """
+@pytest.mark.parametrize(
+    'arguments, environment, level, is_told',
+    [
+        ((), {}, '3', False),
+        (('--v=0',), {}, '3', True),
+        (('--v=1',), {}, '0', True),
+        ((), {'TF_CPP_MIN_LOG_LEVEL': '1'}, '1', False),
+    ],
+)
+def test_libraries_are_quiet_unless_asked_for_more(
+    arguments, environment, level, is_told
+):
+  result = _run(
+      """
       import os, warnings
       from absl import logging
-      logging.warning('of a library')
-      warnings.warn('of a library')
+      logging.info('of a library')
+      warnings.warn('a warning')
       print(os.environ['TF_CPP_MIN_LOG_LEVEL'])
       return 0
-  """
-  monkeypatch.delenv('TF_CPP_MIN_LOG_LEVEL', raising=False)
-  result = _run(body)
-  assert (result.stdout, result.stderr) == ('3\n', '')
-  monkeypatch.setenv('TF_CPP_MIN_LOG_LEVEL', '1')
-  assert _run(body).stdout == '1\n'
-  assert 'of a library' in _run(body, '--verbosity=0').stderr
+      """,
+      *arguments,
+      **environment,
+  )
+  assert result.stdout == f'{level}\n'
+  assert ('of a library' in result.stderr) == is_told
+  assert is_told or result.stderr == ''
 
 
 def test_description_is_one_line_of_bounded_length():
@@ -194,23 +188,3 @@ def test_error_file_that_cannot_be_written_hides_no_error(tmp_path):
   error = OSError(28, 'No space left on device')
   line = application.write_error(tmp_path / 'missing', error)
   assert line == '[Errno 28] No space left on device'
-
-
-@pytest.mark.parametrize(
-    'arguments, level', [((), '3'), (('--v=0',), '3'), (('--v=1',), '0')]
-)
-def test_libraries_are_quiet_unless_told(arguments, level):
-  environment = {
-      k: v for k, v in os.environ.items() if k != 'TF_CPP_MIN_LOG_LEVEL'
-  }
-  result = subprocess.run(
-      [
-          sys.executable, '-c',
-          'import os; from binaries import application;'
-          'application.run(lambda: print(os.environ["TF_CPP_MIN_LOG_LEVEL"]))',
-          *arguments,
-      ],
-      cwd=programs.ROOT, env=environment, capture_output=True, text=True,
-      check=True,
-  )
-  assert result.stdout == f'{level}\n'

@@ -8,12 +8,13 @@ environment variables:
 
   FAKE_FAILURE=a      runs of aggregator a fail in round 2
   FAKE_CRASH=a        the process is killed in round 2 of the runs of a, having
-                      written half a row
-  FAKE_DEATH=a        the process is killed in round 2 of the runs of a
+                      written half a row to `metrics.csv` and its last words
   FAKE_ENDLESS=a      round 2 of runs of a never ends
   FAKE_MISSING=1      a package is missing that every run needs
   FAKE_NOT_FINITE=a   the model is not finite from round 2 of runs of a on
   FAKE_SECONDS=s      a round takes s seconds
+
+With FAKE_FIGURE=1, `compare` draws no figure, which takes a second.
 """
 
 import asyncio
@@ -47,32 +48,28 @@ class FakeRunner:
       last_checkpoint,
       release_managers,
       tensorboard_folder,
-      warn,
-      note,
-      remark,
+      report,
   ):
     """Yields what `Runner.run` yields, as far as it is looked at."""
     del tensorboard_folder
     if experiment.context == 'in_process':
       gpu = os.environ.get('CUDA_VISIBLE_DEVICES')
-      note(f'context: in_process, nowhere on GPU {gpu}')
+      report.note(f'context: in_process, nowhere on GPU {gpu}')
     random_numbers = random.Random(str(sorted(experiment.to_dict().items())))
     checkpoint_folder.mkdir(exist_ok=True)
     first_round = 1 + _restore(
-        random_numbers, checkpoint_folder, last_checkpoint, warn
+        random_numbers, checkpoint_folder, last_checkpoint, report.warn
     )
-    try:
-      for record in self._rounds(experiment, random_numbers, first_round):
-        for manager in release_managers:
-          asyncio.run(manager.release(record, record.round_num))
-        yield record
-        if record.round_num % checkpoint_every == 0:
-          _save(random_numbers, checkpoint_folder, record.round_num)
-    finally:
-      if experiment.context == 'in_process':
-        remark(f'GPU {gpu} was not busy')
+    for record in self._rounds(
+        experiment, random_numbers, first_round, checkpoint_folder.parent
+    ):
+      for manager in release_managers:
+        asyncio.run(manager.release(record, record.round_num))
+      yield record
+      if record.round_num % checkpoint_every == 0:
+        _save(random_numbers, checkpoint_folder, record.round_num)
 
-  def _rounds(self, experiment, random_numbers, first_round):
+  def _rounds(self, experiment, random_numbers, first_round, folder):
     aggregator = experiment.aggregator
     num_rounds = experiment.task_options['rounds']
     for round_num in range(first_round, num_rounds + 1):
@@ -81,10 +78,8 @@ class FakeRunner:
         if os.environ.get('FAKE_FAILURE') == aggregator:
           raise ValueError('something is\nwrong')
         if os.environ.get('FAKE_CRASH') == aggregator:
-          _append('metrics.csv', '2,0.1')
-          _append('results.csv', 'mnist5k,me')
-          os.kill(os.getpid(), signal.SIGKILL)
-        if os.environ.get('FAKE_DEATH') == aggregator:
+          with open(folder / 'metrics.csv', 'a', encoding='utf-8') as file:
+            file.write('2,0.1')
           print('last words', file=sys.stderr, flush=True)
           os.kill(os.getpid(), signal.SIGKILL)
         if os.environ.get('FAKE_ENDLESS') == aggregator:
@@ -150,24 +145,16 @@ def _restore(random_numbers, folder, last_checkpoint, warn) -> int:
   return 0
 
 
-def _append(name: str, text: str) -> None:
-  """Appends to the file of that name that was written last."""
-  (output_dir,) = [
-      pathlib.Path(argument.partition('=')[2])
-      for argument in sys.argv
-      if argument.startswith('--output_dir=')
-  ]
-  paths = sorted(output_dir.rglob(name), key=lambda path: path.stat().st_mtime)
-  if paths:
-    with open(paths[-1], 'a', encoding='utf-8') as file:
-      file.write(text)
-
-
-# The second is the name in the worker processes of `binaries.worker_pool`.
+# The second is the name in the worker processes, which `compare` alone has.
 if __name__ in ('__main__', '__mp_main__'):
   sys.modules['binaries.runner'] = types.SimpleNamespace(Runner=FakeRunner)
-
-if __name__ == '__main__':
+  if os.environ.get('FAKE_FIGURE'):
+    sys.modules['binaries.figure'] = types.SimpleNamespace(
+        save_figure=lambda *unused_arguments: None
+    )
+if __name__ == '__mp_main__':
+  importlib.import_module('binaries.compare')
+elif __name__ == '__main__':
   program = importlib.import_module(f'binaries.{sys.argv[1]}')
   sys.argv = [f'{sys.argv[1]}.py', *sys.argv[2:]]
   application.run(program.main)

@@ -20,7 +20,7 @@ found = {}
 for path in sys.argv[1:]:
   flags.FLAGS.unparse_flags()
   flags.FLAGS(['compare', f'--flagfile={path}'])
-  experiments = compare.Grid().experiments
+  experiments = compare.make_grid().experiments.values()
   found[path] = dict(
       output_dir=flags.FLAGS.output_dir,
       runs=[[e.aggregator, e.attack, e.byzantine_fraction, e.seed]

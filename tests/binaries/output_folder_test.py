@@ -1,6 +1,7 @@
 """Tests for output_folder."""
 
 import os
+import pathlib
 
 import pytest
 
@@ -21,18 +22,34 @@ def test_make_folder_makes_the_folders_above(tmp_path):
 def test_file_in_place_of_a_folder_is_a_user_error(tmp_path, below):
   file = tmp_path / 'file'
   file.write_text('kept')
-  with pytest.raises(application.UserError, match='cannot write to the output'):
-    output_folder.make_folder(file / below)
+  for function in (output_folder.make_folder, _lock):
+    with pytest.raises(application.UserError, match='cannot write to the outp'):
+      function(file / below)
   assert file.read_text() == 'kept'
 
 
 @pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='needs /proc')
 def test_folder_that_cannot_be_written_is_a_user_error():
   with pytest.raises(application.UserError, match='/proc/self: .+'):
-    output_folder.make_folder(output_folder.pathlib.Path('/proc/self'))
+    output_folder.make_folder(pathlib.Path('/proc/self'))
 
 
-def test_settings_round_trip(tmp_path):
+def _lock(folder):
+  with output_folder.locked(folder):
+    pass
+
+
+def test_folder_is_locked_until_it_is_left(tmp_path):
+  folder = tmp_path / 'new'
+  with pytest.raises(KeyError):
+    with output_folder.locked(folder):
+      with pytest.raises(application.UserError, match=f'writing to {folder};'):
+        _lock(folder)
+      raise KeyError
+  _lock(folder)
+
+
+def test_json_round_trip(tmp_path):
   settings = {'rounds': 3, 'alpha': 0.1, 'data_dir': None, 'task': 'a'}
   assert output_folder.read_settings(tmp_path) is None
   output_folder.write_settings(tmp_path, settings)
@@ -60,18 +77,18 @@ def test_file_that_cannot_be_written_is_a_user_error(tmp_path):
   assert output_folder.read_json(path) == {'a': 1}
 
 
-def test_difference():
+@pytest.mark.parametrize(
+    'new, difference',
+    [
+        ({'rounds': 30, 'alpha': 0.5}, None),
+        ({'rounds': 20, 'alpha': 0.5}, 'rounds=30, not 20'),
+        (
+            {'rounds': 30, 'alpha': 0.5, 'model': 'cnn'},
+            "model=None, not 'cnn'",
+        ),
+        ({'rounds': 30}, 'alpha=0.5, not None'),
+    ],
+)
+def test_difference(new, difference):
   old = {'rounds': 30, 'alpha': 0.5}
-  assert output_folder.describe_difference(old, dict(old)) is None
-  assert (
-      output_folder.describe_difference(old, {'rounds': 20, 'alpha': 0.5})
-      == 'rounds=30, not 20'
-  )
-  assert (
-      output_folder.describe_difference(old, {**old, 'model': 'cnn'})
-      == "model=None, not 'cnn'"
-  )
-  assert (
-      output_folder.describe_difference(old, {'rounds': 30})
-      == 'alpha=0.5, not None'
-  )
+  assert output_folder.describe_difference(old, new) == difference

@@ -1,22 +1,26 @@
 """Runs programs for the tests, in processes of their own."""
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
-from typing import List, Set
+import time
+from typing import Any, Callable, Dict, List, Sequence, Set
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def start(module: str, *arguments: str, **environment: str) -> subprocess.Popen:
-  """Starts `python -m module arguments`."""
+def start(
+    arguments: Sequence[Any], environment: Dict[str, str]
+) -> subprocess.Popen:
+  """Starts `python arguments`."""
   # What the tests set for their own TensorFlow is not for the program's.
   inherited = {
       k: v for k, v in os.environ.items() if k != 'TF_CPP_MIN_LOG_LEVEL'
   }
   return subprocess.Popen(
-      [sys.executable, '-m', module, *map(str, arguments)],
+      [sys.executable, *map(str, arguments)],
       cwd=ROOT,
       env={**inherited, **environment},
       stdin=subprocess.DEVNULL,
@@ -26,28 +30,36 @@ def start(module: str, *arguments: str, **environment: str) -> subprocess.Popen:
   )
 
 
-def run(
-    module: str, *arguments: str, **environment: str
-) -> subprocess.CompletedProcess:
-  """Runs `python -m module arguments` to its end."""
-  process = start(module, *arguments, **environment)
+def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
+  """Waits for a process that was started."""
   output, errors = process.communicate(timeout=300)
   return subprocess.CompletedProcess(
       process.args, process.returncode, output, errors
   )
 
 
-def run_source(source: str, *arguments: str) -> str:
+def run(
+    module: str, *arguments: Any, **environment: str
+) -> subprocess.CompletedProcess:
+  """Runs `python -m module arguments` to its end."""
+  return finish(start(['-m', module, *arguments], environment))
+
+
+def start_fake(*arguments: Any, **environment: str) -> subprocess.Popen:
+  """Starts a program that only seems to train; see `fake_program`."""
+  return start(['-m', 'tests.binaries.fake_program', *arguments], environment)
+
+
+def run_fake(*arguments: Any, **environment: str):
+  """Runs a program that only seems to train to its end."""
+  return finish(start_fake(*arguments, **environment))
+
+
+def run_source(source: str, *arguments: Any) -> str:
   """The output of `python -c source arguments`, which must succeed."""
-  return subprocess.run(
-      [sys.executable, '-c', source, *arguments],
-      cwd=ROOT,
-      stdin=subprocess.DEVNULL,
-      capture_output=True,
-      text=True,
-      check=True,
-      timeout=60,
-  ).stdout
+  result = finish(start(['-c', source, *arguments], {}))
+  assert result.returncode == 0, result.stderr
+  return result.stdout
 
 
 def loaded_packages(*modules: str) -> Set[str]:
@@ -60,9 +72,12 @@ def loaded_packages(*modules: str) -> Set[str]:
   )
 
 
-def run_fake(*arguments: str, **environment: str):
-  """Runs a program that only seems to train; see `fake_program`."""
-  return run('tests.binaries.fake_program', *arguments, **environment)
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+  """Waits for a condition, which must come true in time."""
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < deadline
+    time.sleep(0.005)
 
 
 def read_lines(path: pathlib.Path) -> List[str]:
@@ -73,3 +88,10 @@ def read_lines(path: pathlib.Path) -> List[str]:
 def read_columns(path: pathlib.Path, num_dropped: int) -> List[str]:
   """The lines of a CSV file without its last columns."""
   return [line.rsplit(',', num_dropped)[0] for line in read_lines(path)]
+
+
+def change_json(path: pathlib.Path, change: Callable[[Dict], Any]) -> None:
+  """Changes the content of a JSON file."""
+  content = json.loads(path.read_text())
+  change(content)
+  path.write_text(json.dumps(content))

@@ -1,7 +1,8 @@
 """Tests for progress."""
 
 import io
-from unittest import mock
+
+import pytest
 
 from binaries import progress as progress_lib
 
@@ -12,185 +13,132 @@ class _Terminal(io.StringIO):
     return True
 
 
-class _Clock:
-  """Stands in for `time.monotonic`."""
-
-  def __init__(self):
-    self.now = 100.0
-
-  def __call__(self):
-    return self.now
+@pytest.fixture(name='clock')
+def _clock(monkeypatch):
+  """A list with the time, which stands still unless a test changes it."""
+  now = [100.0]
+  monkeypatch.setattr(progress_lib.time, 'monotonic', lambda: now[0])
+  return now
 
 
-def _run(stream, seconds_per_round, *, quiet=False, num_runs=1):
-  """Reports runs of three rounds and returns what was written."""
-  clock = _Clock()
-  with mock.patch.object(progress_lib.time, 'monotonic', clock):
-    with progress_lib.Progress(
-        num_runs, 3, quiet=quiet, stream=stream
-    ) as progress:
-      for run in range(1, num_runs + 1):
-        progress.start_run(f'run {run}')
-        for round_num in range(1, 4):
-          clock.now += seconds_per_round
-          progress.advance(f'round {round_num}')
-        progress.end_run('done')
-  return stream.getvalue()
+def _advance(clock, seconds, *runs):
+  for run in runs:
+    clock[0] += seconds
+    run.advance('a round')
 
 
-def test_lines_of_slow_rounds():
-  assert _run(io.StringIO(), 15) == (
-      'run 1: round 1\n'
-      'run 1: round 2 (15.0 s/round, 00:15 left)\n'
-      'run 1: round 3\n'
-      'run 1: done\n'
-  )
-
-
-def test_at_most_a_line_every_ten_seconds():
-  assert _run(io.StringIO(), 6, num_runs=2) == (
-      'run 1: round 2 (6.0 s/round, 00:24 left)\n'
-      'run 1: done (6.0 s/round, 00:18 left)\n'
-      'run 2: round 2 (6.0 s/round, 00:06 left)\n'
-      'run 2: done\n'
-  )
-
-
-def test_run_that_ends_early_leaves_less_time():
+@pytest.mark.parametrize(
+    'seconds, num_runs, expected',
+    [
+        (
+            15,
+            1,
+            'run 1: a round\n'
+            'run 1: a round (15.0 s/round, 00:15 left)\n'
+            'run 1: a round\n'
+            'run 1: done\n',
+        ),
+        # At most a line every ten seconds.
+        (
+            6,
+            2,
+            'run 1: a round (6.0 s/round, 00:24 left)\n'
+            'run 1: done (6.0 s/round, 00:18 left)\n'
+            'run 2: a round (6.0 s/round, 00:06 left)\n'
+            'run 2: done\n',
+        ),
+    ],
+)
+def test_lines(clock, seconds, num_runs, expected):
   stream = io.StringIO()
-  clock = _Clock()
-  with mock.patch.object(progress_lib.time, 'monotonic', clock):
-    progress = progress_lib.Progress(3, 4, stream=stream)
-    progress.start_run('run 1')
-    clock.now += 60
-    progress.advance('round 1')
-    clock.now += 5
-    progress.advance('round 2')
-    progress.end_run('failed')
+  with progress_lib.Progress(num_runs, 3, stream=stream) as progress:
+    for number in range(1, num_runs + 1):
+      run = progress.start_run(f'run {number}')
+      _advance(clock, seconds, run, run, run)
+      run.end('done')
+  assert stream.getvalue() == expected
+
+
+def test_run_that_ends_early_leaves_less_time(clock):
+  stream = io.StringIO()
+  run = progress_lib.Progress(3, 4, stream=stream).start_run('run 1')
+  _advance(clock, 60, run)
+  _advance(clock, 5, run)
+  run.end('failed')
   # Eight rounds of five seconds; the first round is no measure.
   assert stream.getvalue().endswith(
       '\nrun 1: failed (5.0 s/round, 00:40 left)\n'
   )
 
 
-def test_runs_side_by_side():
+def test_runs_side_by_side(clock):
   stream = io.StringIO()
-  clock = _Clock()
-  with mock.patch.object(progress_lib.time, 'monotonic', clock):
-    progress = progress_lib.Progress(2, 3, stream=stream)
-    progress.start_run('run 1')
-    progress.start_run('run 2')
-    for _ in range(2):
-      for label in ('run 1', 'run 2'):
-        progress.select_run(label)
-        clock.now += 0.5
-        progress.advance('a round')
-    progress.select_run('run 1')
-    progress.end_run('failed')
-    progress.select_run('run 2')
-    clock.now += 0.5
-    progress.advance('a round')
-    progress.end_run('done')
+  progress = progress_lib.Progress(2, 3, stream=stream)
+  first, second = map(progress.start_run, ('run 1', 'run 2'))
+  _advance(clock, 0.5, first, second, first, second)
+  first.end('failed')
+  _advance(clock, 0.5, second)
+  second.end('done')
   # Of run 1 nothing is left, of run 2 a round, half a second a round.
   assert stream.getvalue() == (
       'run 1: failed (2.0 rounds/s, 00:00 left)\nrun 2: done\n'
   )
 
 
-def test_earlier_rounds_are_not_left():
+def test_earlier_rounds_are_not_left(clock):
   stream = io.StringIO()
-  clock = _Clock()
-  with mock.patch.object(progress_lib.time, 'monotonic', clock):
-    # One of three runs is finished, another is at round 2 of 4.
-    progress = progress_lib.Progress(3, 4, rounds_done=6, stream=stream)
-    progress.start_run('run 2', rounds_done=2)
-    for _ in range(2):
-      clock.now += 0.5
-      progress.advance('a round')
-    progress.end_run('done')
-    progress.start_run('run 3')
-    progress.end_run('failed')
+  # One of three runs is finished, another is at round 2 of 4.
+  progress = progress_lib.Progress(3, 4, num_finished=1, stream=stream)
+  run = progress.start_run('run 2')
+  run.skip(2)
+  _advance(clock, 0.5, run, run)
+  run.end('done')
+  progress.start_run('run 3').end('failed')
   assert stream.getvalue() == (
       'run 2: done (2.0 rounds/s, 00:02 left)\nrun 3: failed\n'
   )
 
 
-def test_repeated_rounds_do_not_make_fewer_left():
+def test_repeated_rounds_do_not_make_fewer_left(clock):
   stream = io.StringIO()
-  clock = _Clock()
-  with mock.patch.object(progress_lib.time, 'monotonic', clock):
-    progress = progress_lib.Progress(2, 4, rounds_done=3, stream=stream)
-    progress.start_run('run 1', rounds_done=3)
-    for _ in range(4):
-      clock.now += 5
-      progress.advance('a round')
-    progress.end_run('done')
+  run = progress_lib.Progress(2, 4, stream=stream).start_run('run 1')
+  run.skip(3)
+  _advance(clock, 5, run, run, run, run)
+  run.end('done')
   assert stream.getvalue().endswith('done (5.0 s/round, 00:20 left)\n')
-
-
-def test_bar_counts_earlier_rounds():
-  stream = _Terminal()
-  with progress_lib.Progress(2, 4, rounds_done=4, stream=stream) as progress:
-    progress.start_run('run 2')
-    for _ in range(4):
-      progress.advance('a round')
-  written = stream.getvalue()
-  assert ' 50%|' in written
-  assert '%|' in written and ' 0%|' not in written
-
-
-def test_quiet_reports_problems_only():
-  stream = io.StringIO()
-  progress = progress_lib.Progress(1, 3, quiet=True, stream=stream)
-  progress.start_run('run 1')
-  progress.advance('round 1')
-  progress.warn('trouble')
-  progress.end_run('done')
-  assert stream.getvalue() == 'run 1: trouble\n'
 
 
 def test_terminal_has_a_bar_and_lines_that_stay():
   stream = _Terminal()
-  with progress_lib.Progress(1, 3, stream=stream) as progress:
-    progress.start_run('run 1')
-    for round_num in range(1, 4):
-      progress.advance(f'round {round_num}')
-    progress.warn('trouble')
-    progress.end_run('done')
+  with progress_lib.Progress(2, 4, num_finished=1, stream=stream) as progress:
+    run = progress.start_run('run 2')
+    for _ in range(4):
+      run.advance('a round')
+    run.end('done')
   written = stream.getvalue()
-  assert '%|' in written.replace(' ', '')
-  assert 'run 1: trouble\n' in written
-  assert 'run 1: done\n' in written
+  assert ' 50%|' in written and ' 0%|' not in written
+  assert 'run 2: done\n' in written
 
 
-def test_quiet_terminal_has_no_bar():
-  assert _run(_Terminal(), 15, quiet=True) == ''
-
-
-def test_a_remark_is_told_of_each_run():
-  stream, terminal, silent = io.StringIO(), _Terminal(), io.StringIO()
-  for out, quiet in ((stream, False), (terminal, False), (silent, True)):
-    with progress_lib.Progress(2, 3, quiet=quiet, stream=out) as progress:
-      for run in ('run 1', 'run 2'):
-        progress.start_run(run)
-        progress.advance('a round')
-        progress.advance('another')
-        progress.remark('paper was cheap')
-  assert stream.getvalue() == (
-      'run 1: paper was cheap\nrun 2: paper was cheap\n'
-  )
-  for run in ('run 1', 'run 2'):
-    assert terminal.getvalue().count(f'{run}: paper was cheap\n') == 1
-  assert not silent.getvalue()
-
-
-def test_a_note_is_told_once():
-  stream, terminal, silent = io.StringIO(), _Terminal(), io.StringIO()
-  for out, quiet in ((stream, False), (terminal, False), (silent, True)):
-    with progress_lib.Progress(2, 3, quiet=quiet, stream=out) as progress:
-      for run in ('run 1', 'run 2'):
-        progress.start_run(run)
-        progress.note('all run on paper')
-  assert stream.getvalue() == 'all run on paper\n'
-  assert terminal.getvalue().count('all run on paper\n') == 1
-  assert not silent.getvalue()
+@pytest.mark.parametrize(
+    'stream, quiet',
+    [(io.StringIO(), False), (_Terminal(), False), (io.StringIO(), True),
+     (_Terminal(), True)],
+)
+def test_what_is_told_beside_the_rounds(stream, quiet):
+  with progress_lib.Progress(2, 3, quiet=quiet, stream=stream) as progress:
+    for label in ('run 1', 'run 2'):
+      run = progress.start_run(label)
+      run.advance('a round')
+      run.note('all run on paper')
+      run.remark('paper was cheap')
+      run.warn('trouble')
+  written = stream.getvalue()
+  if quiet:
+    # No bar either.
+    assert written == 'run 1: trouble\nrun 2: trouble\n'
+  else:
+    assert written.count('all run on paper\n') == 1
+    for text in ('paper was cheap', 'trouble'):
+      assert written.count(f'run 1: {text}\n') == 1
+      assert written.count(f'run 2: {text}\n') == 1

@@ -41,7 +41,7 @@ def write(
     run_info: What run.json holds, None for no such file.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  with csv_log.CsvLog(folder / 'results.csv', columns, keep=False) as log:
+  with csv_log.CsvLog(folder / 'results.csv', columns) as log:
     for key, accuracy in accuracies.items():
       row = dict.fromkeys(columns)
       row.update(zip(_KEYS, key))
@@ -80,7 +80,7 @@ def write_metrics(
   """Writes a `metrics.csv` in which the accuracy rises to its end."""
   columns = ('round', 'test_accuracy', 'attacker_weight', 'unheard_of')
   with csv_log.CsvLog(
-      run_folder(folder, key) / 'metrics.csv', columns, keep=False
+      run_folder(folder, key) / 'metrics.csv', columns
   ) as log:
     for i in range(1, rounds + 1):
       log.append({

@@ -1,25 +1,30 @@
 """Tests for run_metrics."""
 
+import asyncio
 import collections
 import math
 import types
 
+import pytest
+
+from binaries import application
 from binaries import csv_log
 from binaries import run_metrics
-
 
 _HONEST_MEAN = {'norm': 2.0, 'distance': 0.5}
 
 
-def _make_record(**fields):
+def _make_record(measurements=(), **fields):
   defaults = dict(
       round_num=3,
       seconds=0.123456,
-      metrics={'aggregator': (), 'honest_mean': _HONEST_MEAN},
+      metrics={'aggregator': measurements, 'honest_mean': _HONEST_MEAN},
       model_is_finite=True,
       num_attackers=4,
       attacker_weight=None,
       detection_auroc=None,
+      is_byzantine=(True, False),
+      weights=None,
       evaluation=None,
       evaluation_seconds=0.0,
   )
@@ -29,98 +34,110 @@ def _make_record(**fields):
 def test_row_of_an_aggregator_without_measurements():
   row = run_metrics.make_row(_make_record())
   assert tuple(row) == run_metrics.COLUMNS
-  assert row['round'] == 3
-  assert row['num_attackers'] == 4
-  assert row['model_is_finite']
-  assert row['seconds'] == 0.1235
-  for name in ('test_accuracy', 'attacker_weight', 'effective_clients'):
-    assert row[name] is None
+  assert {name: value for name, value in row.items() if value is not None} == {
+      'round': 3,
+      'num_attackers': 4,
+      'model_is_finite': True,
+      'honest_mean_norm': 2.0,
+      'honest_mean_distance': 0.5,
+      'seconds': 0.1235,
+      'evaluation_seconds': 0.0,
+  }
+
+
+_FULL_RECORD = _make_record(
+    collections.OrderedDict(
+        effective_clients=0.1 + 0.2,
+        num_attenuated=2,
+        num_non_finite=0,
+        weights=[0.5, 0.5],
+    ),
+    evaluation={'accuracy': 1e-20, 'loss': math.inf, 'attack_success_rate': 1},
+    model_is_finite=False,
+    attacker_weight=0.25,
+    detection_auroc=0.75,
+)
 
 
 def test_row_of_an_aggregator_with_measurements():
-  measurements = collections.OrderedDict(
-      effective_clients=7.5, num_attenuated=2, weights=[0.5, 0.5]
-  )
-  row = run_metrics.make_row(
-      _make_record(
-          metrics={'aggregator': measurements, 'honest_mean': _HONEST_MEAN},
-          evaluation={
-              'accuracy': 0.5,
-              'loss': 1.5,
-              'attack_success_rate': 0.125,
-          },
-          attacker_weight=0.25,
-          detection_auroc=0.75,
-      )
-  )
-  assert tuple(row) == run_metrics.COLUMNS
-  assert row['test_accuracy'] == 0.5
-  assert row['test_loss'] == 1.5
-  assert row['attack_success_rate'] == 0.125
-  assert row['honest_mean_norm'] == 2.0
-  assert row['honest_mean_distance'] == 0.5
-  assert row['attacker_weight'] == 0.25
-  assert row['detection_auroc'] == 0.75
-  assert row['effective_clients'] == 7.5
-  assert row['num_attenuated'] == 2
+  row = run_metrics.make_row(_FULL_RECORD)
+  assert (row['test_accuracy'], row['test_loss']) == (1e-20, math.inf)
+  assert row['attack_success_rate'] == 1
+  assert (row['attacker_weight'], row['detection_auroc']) == (0.25, 0.75)
+  assert row['effective_clients'] == 0.1 + 0.2
+  assert (row['num_attenuated'], row['num_non_finite']) == (2, 0)
   assert row['holdout_loss_before'] is None
 
 
 def test_row_is_parsed_as_it_was_made(tmp_path):
-  measurements = collections.OrderedDict(
-      effective_clients=0.1 + 0.2, num_attenuated=2, num_non_finite=0
-  )
-  row = run_metrics.make_row(
-      _make_record(
-          metrics={'aggregator': measurements, 'honest_mean': _HONEST_MEAN},
-          evaluation={'accuracy': 1e-20, 'loss': math.inf},
-          model_is_finite=False,
-      )
-  )
-  path = tmp_path / 'metrics.csv'
-  with csv_log.CsvLog(path, run_metrics.COLUMNS, keep=False) as log:
-    log.append(row)
-  (texts,) = csv_log.read_rows(path)
+  row = run_metrics.make_row(_FULL_RECORD)
+  csv_log.CsvLog(tmp_path / 'a.csv', run_metrics.COLUMNS).append(row)
+  (texts,) = csv_log.read_rows(tmp_path / 'a.csv')
   parsed = run_metrics.parse_row(texts)
   assert parsed == row
-  assert {k: type(v) for k, v in parsed.items()} == {
-      k: type(v) for k, v in row.items()
-  }
+  assert list(map(type, parsed.values())) == list(map(type, row.values()))
 
 
-def test_rows_of_the_clients():
-  measurements = {'norms': [2.0, 3.0], 'z': [[0.1, 0.2], [0.3, 0.4]]}
+@pytest.mark.parametrize(
+    'measurements, norm, z',
+    [
+        ({'weights': [0.25, 0.75]}, None, ()),
+        ({'norms': [2.0, 3.0], 'z': [[0.1, 0.2], [0.3, 0.4]]}, 2.0, (0.1, 0.2)),
+    ],
+)
+def test_rows_of_the_clients(measurements, norm, z):
   first, second = run_metrics.make_client_rows(
-      _make_record(
-          metrics={'aggregator': measurements},
-          is_byzantine=(True, False),
-          weights=[0.25, 0.75],
-      )
+      _make_record(measurements, weights=[0.25, 0.75])
   )
   assert tuple(first) == run_metrics.WEIGHTS_COLUMNS
+  z_1, z_2 = z or (None, None)
   assert first == {
-      'round': 3,
-      'is_byzantine': 1,
-      'weight': 0.25,
-      'norm': 2.0,
-      'z_1': 0.1,
-      'z_2': 0.2,
-      'z_3': None,
-      'z_4': None,
+      'round': 3, 'is_byzantine': 1, 'weight': 0.25, 'norm': norm,
+      'z_1': z_1, 'z_2': z_2, 'z_3': None, 'z_4': None,
   }
-  assert (second['is_byzantine'], second['z_1']) == (0, 0.3)
+  assert (second['is_byzantine'], second['weight']) == (0, 0.75)
 
 
-def test_rows_of_clients_without_statistics():
-  row, _ = run_metrics.make_client_rows(
-      _make_record(
-          metrics={'aggregator': {'weights': [0.5, 0.5]}},
-          is_byzantine=(True, False),
-          weights=[0.5, 0.5],
-      )
-  )
-  assert row['weight'] == 0.5
-  assert row['norm'] is None and row['z_1'] is None
+def _release(log, round_num, **fields):
+  record = _make_record({}, round_num=round_num, **fields)
+  asyncio.run(log.release(record, round_num))
+
+
+def _rounds(folder, name):
+  return [int(row['round']) for row in csv_log.read_rows(folder / name)]
+
+
+def test_first_round_replaces_the_rows_from_it_on(tmp_path):
+  log = run_metrics.RunLog(tmp_path)
+  for round_num in (1, 2, 3):
+    _release(log, round_num, weights=[0.5, 0.5], attacker_weight=0.1)
+  log.sync()
+  log.close()
+  with open(tmp_path / 'metrics.csv', 'a', encoding='utf-8') as file:
+    file.write('4,0.')
+  before = (tmp_path / 'metrics.csv').read_bytes()
+  log = run_metrics.RunLog(tmp_path)
+  assert [row['round'] for row in log.rows] == [1, 2, 3]
+  assert (tmp_path / 'metrics.csv').read_bytes() == before
+  _release(log, 2, weights=[1, 1], attacker_weight=0.2)
+  assert [row['attacker_weight'] for row in log.rows] == [0.1, 0.2]
+  assert _rounds(tmp_path, 'metrics.csv') == [1, 2]
+  assert _rounds(tmp_path, 'weights.csv') == [1, 1, 2, 2]
+  log.close()
+
+
+def test_rows_after_a_gap_are_not_kept(tmp_path):
+  log = run_metrics.RunLog(tmp_path)
+  for round_num in (1, 3):
+    _release(log, round_num)
+  assert [row['round'] for row in run_metrics.RunLog(tmp_path).rows] == [1]
+  assert not (tmp_path / 'weights.csv').exists()
+
+
+def test_other_columns_are_refused(tmp_path):
+  (tmp_path / 'metrics.csv').write_text('round,other\n1,2\n')
+  with pytest.raises(application.UserError, match='other columns'):
+    run_metrics.RunLog(tmp_path)
 
 
 def test_times_are_the_last_columns():
@@ -128,32 +145,17 @@ def test_times_are_the_last_columns():
   assert not [c for c in run_metrics.COLUMNS[:-2] if 'seconds' in c]
 
 
-def _make_rows(**columns):
-  names = (
-      'test_accuracy',
-      'attack_success_rate',
-      'attacker_weight',
-      'detection_auroc',
-      'honest_mean_norm',
-      'honest_mean_distance',
-      'seconds',
-  )
-  num_rows = len(next(iter(columns.values())))
-  return [
-      {name: columns.get(name, [None] * num_rows)[i] for name in names}
-      for i in range(num_rows)
-  ]
-
-
 def test_summary():
-  rows = _make_rows(
+  columns = dict(
       test_accuracy=[None, 0.9, 0.8],
       attacker_weight=[0.5, None, 0.25],
       attack_success_rate=[None, 0.1, 0.2],
+      detection_auroc=[None] * 3,
       honest_mean_norm=[2.0, 0.0, 1.0],
       honest_mean_distance=[1.0, 3.0, 4.0],
       seconds=[9.0, 1.0, 2.0],
   )
+  rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
   assert run_metrics.summarize(rows) == {
       'test_accuracy': 0.8,
       'attack_success_rate': 0.2,

@@ -1,9 +1,6 @@
 """Tests for run_record."""
 
-import json
 import os
-import pathlib
-import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +10,6 @@ import pytest
 
 from binaries import application
 from binaries import run_record
-from tests.binaries import programs
 
 
 @pytest.fixture(name='parsed_flags', autouse=True)
@@ -22,31 +18,23 @@ def _parsed_flags():
     flags.FLAGS(['program'])
 
 
-def test_record(tmp_path):
+def test_record_and_its_continuations(tmp_path):
+  assert run_record.read(tmp_path) is None
   record = run_record.write(tmp_path, seed=[1, 2], settings={'rounds': 3})
   assert run_record.read(tmp_path) == record
   assert os.listdir(tmp_path) == ['run.json']
   assert record['seed'] == [1, 2]
   assert record['settings'] == {'rounds': 3}
+  assert set(record['versions']) == {
+      'python', 'tensorflow', 'tensorflow_federated', 'numpy', 'fedaot_tff',
+      'sources',
+  }
   assert record['versions']['python'] == sys.version.split()[0]
   assert record['machine']['cores'] >= 1
   assert record['machine']['memory_gib'] > 0
   assert record['machine']['cpu']
   assert record['started'][:2] == '20'
   assert isinstance(record['flags'], dict)
-
-
-def test_there_is_no_record(tmp_path):
-  assert run_record.read(tmp_path) is None
-
-
-def test_record_that_cannot_be_written_is_a_user_error(tmp_path):
-  with pytest.raises(application.UserError, match='cannot write .*run.json'):
-    run_record.write(tmp_path / 'missing', seed=0)
-
-
-def test_continuations_are_added(tmp_path):
-  record = run_record.write(tmp_path, seed=0)
   for count in (1, 2):
     run_record.add_continuation(tmp_path)
     found = run_record.read(tmp_path)
@@ -54,62 +42,54 @@ def test_continuations_are_added(tmp_path):
     assert found == record
 
 
-def test_versions_that_may_give_other_numbers(tmp_path):
-  record = run_record.write(tmp_path, seed=0)
-  assert run_record.describe_other_versions(record) is None
-  versions = record['versions']
-  changed = {**record, 'versions': {**versions, 'sources': '123'}}
-  assert run_record.describe_other_versions(changed) == (
+def test_record_that_cannot_be_written_is_a_user_error(tmp_path):
+  with pytest.raises(application.UserError, match='cannot write .*run.json'):
+    run_record.write(tmp_path / 'missing', seed=0)
+
+
+def test_versions_that_may_give_other_numbers():
+  versions = run_record.versions()
+
+  def describe(**others):
+    return run_record.describe_other_versions(
+        {'versions': {**versions, **others}}
+    )
+
+  assert describe() is None
+  assert describe(sources='123') == (
       f"sources='123', not {versions['sources']!r}"
   )
-  changed = {**record, 'versions': {**versions, 'python': '3.9.1'}}
-  assert run_record.describe_other_versions(changed) is None
+  assert describe(python='3.9.1') is None
   assert 'tensorflow=' in run_record.describe_other_versions({})
 
 
-def _digest(root):
-  return subprocess.run(
-      [
-          sys.executable, '-c',
-          'from binaries import run_record;'
-          'print(run_record.versions()["sources"])',
-      ],
-      cwd=root, capture_output=True, text=True, check=True,
-  ).stdout
+def test_digest_is_of_what_the_numbers_come_from(tmp_path, monkeypatch):
+  monkeypatch.setattr(run_record, '_ROOT', tmp_path)
 
+  def digest_with(name, text):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return run_record._source_digest()
 
-def test_digest_is_of_what_the_numbers_come_from(tmp_path):
-  for name in ('fedaot_tff', 'tasks', 'binaries'):
-    shutil.copytree(
-        programs.ROOT / name,
-        tmp_path / name,
-        ignore=shutil.ignore_patterns('__pycache__'),
-    )
-  before = _digest(tmp_path)
-  assert _digest(tmp_path) == before
-
-  def change(name):
-    with open(tmp_path / name, 'a', encoding='utf-8') as file:
-      file.write('\n')
-
-  change('binaries/progress.py')
-  assert _digest(tmp_path) == before
-  change('fedaot_tff/aggregators/krum.py')
-  after = _digest(tmp_path)
-  assert after != before
-  change('binaries/runner.py')
-  assert _digest(tmp_path) != after
+  digest = digest_with('binaries/progress.py', 'a')
+  assert digest_with('binaries/progress.py', 'b') == digest
+  for name in (
+      'fedaot/rules/krum.py', 'fedaot_tff/attacks/alie.py', 'tasks/digits.py',
+      'binaries/runner.py',
+  ):
+    for text in 'ab':
+      changed = digest_with(name, text)
+      assert changed != digest
+      digest = changed
 
 
 @pytest.mark.skipif(shutil.which('git') is None, reason='needs git')
-def test_commit_is_that_of_the_work_tree_of_the_sources(tmp_path):
-  shutil.copytree(
-      programs.ROOT / 'fedaot_tff',
-      tmp_path / 'fedaot_tff',
-      ignore=shutil.ignore_patterns('__pycache__'),
-  )
-  for name in ('binaries', 'tasks'):
-    (tmp_path / name).symlink_to(programs.ROOT / name)
+def test_commit_is_that_of_the_work_tree_of_the_sources(tmp_path, monkeypatch):
+  monkeypatch.setattr(run_record, '_ROOT', tmp_path)
+  source = tmp_path / 'fedaot_tff' / '__init__.py'
+  source.parent.mkdir()
+  source.touch()
 
   def git(*arguments):
     return subprocess.run(
@@ -117,40 +97,12 @@ def test_commit_is_that_of_the_work_tree_of_the_sources(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=True,
     ).stdout.strip()
 
-  def found():
-    return json.loads(
-        subprocess.run(
-            [
-                sys.executable, '-c',
-                'import json; from binaries import run_record;'
-                'print(json.dumps(run_record._git()))',
-            ],
-            cwd=tmp_path, capture_output=True, text=True, check=True,
-        ).stdout
-    )
-
   git('init', '--quiet')
   # Inside of a work tree, but not under its control: installed there.
-  assert found() is None
+  assert run_record._git() == {}
   git('add', 'fedaot_tff')
   git('commit', '--quiet', '-m', 'a')
-  commit = git('rev-parse', 'HEAD')
-  assert found() == {'commit': commit, 'has_changes': False}
-  (tmp_path / 'fedaot_tff' / 'seeds.py').touch()
-  (tmp_path / 'fedaot_tff' / '__init__.py').write_text(
-      (tmp_path / 'fedaot_tff' / '__init__.py').read_text() + '\n'
-  )
-  assert found() == {'commit': commit, 'has_changes': True}
-
-
-def test_command_can_be_run(tmp_path):
-  result = programs.run(
-      'tests.binaries.fake_program', 'train', '--rounds=1',
-      f'--output_dir={tmp_path}/a folder', '--quiet',
-  )
-  assert result.returncode == 0, result.stderr
-  record = run_record.read(pathlib.Path(tmp_path) / 'a folder')
-  assert shlex.split(record['command']) == [
-      'python', '-m', 'tests.binaries.fake_program', '--rounds=1',
-      f'--output_dir={tmp_path}/a folder', '--quiet',
-  ]
+  found = {'commit': git('rev-parse', 'HEAD'), 'has_changes': False}
+  assert run_record._git() == {'git': found}
+  source.write_text('changed')
+  assert run_record._git() == {'git': {**found, 'has_changes': True}}

@@ -1,13 +1,20 @@
 """Tests for runner."""
 
+import json
 import types
 from unittest import mock
 
+from absl.testing import flagsaver
 import numpy as np
 import pytest
+import tensorflow_federated as tff
 
+from binaries import application
+from binaries import csv_log
 from binaries import experiment as experiment_lib
 from binaries import runner as runner_lib
+from binaries import single_run
+from binaries import train
 from fedaot_tff.attacks import registry as attacks
 from fedaot_tff.learning import fed_avg
 from tasks import registry as tasks
@@ -39,15 +46,20 @@ def _run(runner, experiment):
 
 @pytest.fixture(name='runner', scope='module')
 def _runner():
-  return runner_lib.Runner()
+  context = tff.framework.get_context_stack().current
+  yield runner_lib.Runner()
+  tff.framework.set_default_context(context)
 
 
 def test_data_attack_shares_the_process_and_update_attack_does_not(runner):
-  clean = _run(runner, _make_experiment())
-  flipped = _run(runner, _make_experiment(attack='label_flip'))
-  assert len(runner._processes) == 1
-  reversed_ = _run(runner, _make_experiment(attack='sign_flip'))
-  assert len(runner._processes) == 2
+  with mock.patch.object(
+      fed_avg, 'build_attacked_fed_avg', wraps=fed_avg.build_attacked_fed_avg
+  ) as build:
+    clean = _run(runner, _make_experiment())
+    flipped = _run(runner, _make_experiment(attack='label_flip'))
+    assert build.call_count == 1
+    reversed_ = _run(runner, _make_experiment(attack='sign_flip'))
+    assert build.call_count == 2
   assert [row[:2] for row in clean] == [(1, 0), (2, 0)]
   assert [row[:2] for row in flipped] == [(1, 2), (2, 2)]
   assert clean[-1][3] < min(flipped[-1][3], reversed_[-1][3])
@@ -58,18 +70,33 @@ def test_data_attack_shares_the_process_and_update_attack_does_not(runner):
 
 
 def test_contexts_agree_but_for_rounding(runner):
-  notes = []
-  (found, *_) = runner.run(
-      _make_experiment(context='in_process'), note=notes.append
-  )
-  (note,) = notes
-  assert note.startswith('context: in_process, clients on ')
+  report = mock.Mock()
+  (found, *_) = runner.run(_make_experiment(context='native'))
   expected = _run(runner, _make_experiment())[0]
+  (again, *_) = runner_lib.Runner().run(_make_experiment(), report=report)
+  ((note,), _) = report.note.call_args
+  assert note.startswith('context: in_process, clients on ')
+  assert again.evaluation['loss'] == expected[3]
   assert found.evaluation['loss'] == pytest.approx(expected[3], rel=1e-4)
-  assert isinstance(
-      runner_lib.tff.framework.get_context_stack().current,
-      runner_lib.native.NativeExecutionContext,
-  )
+
+
+def test_program_trains(monkeypatch, runner, tmp_path, capsys):
+  monkeypatch.setattr(single_run, 'shared_runner', lambda: runner)
+  arguments = [f'--{name}={value}' for name, value in _TASK_OPTIONS.items()]
+  with flagsaver.flagsaver():
+    application._parse_flags(
+        ['train', *arguments, '--aggregator=mean', f'--output_dir={tmp_path}']
+    )
+    assert train.main() == 0
+  assert capsys.readouterr().out.startswith('Test accuracy 0.')
+  rows = csv_log.read_rows(tmp_path / 'metrics.csv')
+  assert [(r['round'], r['num_attackers']) for r in rows] == [
+      ('1', '0'), ('2', '0'),
+  ]
+  *_, accuracy, _ = _run(runner, _make_experiment())[-1]
+  assert float(rows[-1]['test_accuracy']) == accuracy
+  record = json.loads((tmp_path / 'run.json').read_text())
+  assert record['settings'] == _make_experiment().to_dict()
 
 
 def _processes(runner, *experiments):
@@ -99,6 +126,7 @@ def _processes(runner, *experiments):
         ({'aggregator': 'oracle'}, False),
         ({'server_optimizer': 'adam'}, False),
         ({'server_learning_rate': 0.5}, False),
+        ({'forged_examples': 5.0}, False),
         ({'seed': 3}, False),
         ({'task_options': {'model': 'cnn'}}, False),
         ({'task_options': {'client_learning_rate': 0.01}}, False),
@@ -127,39 +155,6 @@ def test_the_holdout_is_trained_on_like_a_client():
   assert holdout._batch_size == 50
   # 3,900 examples on eight clients, three times, in batches of 50.
   assert 24 <= holdout._num_steps <= 42
-
-
-@pytest.mark.parametrize(
-    ('context', 'has_gpu', 'expected'),
-    [
-        ('in_process', True, ['GPU 0 sat on its hands']),
-        ('in_process', False, []),
-        ('native', True, []),
-    ],
-)
-def test_use_of_gpus_is_remarked_at_the_end(context, has_gpu, expected):
-  remarks = []
-  monitor = mock.MagicMock()
-  monitor.return_value.describe.return_value = 'GPU 0 sat on its hands'
-  with mock.patch.object(
-      runner_lib, '_has_gpu', return_value=has_gpu
-  ), mock.patch.object(
-      runner_lib.Runner, '_enter_context'
-  ), mock.patch.object(
-      fed_avg, 'build_attacked_fed_avg'
-  ), mock.patch.object(
-      runner_lib.training, 'train_rounds', return_value=iter('abc')
-  ), mock.patch.object(
-      runner_lib.gpu_monitor, 'GpuMonitor', monitor
-  ):
-    rounds = runner_lib.Runner().run(
-        _make_experiment(context=context), remark=remarks.append
-    )
-    assert next(rounds) == 'a'
-    assert not remarks
-    assert list(rounds) == ['b', 'c']
-  assert remarks == expected
-  assert monitor.return_value.__exit__.call_count == len(expected)
 
 
 def test_missing_data_is_an_error(runner, tmp_path):
@@ -194,6 +189,7 @@ def test_run_goes_on_after_a_checkpoint(runner, tmp_path):
       tensorboard_folder=tmp_path / 'tensorboard',
   )
   first, second = runner.run(experiment, **settings)
+  assert first.evaluation['attack_success_rate'] >= 0
   (again,) = runner.run(experiment, last_checkpoint=1, **settings)
   assert again.round_num == 2
   assert again.evaluation == second.evaluation != first.evaluation

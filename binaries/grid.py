@@ -1,0 +1,210 @@
+"""The runs of a comparison, in a folder, and their results in one table.
+
+`binaries.compare` tells what is in the folder.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import pathlib
+from typing import Any, Dict, List, Sequence, Tuple
+
+from binaries import application
+from binaries import csv_log
+from binaries import experiment as experiment_lib
+from binaries import output_folder
+from binaries import progress as progress_lib
+from binaries import run_metrics
+from binaries import run_record
+from binaries import worker_pool
+
+RESULTS_FILE = 'results.csv'
+_COLUMNS = (
+    'task',
+    'aggregator',
+    'attack',
+    'byzantine_fraction',
+    'seed',
+    'rounds',
+    'test_accuracy',
+    'attack_success_rate',
+    'attacker_weight',
+    'detection_auroc',
+    'relative_deviation',
+    'seconds_per_round',
+)
+
+# The values of `experiment.AXES` of a run.
+Key = Tuple[str, str, float, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """All combinations of aggregators, attacks, fractions and seeds.
+
+  The other settings are those of `base`. ValueError if an axis is empty, or has
+  a value twice or one that is not allowed.
+  """
+
+  base: experiment_lib.Experiment
+  aggregators: Sequence[str]
+  attacks: Sequence[str]
+  byzantine_fractions: Sequence[float]
+  seeds: Sequence[int]
+
+  def __post_init__(self):
+    for name, values in self.axes.items():
+      if not values:
+        raise ValueError(f'{name} is empty; give one or more.')
+      for value in values:
+        if values.count(value) > 1:
+          raise ValueError(f'{name} has {value!r} twice.')
+    self.experiments  # Checks them.  # pylint: disable=pointless-statement
+
+  @property
+  def axes(self) -> Dict[str, List[Any]]:
+    """The values of each axis, by its plural."""
+    names = (f'{name}s' for name in experiment_lib.AXES)
+    return {name: list(getattr(self, name)) for name in names}
+
+  @functools.cached_property
+  def experiments(self) -> Dict[Key, experiment_lib.Experiment]:
+    """The runs, in the order in which one worker runs them.
+
+    It is also that of `results.csv`: by seed first, for what a runner keeps.
+    """
+    order = itertools.product(
+        self.seeds, self.byzantine_fractions, self.aggregators, self.attacks
+    )
+    keys = [(name, attack, f, seed) for seed, f, name, attack in order]
+    return {
+        key: dataclasses.replace(
+            self.base, **dict(zip(experiment_lib.AXES, key))
+        )
+        for key in keys
+    }
+
+  @property
+  def settings(self) -> Dict[str, Any]:
+    """The settings that all runs share."""
+    settings = self.base.to_dict()
+    return {n: v for n, v in settings.items() if n not in experiment_lib.AXES}
+
+
+def run_unfinished(
+    grid: Grid,
+    folder: pathlib.Path,
+    *,
+    num_workers: int = 1,
+    quiet: bool = False,
+) -> int:
+  """Runs the experiments that have no result yet; returns how many failed.
+
+  Rows are written to the table as runs end, in the order of the grid. Those of
+  other grids stay and come first.
+
+  Raises:
+    UserError: If the folder has runs with other settings, cannot be written, or
+      another process is writing it; or if a package is missing.
+  """
+  with output_folder.locked(folder):
+    _check_settings(folder, grid.settings)
+    results = read_results(folder)
+    _write_results(grid, folder, results)
+    cells = [
+        worker_pool.Cell(
+            f'{number}/{len(grid.experiments)} {e.aggregator}, {e.attack},'
+            f' {100 * e.byzantine_fraction:g}%, seed {e.seed}',
+            e,
+            run_folder(folder, e),
+        )
+        for number, (key, e) in enumerate(grid.experiments.items(), start=1)
+        if key not in results
+    ]
+    if not cells:
+      return 0
+    # With the axes spelled out.
+    flags = {'num_workers': num_workers, 'output_dir': str(folder)}
+    run_record.write(
+        folder,
+        seed=list(grid.seeds),
+        flags={**grid.settings, **grid.axes, **flags},
+    )
+    num_failed = 0
+    with progress_lib.Progress(
+        len(grid.experiments),
+        grid.base.task_options['rounds'],
+        num_finished=len(grid.experiments) - len(cells),
+        quiet=quiet,
+    ) as progress, contextlib.closing(
+        worker_pool.run(cells, progress, num_workers=num_workers)
+    ) as outcomes:
+      for cell, of_run, rows, error in outcomes:
+        if error is not None:
+          num_failed += 1
+          of_run.warn(f'failed: {error}')
+          of_run.end('failed')
+          continue
+        axes = {
+            n: getattr(cell.experiment, n) for n in experiment_lib.AXES
+        }
+        results[tuple(axes.values())] = {
+            'task': cell.experiment.task,
+            **axes,
+            'rounds': len(rows),
+            **run_metrics.summarize(rows),
+        }
+        _write_results(grid, folder, results)
+        of_run.end(f'test accuracy {rows[-1]["test_accuracy"]:.4f}')
+    return num_failed
+
+
+def read_results(folder: pathlib.Path) -> Dict[Key, Dict[str, Any]]:
+  """The rows of `results.csv`, in the order of the file.
+
+  Raises:
+    UserError: If the file has other columns.
+  """
+  return {
+      (
+          row['aggregator'],
+          row['attack'],
+          float(row['byzantine_fraction']),
+          int(row['seed']),
+      ): row
+      for row in csv_log.read_rows(folder / RESULTS_FILE, _COLUMNS)
+  }
+
+
+def run_folder(
+    folder: pathlib.Path, experiment: experiment_lib.Experiment
+) -> pathlib.Path:
+  """Where a run of a grid in a folder has its files."""
+  return folder / 'runs' / experiment.name
+
+
+def _check_settings(folder: pathlib.Path, settings: Dict[str, Any]) -> None:
+  """Raises UserError if the folder is of a comparison with other settings."""
+  earlier = output_folder.read_settings(folder)
+  if earlier is None:
+    output_folder.write_settings(folder, settings)
+    return
+  difference = output_folder.describe_difference(
+      experiment_lib.complete_settings(earlier), settings
+  )
+  if difference is not None:
+    raise application.UserError(
+        f'{folder} holds a comparison with {difference}; choose another'
+        ' --output_dir.'
+    )
+
+
+def _write_results(
+    grid: Grid, folder: pathlib.Path, results: Dict[Key, Dict[str, Any]]
+) -> None:
+  others = [row for k, row in results.items() if k not in grid.experiments]
+  rows = [results[k] for k in grid.experiments if k in results]
+  output_folder.replace_file(
+      folder / RESULTS_FILE, csv_log.format_rows(_COLUMNS, [*others, *rows])
+  )
