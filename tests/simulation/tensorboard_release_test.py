@@ -67,7 +67,7 @@ def _read(folder):
 def test_scalars_and_histograms(tmp_path):
   _release(
       tensorboard_release.TensorBoardReleaseManager(tmp_path / 'a' / 'b'),
-      _make_record(1, evaluation=None),
+      _make_record(1, evaluation=None, evaluation_seconds=0.0),
       _make_record(2),
   )
   found = _read(tmp_path / 'a' / 'b')
@@ -182,6 +182,7 @@ def test_summary_leaves_out_what_there_is_not():
   record = _make_record(
       1,
       evaluation=None,
+      evaluation_seconds=0.0,
       metrics={'aggregator': (), 'finalizer': {'name': 'text', 'n': 1}},
   )
   assert round_summary.scalars(record) == {
