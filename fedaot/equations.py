@@ -379,8 +379,8 @@ def _principal_coordinates(xp, rows: Array) -> Array:
 
 def initial_weighting(xp, config: config_lib.FedAOTConfig) -> Theta:
   """The weighting variables theta at their start."""
-  # The inverse of softplus.
-  raw_slope = config.initial_slope + math.log(-math.expm1(-config.initial_slope))
+  slope = config.initial_slope
+  raw_slope = slope + math.log(-math.expm1(-slope))  # The inverse of softplus.
   num_statistics = len(HOLDOUT_STATISTICS)  # As many in both modes.
   return {
       'raw_slope': xp.full([num_statistics], raw_slope),

@@ -60,7 +60,7 @@ _MODULE_OF = {
     'synchronize_model': 'fedaot_tff.learning.model_mirror',
     'train_rounds': 'fedaot_tff.simulation.training',
     'trimmed_mean_factory': 'fedaot_tff.aggregators.trimmed_mean',
-    'UpdatePoisoning': 'fedaot_tff.attacks.attack',
+    'UpdatePoisoning': 'fedaot_tff.learning.adversary',
 }
 
 __all__ = tuple(sorted(_MODULE_OF))

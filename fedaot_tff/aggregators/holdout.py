@@ -219,7 +219,7 @@ class HoldOut:
     gradient = tape.gradient(
         loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
-    # The gradient of an embedding is sparse; made dense, its shape is not known.
+    # An embedding's gradient is sparse; made dense, it has no static shape.
     dense = tf.nest.map_structure(
         lambda w, g: tf.ensure_shape(tf.convert_to_tensor(g), w.shape),
         weights,

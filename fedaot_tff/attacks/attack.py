@@ -3,7 +3,7 @@
 What the attackers send depends on what they know. `OwnUpdatePoisoning` knows
 an attacker's own update, `CollusivePoisoning` all honest updates of the round
 and the global model, and an `UpdatePoisoning` of its own can try the defence
-itself, a `Defence`. The mathematics of an attack is a method on flat vectors.
+itself. The mathematics of an attack is a method on flat vectors.
 """
 
 import abc
@@ -16,9 +16,7 @@ import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import row_gather
-
-# The index of a client that is no attacker.
-HONEST = -1
+from fedaot_tff.learning import adversary
 
 
 class DataPoisoning(abc.ABC):
@@ -61,97 +59,6 @@ class DataPoisoning(abc.ABC):
     return None
 
 
-class Defence(NamedTuple):
-  """The defence at hand, for attackers that know it.
-
-  Attributes:
-    state_type: The type of its state.
-    aggregate: Called inside a federated computation as `aggregate(state@SERVER,
-      updates@CLIENTS, attacker_index@CLIENTS, model@SERVER)`; returns the
-      aggregate at SERVER that the defence would make of these updates, with
-      equal example counts.
-  """
-
-  state_type: tff.Type
-  aggregate: Callable[[tff.Value, tff.Value, tff.Value, tff.Value], tff.Value]
-
-
-# The type of the state of a defence that nobody looks at.
-NO_DEFENCE_STATE = tff.StructWithPythonType([], tuple)
-
-
-class Context(NamedTuple):
-  """What an attack on the updates is made for.
-
-  Attributes:
-    seed: Fixes what the attackers draw at random; in [0, 2^63).
-    defence: The defence at hand; None if it is not known.
-  """
-
-  seed: int = 0
-  defence: Optional[Defence] = None
-
-  @property
-  def defence_state_type(self) -> tff.Type:
-    return NO_DEFENCE_STATE if self.defence is None else self.defence.state_type
-
-
-class AdversaryProcess(tff.templates.MeasuredProcess):
-  """A stateful process that turns the attackers' updates into poisoned ones.
-
-  `initialize` has the type `( -> S@SERVER)`, `next` the type `(<S@SERVER,
-  V@CLIENTS, int32@CLIENTS, V@SERVER, D@SERVER> -> <state=S@SERVER,
-  result=V@CLIENTS, measurements=M@SERVER>)`. Its arguments are the state, the
-  updates, the attackers' indices (`HONEST` for honest clients), the trainable
-  weights of the global model and the state of the defence. The updates of
-  honest clients pass it bit for bit.
-  """
-
-  def __init__(
-      self, initialize_fn: tff.Computation, next_fn: tff.Computation
-  ):
-    """Raises TypeError if a computation does not have the type above."""
-    super().__init__(initialize_fn, next_fn, next_is_multi_arg=True)
-    parameter = next_fn.type_signature.parameter
-    if (
-        len(parameter) != 5
-        or not parameter[2].is_assignable_from(
-            tff.FederatedType(np.int32, tff.CLIENTS)
-        )
-        or not parameter[1].is_assignable_from(
-            next_fn.type_signature.result.result
-        )
-    ):
-      raise TypeError(
-          'The next_fn of an adversary must take state, updates V@CLIENTS,'
-          ' attacker indices int32@CLIENTS, model and state of the defence, and'
-          ' result in updates V@CLIENTS; found'
-          f' {next_fn.type_signature.compact_representation()}.'
-      )
-
-  @property
-  def knows_defence(self) -> bool:
-    """Whether it was made with a defence in its context."""
-    defence_state = self.next.type_signature.parameter[4].member
-    return not defence_state.is_assignable_from(NO_DEFENCE_STATE)
-
-
-class UpdatePoisoning(abc.ABC):
-  """An attack through the updates that the attackers send."""
-
-  @abc.abstractmethod
-  def create(
-      self, value_type: tff.Type, context: Context = Context()
-  ) -> AdversaryProcess:
-    """Creates the process.
-
-    Args:
-      value_type: The unplaced type of an update: a structure of float tensors
-        with static shapes, d floats in all.
-      context: What it is made for.
-    """
-
-
 class Attacker(NamedTuple):
   """An attacker in a round, as the mathematics of an attack sees it.
 
@@ -170,7 +77,7 @@ class Attacker(NamedTuple):
   num_clients: tf.Tensor
 
 
-class OwnUpdatePoisoning(UpdatePoisoning):
+class OwnUpdatePoisoning(adversary.UpdatePoisoning):
   """An attack of which each attacker knows nothing but its own update."""
 
   @abc.abstractmethod
@@ -178,8 +85,10 @@ class OwnUpdatePoisoning(UpdatePoisoning):
     """What an attacker sends instead of `update`; both float32 [d]."""
 
   def create(
-      self, value_type: tff.Type, context: Context = Context()
-  ) -> AdversaryProcess:
+      self,
+      value_type: tff.Type,
+      context: adversary.Context = adversary.Context(),
+  ) -> adversary.AdversaryProcess:
     return _create_process(
         value_type,
         context,
@@ -225,7 +134,7 @@ class Knowledge(NamedTuple):
   defence_state: Any = ()
 
 
-class CollusivePoisoning(UpdatePoisoning):
+class CollusivePoisoning(adversary.UpdatePoisoning):
   """An attack of which all attackers know the honest updates of the round.
 
   Attributes:
@@ -250,8 +159,10 @@ class CollusivePoisoning(UpdatePoisoning):
     return vector
 
   def create(
-      self, value_type: tff.Type, context: Context = Context()
-  ) -> AdversaryProcess:
+      self,
+      value_type: tff.Type,
+      context: adversary.Context = adversary.Context(),
+  ) -> adversary.AdversaryProcess:
     num_coordinates = flat_updates.num_coordinates(value_type)
     return _create_process(
         value_type,
@@ -264,7 +175,7 @@ class CollusivePoisoning(UpdatePoisoning):
 
 
 def next_parameters(
-    value_type: tff.Type, context: Context
+    value_type: tff.Type, context: adversary.Context
 ) -> Tuple[tff.Type, ...]:
   """The types of the arguments of an adversary's `next` after the state."""
   return (
@@ -360,7 +271,7 @@ def _observe_nothing(update: tff.Value, index: tff.Value) -> tff.Value:
 
 def _create_process(
     value_type, context, *, observe, initial_memory, agree, send
-) -> AdversaryProcess:
+) -> adversary.AdversaryProcess:
   """The process of attackers who observe, agree, and then send.
 
   Its state is the number of rounds so far, and what the attackers remember.
@@ -434,7 +345,7 @@ def _create_process(
         new_state, poisoned, tff.federated_value((), tff.SERVER)
     )
 
-  return AdversaryProcess(init_fn, next_fn)
+  return adversary.AdversaryProcess(init_fn, next_fn)
 
 
 def _round_seed(seed: int, round_num: tf.Tensor) -> tf.Tensor:

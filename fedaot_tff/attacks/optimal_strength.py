@@ -13,9 +13,10 @@ from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.attacks import alie
 from fedaot_tff.attacks import attack
 from fedaot_tff.attacks import ipm
+from fedaot_tff.learning import adversary
 
 
-class OptimalStrength(attack.UpdatePoisoning):
+class OptimalStrength(adversary.UpdatePoisoning):
   """Sends what takes the defence furthest from the mean of the honest updates.
 
   Each round the attackers try some strengths on the defence itself, with its
@@ -45,7 +46,7 @@ class OptimalStrength(attack.UpdatePoisoning):
     ]
     checks.check_int('the number of strengths', len(self._strengths), minimum=1)
 
-  def create(self, value_type, context=attack.Context()):
+  def create(self, value_type, context=adversary.Context()):
     if context.defence is None:
       raise ValueError(
           f'{type(self).__name__} tries its strength on the defence; give one'
@@ -109,7 +110,7 @@ class OptimalStrength(attack.UpdatePoisoning):
           tff.federated_zip(collections.OrderedDict(strength=strength)),
       )
 
-    return attack.AdversaryProcess(init_fn, next_fn)
+    return adversary.AdversaryProcess(init_fn, next_fn)
 
 
 def optimal_alie() -> OptimalStrength:

@@ -6,6 +6,7 @@ import importlib
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from fedaot_tff import named_spec
+from fedaot_tff.learning import adversary
 
 _ALL = 'all'
 
@@ -185,7 +186,7 @@ class Attack:
 
   @functools.cached_property
   def update_poisoning(self) -> Optional[Any]:
-    """The `attack.UpdatePoisoning`; None if it leaves updates alone."""
+    """The `adversary.UpdatePoisoning`; None if it leaves updates alone."""
     part = _ENTRIES[self.name].update
     return part and part.make(self.options)
 

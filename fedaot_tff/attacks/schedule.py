@@ -11,12 +11,13 @@ import tensorflow_federated as tff
 from fedaot import checks
 from fedaot_tff.attacks import attack
 from fedaot_tff.attacks import registry
+from fedaot_tff.learning import adversary
 
 # An attack, or its name in the registry if it is on updates alone.
-_Attack = Union[str, attack.UpdatePoisoning]
+_Attack = Union[str, adversary.UpdatePoisoning]
 
 
-class _Schedule(attack.UpdatePoisoning):
+class _Schedule(adversary.UpdatePoisoning):
   """One of some attacks, or the honest update, as the round tells.
 
   Each of them observes all rounds, so that one with a memory is ready when its
@@ -30,7 +31,7 @@ class _Schedule(attack.UpdatePoisoning):
   def choose(self, round_num: tf.Tensor) -> tf.Tensor:
     """The position of an attack, or their number for the honest update."""
 
-  def create(self, value_type, context=attack.Context()):
+  def create(self, value_type, context=adversary.Context()):
     processes = [a.create(value_type, context) for a in self._attacks]
 
     @tff.federated_computation
@@ -76,7 +77,7 @@ class _Schedule(attack.UpdatePoisoning):
           tff.federated_value((), tff.SERVER),
       )
 
-    return attack.AdversaryProcess(init_fn, next_fn)
+    return adversary.AdversaryProcess(init_fn, next_fn)
 
 
 class Switching(_Schedule):
@@ -133,8 +134,8 @@ class Intermittent(_Schedule):
     return tf.where(round_num > self._honest_rounds, 0, 1)
 
 
-def _make_attack(found: _Attack) -> attack.UpdatePoisoning:
-  checks.check_kind('an attack', found, attack.UpdatePoisoning, str)
+def _make_attack(found: _Attack) -> adversary.UpdatePoisoning:
+  checks.check_kind('an attack', found, adversary.UpdatePoisoning, str)
   if not isinstance(found, str):
     return found
   registry.check_update_attack('an attack', found)

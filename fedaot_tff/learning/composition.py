@@ -16,7 +16,7 @@ import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import model_aware
-from fedaot_tff.attacks import attack
+from fedaot_tff.learning import adversary as adversary_lib
 
 
 class LearningState(NamedTuple):
@@ -49,7 +49,7 @@ def compose_learning_process(
     model_finalizer: tff.learning.templates.FinalizerProcess,
     *,
     attacker_indices: bool = False,
-    adversary: Optional[attack.AdversaryProcess] = None,
+    adversary: Optional[adversary_lib.AdversaryProcess] = None,
     forged_examples: Optional[float] = None,
     discard_attackers: bool = False,
 ) -> tff.learning.templates.LearningProcess:
@@ -254,7 +254,7 @@ def defence_of(
     *,
     update_weight_type: tff.Type,
     discard_attackers: bool = False,
-) -> attack.Defence:
+) -> adversary_lib.Defence:
   """What an attacker that knows the defence can try its updates on.
 
   Args:
@@ -263,7 +263,7 @@ def defence_of(
     discard_attackers: As `compose_learning_process` takes it.
 
   Returns:
-    The `attack.Defence`. The state that a trial gives is dropped.
+    The `adversary_lib.Defence`. The state that a trial gives is dropped.
   """
   hands_model_over = isinstance(aggregator, model_aware.ModelAwareRound)
   state_type = aggregator.initialize.type_signature.result
@@ -283,7 +283,7 @@ def defence_of(
       return aggregator.weigh(state, update, weight, model=model).result
     return aggregator.next(state, update, weight).result
 
-  return attack.Defence(state_type, aggregate)
+  return adversary_lib.Defence(state_type, aggregate)
 
 
 def _forge_weights(

@@ -11,7 +11,7 @@ from fedaot import config as config_lib
 from fedaot_tff.aggregators import fedaot
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import model_aware
-from fedaot_tff.attacks import attack
+from fedaot_tff.learning import adversary as adversary_lib
 from fedaot_tff.learning import composition
 
 ModelFn = Union[
@@ -94,7 +94,7 @@ def build_attacked_fed_avg(
     server_optimizer_fn: Optional[tff.learning.optimizers.Optimizer] = None,
     *,
     model_aggregator: tff.aggregators.AggregationFactory,
-    update_poisoning: Optional[attack.UpdatePoisoning] = None,
+    update_poisoning: Optional[adversary_lib.UpdatePoisoning] = None,
     forged_examples: Optional[float] = None,
     discard_attackers: bool = False,
     seed: int = 0,
@@ -110,8 +110,9 @@ def build_attacked_fed_avg(
 
   A client's data is an `OrderedDict(attacker_index=int32, dataset=...)`, where
   the index is -1 for an honest client and else the number of the attacker, from
-  0. Attacks on the data are made in the dataset; attacks on the update happen between the
-  client's work and the aggregator. Every aggregator sees the same updates.
+  0. Attacks on the data are made in the dataset; attacks on the update happen
+  between the client's work and the aggregator. Every aggregator sees the same
+  updates.
 
   Args:
     model_fn: See `build_fedaot_fed_avg`.
@@ -139,7 +140,7 @@ def build_attacked_fed_avg(
       `discard_attackers` is set for an aggregator that does not heed weights.
   """
   if update_poisoning is not None and not isinstance(
-      update_poisoning, attack.UpdatePoisoning
+      update_poisoning, adversary_lib.UpdatePoisoning
   ):
     raise TypeError(
         'update_poisoning must be an UpdatePoisoning or None; found'
@@ -191,7 +192,7 @@ def _build_fed_avg(
         tff.learning.templates.DistributionProcess
     ] = None,
     attacker_indices: bool = False,
-    update_poisoning: Optional[attack.UpdatePoisoning] = None,
+    update_poisoning: Optional[adversary_lib.UpdatePoisoning] = None,
     forged_examples: Optional[float] = None,
     discard_attackers: bool = False,
     seed: int = 0,
@@ -240,7 +241,7 @@ def _build_fed_avg(
   if update_poisoning is not None:
     adversary = update_poisoning.create(
         weights_type.trainable,
-        attack.Context(
+        adversary_lib.Context(
             seed=seed,
             defence=composition.defence_of(
                 aggregator,

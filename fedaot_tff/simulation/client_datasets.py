@@ -10,6 +10,7 @@ import tensorflow_federated as tff
 
 from fedaot import checks
 from fedaot_tff.attacks import attack
+from fedaot_tff.learning import adversary
 from fedaot_tff.simulation import cohort as cohort_lib
 from fedaot_tff.simulation import seeding
 
@@ -101,7 +102,7 @@ class ClientDatasets:
     rng = seeding.generator(self._seed, seeding.Purpose.CLIENT_SIZES)
     client_ids = rng.permutation(sorted(self._positions))
     sizes = np.array([
-        self._examples(client_id, attack.HONEST).cardinality().numpy()
+        self._examples(client_id, adversary.HONEST).cardinality().numpy()
         for client_id in map(str, client_ids[:_MAX_COUNTED_CLIENTS])
     ])
     batches = np.ceil(self._client_epochs * sizes / self._batch_size)

@@ -8,8 +8,9 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.attacks import attack
+from fedaot_tff.learning import adversary
 
-_HONEST = attack.HONEST
+_HONEST = adversary.HONEST
 _TYPE = tff.TensorType(np.float32, [5])
 
 
@@ -40,7 +41,7 @@ class _Collusive(attack.CollusivePoisoning):
 
 def _run(poisoning, rounds, index, seed=0):
   """Outputs of rounds of updates [N, 5], whose model is 0, 1, 2, 3, 4."""
-  process = poisoning.create(_TYPE, attack.Context(seed=seed))
+  process = poisoning.create(_TYPE, adversary.Context(seed=seed))
   outputs, state = [], process.initialize()
   for updates in rounds:
     outputs.append(
@@ -218,7 +219,7 @@ _MODEL = tff.FederatedType(_TYPE, tff.SERVER)
 _INDICES = tff.FederatedType(np.int32, tff.CLIENTS)
 _FLAGS = tff.FederatedType(np.bool_, tff.CLIENTS)
 _ONE_INDEX = tff.FederatedType(np.int32, tff.SERVER)
-_STATE = tff.FederatedType(attack.NO_DEFENCE_STATE, tff.SERVER)
+_STATE = tff.FederatedType(adversary.NO_DEFENCE_STATE, tff.SERVER)
 
 
 def _make_adversary(*parameters, result=lambda update, index: update):
@@ -236,7 +237,7 @@ def _make_adversary(*parameters, result=lambda update, index: update):
         tff.federated_value((), tff.SERVER),
     )
 
-  return attack.AdversaryProcess(init_fn, next_fn)
+  return adversary.AdversaryProcess(init_fn, next_fn)
 
 
 def test_accepts_an_adversary_of_the_right_type():

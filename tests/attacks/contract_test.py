@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedaot_tff.attacks import attack
 from fedaot_tff.attacks import registry
+from fedaot_tff.learning import adversary
 from tests import small_problem
 from tests.attacks import poisoned_data
 
-_HONEST = attack.HONEST
+_HONEST = adversary.HONEST
 _NAMES = registry.attack_names()
 _ON_DATA = [n for n in _NAMES if registry.get_attack(n).data_poisoning]
 _ON_UPDATES = [n for n in _NAMES if registry.get_attack(n).update_poisoning]
@@ -61,11 +61,11 @@ def _take_sum(state, update, index, model):
 
 @functools.lru_cache(maxsize=None)
 def _process(name, seed=3):
-  defence = attack.Defence(tff.TensorType(np.int32), _take_sum)
+  defence = adversary.Defence(tff.TensorType(np.int32), _take_sum)
   # More steps take long and keep to the contract like one.
   text = f'{name}:steps=1' if name.startswith('adaptive_') else name
   return registry.get_attack(text).update_poisoning.create(
-      _TYPE, attack.Context(seed=seed, defence=defence)
+      _TYPE, adversary.Context(seed=seed, defence=defence)
   )
 
 

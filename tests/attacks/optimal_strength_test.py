@@ -5,9 +5,9 @@ import pytest
 import tensorflow_federated as tff
 
 from fedaot_tff.attacks import alie
-from fedaot_tff.attacks import attack
 from fedaot_tff.attacks import ipm
 from fedaot_tff.attacks import optimal_strength
+from fedaot_tff.learning import adversary
 from fedaot_tff.learning import composition
 
 _TYPE = tff.TensorType(np.float32, [2])
@@ -23,7 +23,7 @@ def _attack(make_vector, strengths, factory, **options):
       aggregator, update_weight_type=_WEIGHT_TYPE, **options
   )
   process = optimal_strength.OptimalStrength(make_vector, strengths).create(
-      _TYPE, attack.Context(defence=defence)
+      _TYPE, adversary.Context(defence=defence)
   )
   first, second = _HONEST[:2], _HONEST[2:]
   own = np.float32([[9, 9]])

@@ -132,13 +132,13 @@ def test_attackers_lose_their_weight(has_holdout):
 
 
 @_MODES
-@pytest.mark.parametrize('kind', ['none', 'reader of none', 'nan', 'inf', 'huge'])
+@pytest.mark.parametrize('kind', ['none', 'unread', 'nan', 'inf', 'huge'])
 def test_unusable_clients_are_as_if_left_out(has_holdout, kind):
   updates = _updates(6)
   clients = _clients(updates)
   bad = {
       'none': None,
-      'reader of none': lambda: None,
+      'unread': lambda: None,
       'nan': _split([np.nan] + [0] * 35),
       'inf': _split([0] * 35 + [np.inf]),
       'huge': _split([1e30] * 36),

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.attacks import attack
+from fedaot_tff.learning import adversary as adversary_lib
 from fedaot_tff.learning import composition
 from tests import small_problem
 
@@ -25,10 +26,10 @@ _WEIGHTS_TYPE = tff.to_type(
 )
 
 
-class _Counting(attack.UpdatePoisoning):
+class _Counting(adversary_lib.UpdatePoisoning):
   """Sends zeros, counts its rounds and tells the number of attackers."""
 
-  def create(self, value_type, context=attack.Context()):
+  def create(self, value_type, context=adversary_lib.Context()):
 
     @tff.federated_computation
     def init_fn():
@@ -58,7 +59,7 @@ class _Counting(attack.UpdatePoisoning):
           tff.federated_sum(tff.federated_map(count, index)),
       )
 
-    return attack.AdversaryProcess(init_fn, next_fn)
+    return adversary_lib.AdversaryProcess(init_fn, next_fn)
 
 
 def _compose(**kwargs):
