@@ -27,11 +27,49 @@ class NumPyNamespace:
     return array.shape[0]
 
   @staticmethod
-  def while_loop(condition, body, state):
-    """`while condition(*state): state = body(*state)`; arrays keep shapes."""
+  def while_loop(condition, body, state, *, growing=False):
+    """`while condition(*state): state = body(*state)`; arrays keep shapes.
+
+    If `growing`, arrays may change their number of rows.
+    """
+    del growing
     while condition(*state):
       state = body(*state)
     return state
+
+  @staticmethod
+  def cond(condition, if_true, if_false):
+    """Calls one of two functions of no arguments."""
+    return if_true() if condition else if_false()
+
+  @staticmethod
+  def map_starts(function, starts, dtype):
+    """Stacks `function(start)` for each of a list of ints."""
+    return np.stack([np.asarray(function(s), dtype=dtype) for s in starts])
+
+  @staticmethod
+  def sorted_columns(table):
+    """The values of each column in ascending order, as a row: `[b, n]`."""
+    return np.sort(np.ascontiguousarray(table.T), axis=1)
+
+  @staticmethod
+  def sample(key, population, size):
+    """Draws `size` of `population` integers from 0, in random order.
+
+    Args:
+      key: Three nonnegative integers below 2^63 that fix the draw: a seed, the
+        number of the round, and one that tells draws of a round apart.
+      population: How many integers there are.
+      size: How many to draw; all of them for a permutation.
+    """
+    generator = np.random.default_rng([int(k) for k in key])
+    return generator.choice(int(population), int(size), replace=False)
+
+  @staticmethod
+  def normal(key, size):
+    """Standard normal float32 numbers; see `sample` for `key`."""
+    generator = np.random.default_rng([int(k) for k in key])
+    return generator.standard_normal(size, dtype=np.float32)
 
 
 NUMPY = NumPyNamespace()
