@@ -35,6 +35,6 @@ def bucketing(cohort, bucket_size=2, *, seed=None):
   order = xp.sample((seed, cohort.round_num, 0), n, n)
   bucket = xp.argsort(order, kind='stable') // bucket_size
   rows = xp.arange(num_buckets)[:, None]
-  is_member = xp.asarray(bucket == rows, dtype=xp.float64)
+  is_member = xp.asarray(xp.equal(bucket, rows), dtype=xp.float64)
   matrix = is_member / xp.sum(is_member, axis=1)[:, None]
   return matrix, {'num_buckets': num_buckets}

@@ -83,7 +83,7 @@ def dnc(
     counts = counts + xp.asarray(is_kept, dtype=xp.int64)
   most = xp.amax(counts)
   return rule.Decision(
-      geometry.mean_of(counts == most, xp),
+      geometry.mean_of(xp.equal(counts, most), xp),
       measurements={
           'cohort_too_small': (2 * num_byzantine >= n) | (most < num_samples)
       },

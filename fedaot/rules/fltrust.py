@@ -27,26 +27,22 @@ def fltrust(cohort):
 
   Returns:
     A `rule.Rule` that measures `weights` (the coefficients),
-    `trust_scores` , `num_trusted` and `num_non_finite`.
+    `trust_scores`, `num_trusted` and `num_non_finite`.
   """
   xp, products = cohort.xp, cohort.products_about_zero
   lengths = xp.sqrt(xp.maximum(xp.diagonal(products), 0.0))
-  coefficients, scores = trusted(
-      products[-1, :-1], lengths[:-1], lengths[-1], xp
-  )
+  norms, root_norm = lengths[:-1], lengths[-1]
+  scores = trust_scores(products[-1, :-1], norms, root_norm, xp)
+  shares = geometry.divide(scores, xp.sum(scores), xp)
   return rule.Decision(
-      coefficients,
+      shares * geometry.divide(root_norm, norms, xp),
       measurements={'num_trusted': xp.sum(scores > 0)},
       row_measurements={'trust_scores': scores},
   )
 
 
-def trusted(products, norms, root_norm, xp):
-  """Coefficients and scores from updates' products with g_0 and norms."""
-  cosines = geometry.divide(
-      geometry.divide(products, norms, xp), root_norm, xp
-  )
+def trust_scores(products, norms, root_norm, xp):
+  """TS_i, from an update's product with g_0 and both norms."""
+  cosines = geometry.divide(geometry.divide(products, norms, xp), root_norm, xp)
   # Rounding must not give a cosine above 1.
-  scores = xp.clip(cosines, 0.0, 1.0)
-  shares = geometry.divide(scores, xp.sum(scores), xp)
-  return shares * geometry.divide(root_norm, norms, xp), scores
+  return xp.clip(cosines, 0.0, 1.0)

@@ -88,7 +88,7 @@ def median(values: Any, xp: Any) -> Any:
 
 def divide(numerator: Any, denominator: Any, xp: Any) -> Any:
   """The quotient; 0 where the denominator is 0."""
-  is_zero = denominator == 0.0
+  is_zero = xp.equal(denominator, 0.0)
   return xp.where(is_zero, 0.0, numerator / xp.where(is_zero, 1.0, denominator))
 
 

@@ -122,7 +122,7 @@ def tightest_subset(squared_distances, num_selected, xp):
   _, _, best, is_exact = xp.while_loop(
       lambda low, high, best, is_exact: low < high,
       bisect,
-      (zero, last, ball, zero == 0),
+      (zero, last, ball, zero < 1),
   )
   # More rows than asked for may keep to the diameter; the first stay.
   count = xp.cumsum(xp.asarray(best, dtype=xp.int64))

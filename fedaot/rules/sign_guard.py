@@ -24,7 +24,7 @@ def sign_shares(cohort, key, num_chosen):
 
   def add(counts, start, width):
     rows = read(start, width)
-    signs = xp.stack([rows > 0.0, rows == 0.0, rows < 0.0], axis=1)
+    signs = xp.stack([rows > 0.0, xp.equal(rows, 0.0), rows < 0.0], axis=1)
     return counts + xp.sum(xp.asarray(signs, dtype=xp.float64), axis=2)
 
   zeros = xp.zeros([cohort.size, 3])
@@ -83,14 +83,15 @@ def largest_cluster(points, xp):
   def keep(i, is_kept):
     # Only modes that are kept, which all come before, drop others.
     is_dropped = xp.any(is_kept & xp.take(is_close, i, axis=0))
-    is_own = xp.arange(n) == i
+    is_own = xp.equal(xp.arange(n), i)
     return i + 1, is_kept | (is_own & ~is_dropped)
 
   _, is_kept = xp.while_loop(
       lambda i, is_kept: i < n, keep, (0 * n, xp.zeros([n], dtype=bool))
   )
   to_modes = xp.where(is_kept, _distances(points, modes, xp), xp.inf)
-  belongs = xp.arange(n) == xp.argmin(to_modes, axis=1)[:, None]
+  nearest = xp.argmin(to_modes, axis=1)[:, None]
+  belongs = xp.equal(xp.arange(n), nearest)
   belongs = belongs & (xp.amin(to_modes, axis=1) <= bandwidth)[:, None]
   sizes = xp.sum(xp.asarray(belongs, dtype=xp.int64), axis=0)
   return belongs[:, xp.argmax(sizes)]

@@ -25,16 +25,6 @@ class HoldOutFinetunedMeanRound(model_aware.ModelAwareRound):
   """The computations of a round; see `holdout_finetuned_mean_factory`."""
 
   def __init__(self, value_type: tff.Type, holdout: holdout_lib.HoldOut):
-    """Initializes `HoldOutFinetunedMeanRound`.
-
-    Args:
-      value_type: The type of a client update, a structure of floats.
-      holdout: The clean examples at the server.
-
-    Raises:
-      TypeError: If `value_type` is not a structure of float tensors.
-      ValueError: If it does not match the hold-out's model.
-    """
     flat_updates.check_float_value_type(value_type)
     holdout.check_update_type(value_type)
 
@@ -110,12 +100,39 @@ class HoldOutFinetunedMeanRound(model_aware.ModelAwareRound):
     return state, tff.federated_map(measure, (weighed.table, weighed.norm))
 
 
+class _FactoryBase(model_aware.ModelAwareFactory):
+  """What the weighted and the unweighted factory share."""
+
+  def create_round(self, value_type, weight_type) -> HoldOutFinetunedMeanRound:
+    """See `model_aware.ModelAwareFactory`."""
+    del weight_type
+    return HoldOutFinetunedMeanRound(value_type, self._holdout)
+
+
+class UnweightedHoldOutFinetunedMeanFactory(
+    _FactoryBase, model_aware.UnweightedModelAwareFactory
+):
+  """For values without weights; see `holdout_finetuned_mean_factory`."""
+
+
+class HoldOutFinetunedMeanFactory(
+    _FactoryBase, model_aware.WeightedModelAwareFactory
+):
+  """For weighted values, whose weights it ignores."""
+
+  @property
+  def unweighted(self) -> UnweightedHoldOutFinetunedMeanFactory:
+    """The same rule as an unweighted factory."""
+    return UnweightedHoldOutFinetunedMeanFactory(
+        self._holdout, server_optimizer=self._server_optimizer
+    )
+
+
 def holdout_finetuned_mean_factory(
     holdout: holdout_lib.HoldOut,
     *,
-    weighted: bool = False,
     server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-) -> tff.aggregators.AggregationFactory:
+) -> HoldOutFinetunedMeanFactory:
   """Creates a factory for the mean that is fine-tuned on the hold-out.
 
   A control, not a defence: a rule that uses a hold-out should beat it, as the
@@ -157,45 +174,13 @@ def holdout_finetuned_mean_factory(
 
   Args:
     holdout: The clean examples at the server.
-    weighted: If True, the factory is a
-      `tff.aggregators.WeightedAggregationFactory` for processes that weight
-      their clients. The weights are ignored: clients report them, so a
-      Byzantine client could claim any.
     server_optimizer: The optimizer that the learning process applies the
       aggregate with. None (default) is TFF's default, SGD with learning rate 1.
 
   Returns:
-    A `HoldOutFinetunedMeanFactory` or `WeightedHoldOutFinetunedMeanFactory`.
+    A factory that ignores weights, with `unweighted` for processes without.
 
   Raises:
     TypeError: If an argument is of another kind.
   """
-  cls = (
-      WeightedHoldOutFinetunedMeanFactory
-      if weighted
-      else HoldOutFinetunedMeanFactory
-  )
-  return cls(holdout, server_optimizer=server_optimizer)
-
-
-class _FactoryBase(model_aware.ModelAwareFactory):
-  """What the weighted and the unweighted factory share."""
-
-  def create_round(
-      self, value_type: tff.Type, weight_type: Optional[tff.Type]
-  ) -> HoldOutFinetunedMeanRound:
-    """See `model_aware.ModelAwareFactory`."""
-    del weight_type
-    return HoldOutFinetunedMeanRound(value_type, self._holdout)
-
-
-class HoldOutFinetunedMeanFactory(
-    _FactoryBase, model_aware.UnweightedModelAwareFactory
-):
-  """For values without weights; see `holdout_finetuned_mean_factory`."""
-
-
-class WeightedHoldOutFinetunedMeanFactory(
-    _FactoryBase, model_aware.WeightedModelAwareFactory
-):
-  """For weighted values, whose weights it ignores."""
+  return HoldOutFinetunedMeanFactory(holdout, server_optimizer=server_optimizer)

@@ -99,6 +99,7 @@ def _create_rule_process(rule, value_type, weight_type):
       update, measurements = rule.aggregate(
           rows['update'], rows['is_finite'], TENSORFLOW, **state
       )
+      update = tf.ensure_shape(update, [dimension])
       if rule.is_random:
         state['round_num'] += 1
       if rule.remembers:
