@@ -32,10 +32,11 @@ def mean_around_median(block, num_averaged, xp):
   ordered = xp.asarray(xp.sorted_columns(block), dtype=xp.float64)
   n = xp.size(block)
   median = 0.5 * (ordered[:, (n - 1) // 2] + ordered[:, n // 2])[:, None]
-  # They are neighbors in order: the run whose farther end is nearest.
-  below = median - ordered[:, : n - num_averaged + 1]
-  above = ordered[:, num_averaged - 1 :] - median
-  first = xp.argmin(xp.maximum(below, above), axis=1)[:, None]
+  # They are neighbors in order: a value is left out at the lower end as long as
+  # the next one at the upper end is closer.
+  below = median - ordered[:, : n - num_averaged]
+  above = ordered[:, num_averaged:] - median
+  first = xp.sum(xp.asarray(below > above, xp.int64), axis=1)[:, None]
   place = xp.arange(n)
   is_averaged = (place >= first) & (place < first + num_averaged)
   # Sums of deviations keep what an offset that updates share would cost.

@@ -48,8 +48,6 @@ def centered_clipping(cohort, clipping_radius=None, *, num_iterations=1):
   xp, products = cohort.xp, cohort.products_about_reference
   num_lost = cohort.num_clients - cohort.num_finite
   num_counted = xp.asarray(cohort.size + num_lost, dtype=xp.float64)
-  # The zero update that stands in for a lost cohort must not move v.
-  num_counted = xp.where(cohort.num_finite > 0, num_counted, xp.inf)
   coefficients = xp.zeros_like(products[0])
   for _ in range(num_iterations):
     to_center = xp.matmul(products, coefficients[:, None])[:, 0]

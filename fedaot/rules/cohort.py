@@ -14,14 +14,14 @@ MAX_FINITE_MAGNITUDE = 1e15
 class Cohort:
   """The finite updates of a round, n rows of which no copy is made.
 
-  Where no update is finite, one zero update stands in. A wrapper's matrix makes
+  Where no update is finite, `stand_in` is the only one. A wrapper's matrix makes
   another cohort of this one, whose rows are sums of these (`mixed`).
 
   Attributes:
     xp: The namespace.
     size: n.
     num_clients: N, finite or not; int64.
-    num_finite: n, or 0 where the zero update stands in.
+    num_finite: n, or 0 where `stand_in` is the only one.
     dimension: d, an int.
     round_num: The number of the round, from 0.
   """
@@ -34,6 +34,7 @@ class Cohort:
       *,
       round_num: Any = 0,
       reference: Optional[Any] = None,
+      stand_in: Optional[Any] = None,
   ):
     """Initializes `Cohort`.
 
@@ -44,23 +45,19 @@ class Cohort:
       round_num: The number of the round.
       reference: A vector `[d]` that a rule compares updates with: the last
         aggregate, or the server's own update. None for zero.
+      stand_in: A vector `[d]`, what the aggregate is to be if no update is
+        finite. None for zero.
     """
     self.xp = xp
     self.dimension = table.shape[1]
     self.round_num = round_num
     self.num_clients = xp.size(table)
     self.num_finite = xp.sum(xp.asarray(is_finite, dtype=xp.int64))
-    self._reference = (
-        xp.zeros([self.dimension], dtype=table.dtype)
-        if reference is None
-        else reference
-    )
+    zero = xp.zeros([self.dimension], dtype=table.dtype)
+    self._reference = zero if reference is None else reference
+    stand_in = zero if stand_in is None else stand_in
     some = self.num_finite > 0
-    self._table = xp.cond(
-        some,
-        lambda: table,
-        lambda: xp.zeros([1, self.dimension], dtype=table.dtype),
-    )
+    self._table = xp.cond(some, lambda: table, lambda: stand_in[None])
     self._rows = xp.cond(
         some,
         lambda: xp.nonzero(is_finite)[0],

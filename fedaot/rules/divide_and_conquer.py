@@ -73,10 +73,12 @@ def dnc(
   num_samples = num_iterations if num_sampled < cohort.dimension else 1
   counts = 0
   for i in range(num_samples):
-    key = (seed, cohort.round_num, i)
-    scores = outlier_scores(
-        cohort.columns(xp.sample(key, cohort.dimension, num_sampled)), xp
-    )
+    if num_sampled < cohort.dimension:
+      key = (seed, cohort.round_num, i)
+      chosen = xp.sample(key, cohort.dimension, num_sampled)
+      scores = outlier_scores(cohort.columns(chosen), xp)
+    else:
+      scores = outlier_scores(cohort.block(0, cohort.dimension), xp)
     is_kept = geometry.is_first(
         scores, xp.asarray(num_kept, dtype=xp.int64), xp
     )

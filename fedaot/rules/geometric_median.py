@@ -6,8 +6,8 @@ from fedaot import checks
 from fedaot.rules import geometry
 from fedaot.rules import rule
 
-# Half the distance of 1 to the next float32.
-_FLOAT32_RESOLUTION = 2.0**-24
+# About float64's, of which rounding in distances may cost some.
+_RESOLUTION = 2.0**-50
 # Its inverse and its square stay normal float64 numbers.
 _TINY_DISTANCE = 1e-150
 _SHARE = functools.partial(checks.check_number, minimum=0, below=1)
@@ -33,7 +33,7 @@ def geometric_median(
   robustness: far from the honest clients a step shortens the way by no more
   than the ratio of Byzantine to honest ones. nu and tolerance are multiples of
   the typical distance, the smallest of the updates' median distances, at most
-  the diameter of any majority; neither is less than float32's resolution.
+  the diameter of any majority; neither is less than 1e-15 of a typical norm.
 
   Breakdown point: 1/2. With f < n / 2 the squared distance to the honest mean
   is at most 4 (1 + f / (n - 2 f))^2 times the honest variance (Allouah,
@@ -54,7 +54,7 @@ def geometric_median(
   medians = xp.sort(cohort.squared_distances, axis=1)[:, n // 2]
   typical = xp.sqrt(xp.amin(medians))
   norm = xp.take(cohort.norms, xp.argmin(medians), axis=0)
-  resolution = _FLOAT32_RESOLUTION * norm
+  resolution = _RESOLUTION * norm
   least_distance = xp.maximum(
       xp.maximum(smoothing * typical, resolution), _TINY_DISTANCE
   )

@@ -126,7 +126,12 @@ class Rule:
   ) -> Tuple[Any, Dict[str, Any]]:
     """As `measure`, on any namespace; see `cohort.Cohort` for arguments."""
     cohort = cohort_lib.Cohort(
-        table, is_finite, xp, round_num=round_num, reference=reference
+        table,
+        is_finite,
+        xp,
+        round_num=round_num,
+        reference=reference,
+        stand_in=reference if self.remembers else None,
     )
     decision = self.decide(cohort)
 
