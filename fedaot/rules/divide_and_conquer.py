@@ -63,7 +63,7 @@ def dnc(
     and `cohort_too_small`.
   """
   xp, n = cohort.xp, cohort.size
-  # 1.1 * 10 is a little more than 11 in floating point.
+  # 1.1 * 50 is a little more than 55 in floating point.
   num_filtered = xp.ceil(
       filter_fraction * xp.asarray(num_byzantine, xp.float64) - 1e-6
   )

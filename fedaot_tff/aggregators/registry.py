@@ -98,7 +98,7 @@ def _rule(make: Callable[..., rules.Rule], **defaults: Any) -> _Entry:
         make(**_arguments(make, context, {**defaults, **options}))
     )
 
-  return _Entry(create, _options(make), check=_check(make))
+  return _Entry(create, _options(make), check=_check(make, make))
 
 
 def _wrapper(make: Callable[..., rules.Rule]) -> _Wrapper:
@@ -111,7 +111,7 @@ def _wrapper(make: Callable[..., rules.Rule]) -> _Wrapper:
         inner, **_arguments(make, context, options)
     )
 
-  return _Wrapper(create, _options(make), _check(make.mixing))
+  return _Wrapper(create, _options(make), _check(make, make.mixing))
 
 
 def _with_holdout(module_name: str) -> _Entry:
@@ -137,12 +137,12 @@ def _arguments(make, context, options):
   return {**{k: v for k, v in known.items() if k in names}, **options}
 
 
-def _check(make):
-  """Raises ValueError for options that make no sense."""
+def _check(make, construct):
+  """What raises ValueError for options that `construct` does not take."""
 
   def check(**options):
     try:
-      make(**_arguments(make, AggregatorContext(), options))
+      construct(**_arguments(make, AggregatorContext(), options))
     except TypeError as error:
       raise ValueError(str(error)) from None
 

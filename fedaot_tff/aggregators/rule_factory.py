@@ -163,13 +163,13 @@ class _MixedProcess:
   def __init__(
       self,
       mixing: rule_lib.Mixing,
-      inner: tff.templates.AggregationProcess,
-      value_type: tff.Type,
+      inner: tff.aggregators.AggregationFactory,
+      *types: tff.Type,
   ):
-    flat_updates.check_float_value_type(value_type)
+    self._value_type = types[0]
+    flat_updates.check_float_value_type(self._value_type)
     self._mixing = mixing
-    self._inner = inner
-    self._value_type = value_type
+    self._inner = inner.create(*types)
     # Clients that knew it could make two updates with one fingerprint.
     self._seed = checks.check_seed(None)
 
@@ -293,9 +293,7 @@ class _MixedFactory(tff.aggregators.WeightedAggregationFactory):
     self._inner = inner
 
   def create(self, value_type, weight_type):
-    process = _MixedProcess(
-        self._mixing, self._inner.create(value_type, weight_type), value_type
-    )
+    process = _MixedProcess(self._mixing, self._inner, value_type, weight_type)
     return _create_process(
         process.initialize, process.next, value_type, weight_type
     )
@@ -309,9 +307,7 @@ class _UnweightedMixedFactory(tff.aggregators.UnweightedAggregationFactory):
     self._inner = inner
 
   def create(self, value_type):
-    process = _MixedProcess(
-        self._mixing, self._inner.create(value_type), value_type
-    )
+    process = _MixedProcess(self._mixing, self._inner, value_type)
     return _create_process(process.initialize, process.next, value_type, None)
 
 

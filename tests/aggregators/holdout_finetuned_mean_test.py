@@ -67,7 +67,7 @@ def _expected(model, updates):
 def process():
   return holdout_finetuned_mean.holdout_finetuned_mean_factory(
       small_problem.holdout()
-  ).create(_VALUE_TYPE)
+  ).unweighted.create(_VALUE_TYPE)
 
 
 def test_process_is_the_mean_and_training_from_the_model_after_it(process):

@@ -191,8 +191,8 @@ def test_wraps_other_factories(name):
 
 
 def test_plus_sign_of_a_number_wraps_nothing():
-  aggregator = registry.get_aggregator('geometric_median:tolerance=1e+2')
-  assert aggregator.options == {'tolerance': 100.0}
+  aggregator = registry.get_aggregator('centered_clipping:clipping_radius=1e+2')
+  assert aggregator.options == {'clipping_radius': 100.0}
 
 
 def test_splits_a_list():

@@ -268,6 +268,11 @@ def test_refuses_what_cannot_be_flattened(value_type, found):
 
 # In TFF's builders and wrappers.
 
+
+def _one():
+  return collections.OrderedDict(one=tff.federated_value(1.0, tff.SERVER))
+
+
 _STOCK_WRAPPERS = {
     'plain': lambda inner: inner,
     'clipping': lambda inner: tff.aggregators.clipping_factory(1.0, inner),
@@ -275,8 +280,10 @@ _STOCK_WRAPPERS = {
     'concat': tff.aggregators.concat_factory,
     'measurements': lambda inner: tff.aggregators.add_measurements(
         inner,
-        client_measurement_fn=lambda *args: collections.OrderedDict(
-            one=tff.federated_value(1.0, tff.SERVER)
+        client_measurement_fn=(
+            (lambda value, weight: _one())
+            if isinstance(inner, tff.aggregators.WeightedAggregationFactory)
+            else lambda value: _one()
         ),
     ),
     'debug': tff.learning.add_debug_measurements,

@@ -181,18 +181,22 @@ def test_translation_by_a_hundred_times_the_spread(name):
 
 
 @pytest.mark.parametrize('name', _without(_IS_ABOUT_ZERO))
-@pytest.mark.parametrize('far_first', [False, True])
-def test_offset_of_1e9_is_harmless(name, far_first):
-  updates = _honest(n=12, d=30)
-  if far_first:
-    updates[0] += 1e5
+def test_offset_of_1e9_is_harmless(name):
   offset = np.zeros([1, 30], np.float32)
   offset[0, 7] = 1e9
-  updates[:, 7] = 0
+  updates = _honest(n=12, d=30) * (offset == 0)
   reference = _reference(30) * (offset[0] == 0)
   result, _ = _apply(name, updates, reference)
   moved, _ = _apply(name, updates + offset, reference + offset[0])
   np.testing.assert_allclose(moved, result + offset[0], atol=1e-5)
+  if name == 'dnc':
+    return  # A far client leaves it no digit to tell the others apart by.
+  # Nor does it help to be far on the other side, and first.
+  updates[0, 7] = -3e9
+  result, _ = _apply(name, updates, reference)
+  moved, _ = _apply(name, updates + offset, reference + offset[0])
+  others = offset[0] == 0
+  np.testing.assert_allclose(moved[others], result[others], atol=1e-5)
 
 
 @pytest.mark.parametrize('scale', [1024.0, -(2.0**-30)])
@@ -402,6 +406,13 @@ def test_wrappers_compose():
     np.testing.assert_allclose(wrapped(updates), inner(mixed_twice), atol=1e-6)
   dnc = rules.dnc(2, num_sampled=5, seed=1)
   np.testing.assert_allclose(rules.nnm(dnc)(updates), dnc(mixed), atol=1e-6)
+  norms = np.linalg.norm(updates, axis=1, keepdims=True)
+  clipped = updates * np.minimum(1, np.median(norms) / norms)
+  bucketed = rules.bucketing(dnc, seed=2)
+  np.testing.assert_allclose(
+      rules.median_norm_bounding(bucketed)(updates), bucketed(clipped),
+      atol=1e-6,
+  )
 
 
 def _nearest_means(updates, f):

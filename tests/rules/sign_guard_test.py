@@ -76,7 +76,7 @@ def test_by_hand():
 
 
 def test_bounds_of_norms():
-  updates = [[2.0, 2], [1.0, 1], [2.0, 2], [6.0, 6], [2.0, 2]]
+  updates = [[2.0, 0], [1.0, 0], [2.0, 0], [6.0, 0], [2.0, 0]]
   for options, num_rejected in (
       ({'lower': 0.5, 'upper': 3.0}, 0),
       ({'lower': 0.51, 'upper': 3.0}, 1),

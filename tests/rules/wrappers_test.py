@@ -159,6 +159,19 @@ def test_bounding_zero_and_huge_updates():
   assert measured['num_clipped'] == 1
 
 
+@pytest.mark.parametrize('offset', [0.0, 1e6])
+def test_bounded_updates_keep_their_distances(offset):
+  """Also where products are not about the zero that norms are about."""
+  updates = np.float64(tables.random_updates(12, d=30)) + offset
+  norms = np.linalg.norm(updates, axis=1, keepdims=True)
+  clipped = updates * np.minimum(1, np.median(norms) / norms)
+  for inner in (rules.krum(2, num_selected=4), rules.geometric_median()):
+    np.testing.assert_allclose(
+        rules.median_norm_bounding(inner)(updates), inner(clipped),
+        rtol=1e-9, atol=1e-9,
+    )
+
+
 def _arc(norms, f):
   updates = np.zeros([len(norms), 2])
   updates[:, 0] = norms
