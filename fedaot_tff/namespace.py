@@ -30,11 +30,11 @@ class TensorFlowNamespace:
 
   @staticmethod
   def while_loop(condition, body, state, *, growing=False):
-    state = [tf.convert_to_tensor(array) for array in state]
-    shapes = [
-        tf.TensorShape([None, *a.shape[1:]] if a.shape.rank else [])
-        for a in state
-    ]
+    state = tf.nest.map_structure(tf.convert_to_tensor, tuple(state))
+    shapes = tf.nest.map_structure(
+        lambda a: tf.TensorShape([None, *a.shape[1:]] if a.shape.rank else []),
+        state,
+    )
     return tf.while_loop(
         condition,
         body,

@@ -76,25 +76,32 @@ class Cohort:
     columns = self.xp.take(self._table, indices, axis=1)
     return self._mix(self.xp.take(columns, self._rows, axis=0))
 
-  def reference_block(self, start: Any, width: int) -> Any:
-    """The reference's entries from `start` on, `[width]`."""
-    return self._reference[start : start + width]
+  def weighted_sum(self, coefficients: Any, of_reference: Any) -> Any:
+    """The sum of rows and reference, each times its coefficient, `[d]`."""
+    xp = self.xp
+    # Rows of no weight are not even read.
+    used = xp.nonzero(coefficients)[0]
+    factors = xp.take(coefficients, used, axis=0)[None]
+    rows = xp.take(self._rows, used, axis=0)
+
+    def entries(start, width):
+      block = xp.take(self._table[:, start : start + width], rows, axis=0)
+      block = xp.asarray(block, dtype=xp.float64)
+      reference = self._reference[start : start + width]
+      reference = xp.asarray(reference, dtype=xp.float64)
+      return xp.matmul(factors, block)[0] + of_reference * reference
+
+    return blocks.concatenate(entries, self.dimension, self._table.dtype, xp)
 
   @functools.cached_property
   def _products(self):
     """Inner products about some point of the rows, zero and the reference."""
-    xp = self.xp
-
-    def read(start, width):
-      rows = xp.asarray(self.block(start, width), dtype=xp.float64)
-      reference = xp.asarray(
-          self.reference_block(start, width), dtype=xp.float64
-      )
-      extra = xp.stack([xp.zeros_like(reference), reference], axis=0)
-      return xp.concatenate([rows, extra], axis=0)
-
     return geometry.centered_products(
-        read, self.size, self.size + 2, self.dimension, xp
+        self.block,
+        lambda start, width: self._reference[start : start + width],
+        self.size,
+        self.dimension,
+        self.xp,
     )
 
   @property
@@ -175,9 +182,13 @@ class Cohort:
 def is_finite_row(table: Any, xp: Any) -> Any:
   """Bool `[N]`: all entries are finite and below `MAX_FINITE_MAGNITUDE`."""
 
+  # Half precision has no such number: what is finite is below infinity.
+  has_limit = MAX_FINITE_MAGNITUDE < xp.finfo(table.dtype).max
+  limit = MAX_FINITE_MAGNITUDE if has_limit else xp.inf
+
   def add(is_finite, start, width):
     # A comparison with NaN is false, so that NaN is not finite either.
-    is_small = xp.abs(table[:, start : start + width]) < MAX_FINITE_MAGNITUDE
+    is_small = xp.abs(table[:, start : start + width]) < limit
     return is_finite & xp.all(is_small, axis=1)
 
   finite = xp.ones([xp.size(table)], dtype=bool)

@@ -1,6 +1,6 @@
 """Inner products of updates, and what follows from them."""
 
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from fedaot.rules import blocks
 
@@ -10,20 +10,15 @@ _WELL_SPREAD = 1e-4
 
 
 def inner_products(
-    read: Callable[[Any, int], Any],
-    num_rows: Any,
-    dimension: int,
-    xp: Any,
-    center: Optional[Any] = None,
+    read: Callable[[Any, int], Any], num_rows: Any, dimension: int, xp: Any
 ) -> Any:
-  """Inner products of rows about zero, or about one of them.
+  """Inner products of rows about zero.
 
   Args:
     read: Takes start and width of a block and returns its columns, `[n, b]`.
     num_rows: n.
     dimension: The number of columns.
     xp: The namespace.
-    center: The index of a row, `[1]`.
 
   Returns:
     A symmetric float64 `[n, n]` table.
@@ -31,45 +26,83 @@ def inner_products(
 
   def add(products, start, width):
     block = xp.asarray(read(start, width), dtype=xp.float64)
-    if center is not None:
-      block = block - xp.take(block, center, axis=0)
     return products + xp.matmul(block, xp.transpose(block))
 
-  products = blocks.fold(add, xp.zeros([num_rows, num_rows]), dimension, xp)
-  # Rounding must not tell a pair from the same pair the other way round.
+  return _symmetric(
+      blocks.fold(add, xp.zeros([num_rows, num_rows]), dimension, xp), xp
+  )
+
+
+def _symmetric(products, xp):
+  """Rounding must not tell a pair from the same pair the other way round."""
   return 0.5 * (products + xp.transpose(products))
 
 
 def centered_products(
-    read: Callable[[Any, int], Any], num_updates: Any, num_rows: Any,
-    dimension: int, xp: Any,
+    read: Callable[[Any, int], Any],
+    read_reference: Callable[[Any, int], Any],
+    num_rows: Any,
+    dimension: int,
+    xp: Any,
 ) -> Any:
   """Inner products about a point that far rows and offsets cannot spoil.
 
-  About zero an offset that updates share costs the digits that tell them
-  apart; then a second pass takes the products about the update in the midst of
-  the others. One in the middle of a majority is not far from an honest one,
-  and a far row spoils its own products only.
+  About zero an offset that rows share costs the digits that tell them apart;
+  then a second pass takes the products about the row in the midst of the
+  others. One in the middle of a majority is not far from an honest one, and a
+  far row spoils its own products only.
 
   Args:
     read: See `inner_products`.
-    num_updates: How many rows, from the first, are updates.
-    num_rows: See `inner_products`.
+    read_reference: As `read`, for a further vector.
+    num_rows: n.
     dimension: See `inner_products`.
     xp: The namespace.
 
   Returns:
-    A float64 `[num_rows, num_rows]` table of products about some point.
+    A symmetric float64 `[n + 2, n + 2]` table: of the rows, zero and the
+    further vector, about some point.
   """
-  products = inner_products(read, num_rows, dimension, xp)
-  among = squared_distances(products[:num_updates, :num_updates], xp)
-  medians = xp.sort(among, axis=1)[:, num_updates // 2]
+
+  def about(center):
+    def add(products, start, width):
+      rows = xp.asarray(read(start, width), dtype=xp.float64)
+      reference = xp.asarray(read_reference(start, width), dtype=xp.float64)
+      extra = xp.stack([xp.zeros_like(reference), reference], axis=0)
+      if center is not None:
+        point = xp.take(rows, center, axis=0)
+        rows, extra = rows - point, extra - point
+      among, further = products
+      # One large product, and a thin one: rows and extra are not put together.
+      return (
+          among + xp.matmul(rows, xp.transpose(rows)),
+          further + xp.concatenate(
+              [
+                  xp.matmul(rows, xp.transpose(extra)),
+                  xp.matmul(extra, xp.transpose(extra)),
+              ],
+              axis=0,
+          ),
+      )
+
+    among, further = blocks.fold(
+        add,
+        (xp.zeros([num_rows, num_rows]), xp.zeros([num_rows + 2, 2])),
+        dimension,
+        xp,
+    )
+    top = xp.concatenate([_symmetric(among, xp), further[:num_rows]], axis=1)
+    return xp.concatenate([top, xp.transpose(further)], axis=0)
+
+  products = about(None)
+  among = squared_distances(products[:num_rows, :num_rows], xp)
+  medians = xp.sort(among, axis=1)[:, num_rows // 2]
   center = xp.reshape(xp.argmin(medians), [1])
   spread = xp.take(medians, center, axis=0)[0]
   squared_norm = xp.take(xp.diagonal(products), center, axis=0)[0]
   return xp.cond(
       spread < _WELL_SPREAD * squared_norm,
-      lambda: inner_products(read, num_rows, dimension, xp, center),
+      lambda: about(center),
       lambda: products,
   )
 

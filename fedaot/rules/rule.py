@@ -134,19 +134,17 @@ class Rule:
         stand_in=reference if self.remembers else None,
     )
     decision = self.decide(cohort)
-
-    def entries(start, width):
-      rows = cohort.block(start, width)
-      if decision.combine is not None:
-        return decision.combine(rows)
-      rows = xp.asarray(rows, dtype=xp.float64)
-      result = xp.matmul(decision.coefficients[None], rows)[0]
-      reference = xp.asarray(
-          cohort.reference_block(start, width), dtype=xp.float64
+    if decision.combine is None:
+      update = cohort.weighted_sum(
+          decision.coefficients, decision.reference_coefficient
       )
-      return result + decision.reference_coefficient * reference
-
-    update = blocks.concatenate(entries, table.shape[1], table.dtype, xp)
+    else:
+      update = blocks.concatenate(
+          lambda start, width: decision.combine(cohort.block(start, width)),
+          cohort.dimension,
+          table.dtype,
+          xp,
+      )
     if decision.noise is not None:
       update = update + xp.asarray(decision.noise, dtype=table.dtype)
     measurements = dict(decision.measurements)
