@@ -2,9 +2,10 @@
 
 Functions of this package take as `xp` either `NUMPY` or an object with the same
 operations on another framework's tensors (`fedaot_tff` has one for TensorFlow),
-so that a formula stands in one place. An operation has NumPy's name and meaning;
-those that NumPy lacks, or that frameworks spell in too many ways, are defined
-here. Tables are float64.
+so that a formula stands in one place. An operation has NumPy's name and
+meaning; those that NumPy lacks, or that frameworks spell in too many ways, are
+defined here. Tables are float64, counts int64. Tensors are compared by
+`xp.equal`: in a graph `==` asks whether two are the same object.
 """
 
 import numpy as np

@@ -14,8 +14,8 @@ MAX_FINITE_MAGNITUDE = 1e15
 class Cohort:
   """The finite updates of a round, n rows of which no copy is made.
 
-  Where no update is finite, `stand_in` is the only one. A wrapper's matrix makes
-  another cohort of this one, whose rows are sums of these (`mixed`).
+  Where no update is finite, `stand_in` is the only one. A wrapper's matrix
+  makes another cohort of this one, whose rows are sums of these (`mixed`).
 
   Attributes:
     xp: The namespace.
@@ -183,7 +183,7 @@ def is_finite_row(table: Any, xp: Any) -> Any:
   """Bool `[N]`: all entries are finite and below `MAX_FINITE_MAGNITUDE`."""
 
   # Half precision has no such number: what is finite is below infinity.
-  has_limit = MAX_FINITE_MAGNITUDE < xp.finfo(table.dtype).max
+  has_limit = MAX_FINITE_MAGNITUDE < float(xp.finfo(table.dtype).max)
   limit = MAX_FINITE_MAGNITUDE if has_limit else xp.inf
 
   def add(is_finite, start, width):

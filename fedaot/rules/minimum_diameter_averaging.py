@@ -46,7 +46,8 @@ def _without_conflicts(conflicts, num_removed, xp):
     )[0]
     # Conflicts to end by a removal: where there are too many candidates, those
     # that need fewest stay.
-    need = xp.take(geometry.divide(num_conflicts, removals, xp), promising, axis=0)
+    need = geometry.divide(num_conflicts, removals, xp)
+    need = xp.take(need, promising, axis=0)
     order = xp.argsort(need, kind='stable')[:_MAX_CANDIDATES]
     is_certain = is_certain & (xp.size(promising) <= _MAX_CANDIDATES)
     promising = xp.take(promising, order, axis=0)

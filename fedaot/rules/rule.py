@@ -220,7 +220,9 @@ class WrappedRule(Rule):
     return inner._replace(measurements=measurements, row_measurements={})
 
 
-def rule(*, remembers: bool = False, **option_checks: Check) -> Callable[..., Any]:
+def rule(
+    *, remembers: bool = False, **option_checks: Check
+) -> Callable[..., Any]:
   """Makes a function of a cohort and options one that returns a `Rule`.
 
   Args:

@@ -77,19 +77,9 @@ class FLTrustRound(model_aware.ModelAwareRound):
     )
     table = row_gather.federated_gather(judgments)
 
-    @tff.tensorflow.computation(table.type_signature.member)
-    def add_scores(table):
-      return tf.reduce_sum(table['score'])
-
-    @tff.tensorflow.computation(
-        judgments.type_signature.member, add_scores.type_signature.result
+    result = weighted_sum.federated_weighted_mean(
+        value, judgments['coefficient'], judgments['score']
     )
-    def normalize(judgment, total):
-      return tf.math.divide_no_nan(judgment['coefficient'], total)
-
-    total = tff.federated_broadcast(tff.federated_map(add_scores, table))
-    coefficients = tff.federated_map(normalize, (judgments, total))
-    result = weighted_sum.federated_weighted_sum(value, coefficients)
     return _WeighedUpdates(result, table, root)
 
   def learn(self, state, weighed: _WeighedUpdates, model_after=None):

@@ -65,20 +65,9 @@ class HoldOutFinetunedMeanRound(model_aware.ModelAwareRound):
     del state, weight
     judgments = tff.federated_map(self._judge, value)
     table = row_gather.federated_gather(judgments)
-
-    @tff.tensorflow.computation(table.type_signature.member)
-    def count(table):
-      return tf.reduce_sum(table['finite'])
-
-    @tff.tensorflow.computation(
-        judgments.type_signature.member, count.type_signature.result
+    mean = weighted_sum.federated_weighted_mean(
+        value, judgments['finite'], judgments['finite']
     )
-    def normalize(judgment, num_finite):
-      return tf.math.divide_no_nan(judgment['finite'], num_finite)
-
-    num_finite = tff.federated_broadcast(tff.federated_map(count, table))
-    coefficients = tff.federated_map(normalize, (judgments, num_finite))
-    mean = weighted_sum.federated_weighted_sum(value, coefficients)
     finetuned = tff.federated_map(self._finetune, (model, mean))
     return _WeighedUpdates(finetuned[0], table, finetuned[1])
 

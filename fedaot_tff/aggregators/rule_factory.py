@@ -175,7 +175,7 @@ class _MixedProcess:
 
   @property
   def initialize(self) -> tff.Computation:
-    """The initial state: the inner one, with `round_num` for random wrappers."""
+    """The inner initial state, with `round_num` for random wrappers."""
     if not self._mixing.is_random:
       return self._inner.initialize
     inner = self._inner.initialize

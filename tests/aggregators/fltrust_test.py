@@ -223,7 +223,9 @@ def test_is_handed_the_model_and_withstands_a_majority():
     output = process.next(
         state,
         [
-            collections.OrderedDict(attacker_index=np.int32(0 if i in attackers else -1), dataset=d)
+            collections.OrderedDict(
+                attacker_index=np.int32(0 if i in attackers else -1), dataset=d
+            )
             for i, d in enumerate(small_problem.client_datasets(round_num))
         ],
     )

@@ -33,7 +33,9 @@ def test_fermat_point_by_hand():
   result, measured = _median([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
   np.testing.assert_allclose(result, [fermat, fermat], atol=1e-5)
   # The weights are inverse distances.
-  inverse = 1 / np.hypot([fermat, 1 - fermat, fermat], [fermat, fermat, fermat - 1])
+  inverse = 1 / np.hypot(
+      [fermat, 1 - fermat, fermat], [fermat, fermat, fermat - 1]
+  )
   np.testing.assert_allclose(
       measured['weights'], inverse / inverse.sum(), atol=1e-5
   )

@@ -119,7 +119,9 @@ def _attacked_tables(n, f):
   """Label, table `[n, d]` and honest rows for every mixture."""
   rng = np.random.default_rng([n, f])
   result = []
-  for d, honest_name, attack in itertools.product([1, 5, 60], _HONEST, _ATTACKS):
+  for d, honest_name, attack in itertools.product(
+      [1, 5, 60], _HONEST, _ATTACKS
+  ):
     honest = _HONEST[honest_name](rng, n - f, d)
     byzantine = np.tile(_ATTACKS[attack](rng, honest), [f, 1])
     if attack == 'far_both_ways':
@@ -187,7 +189,7 @@ def test_equal_honest_updates_are_the_result(name, n, f):
 def test_far_outliers_break_other_rules(rule):
   # The attacks can tell: the error is far above every bound.
   n, f = 10, 2
-  found = {label: (table, rows) for label, table, rows in _attacked_tables(n, f)}
+  found = {label: rest for label, *rest in _attacked_tables(n, f)}
   table, honest = found[60, 'iid', 'far']
   largest = max(kappa(n, f) for kappa in _KAPPAS.values())
   assert _ratio(rule(table), table[honest]) > 1e3 * largest

@@ -26,9 +26,8 @@ def _reference(updates):
   signs = np.array([
       [np.mean(row > 0), np.mean(row == 0), np.mean(row < 0)] for row in updates
   ])
-  is_trusted = (
-      (norms >= 0.1 * median) & (norms <= 3 * median) & _reference_cluster(signs)
-  )
+  is_trusted = (norms >= 0.1 * median) & (norms <= 3 * median)
+  is_trusted &= _reference_cluster(signs)
   scales = np.minimum(1, median / norms)
   return (scales[:, np.newaxis] * updates)[is_trusted].mean(axis=0), is_trusted
 
@@ -71,7 +70,9 @@ def test_by_hand():
   assert measured['norm_bound'] == 5
   assert measured['num_norm_rejected'] == 2
   assert measured['num_sign_rejected'] == 1
-  np.testing.assert_allclose(measured['weights'], [1 / 3, 0, 1 / 3, 1 / 6, 0, 0])
+  np.testing.assert_allclose(
+      measured['weights'], [1 / 3, 0, 1 / 3, 1 / 6, 0, 0]
+  )
   np.testing.assert_allclose(result, [11 / 3, 10 / 3])
 
 
