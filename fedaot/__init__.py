@@ -1,5 +1,6 @@
 """FedAOT and other Byzantine-robust aggregation rules, on NumPy alone."""
 
+from fedaot import rules
 from fedaot.aggregator import FedAOTAggregator
 from fedaot.aggregator import Round
 from fedaot.config import FedAOTConfig
@@ -16,4 +17,5 @@ __all__ = (
     'HOLDOUT_STATISTICS',
     'HoldOut',
     'Round',
+    'rules',
 )

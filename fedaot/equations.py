@@ -122,15 +122,16 @@ def weighted_quantile(
   # Equal values are ordered by weight, so that the order of the clients, which
   # is arbitrary, has no influence.
   order = xp.argsort(weights, kind='stable')
-  values, weights = xp.take(values, order), xp.take(weights, order)
+  values = xp.take(values, order, axis=0)
+  weights = xp.take(weights, order, axis=0)
   total = xp.sum(weights)
   # Entries without weight come last and repeat the largest valid value.
   largest = xp.amax(xp.where(weights > 0, values, -math.inf))
   largest = xp.where(total > 0, largest, 0.0)
   values = xp.where(weights > 0, values, math.inf)
   order = xp.argsort(values, kind='stable')
-  values = xp.minimum(xp.take(values, order), largest)
-  weights = xp.take(weights, order)
+  values = xp.minimum(xp.take(values, order, axis=0), largest)
+  weights = xp.take(weights, order, axis=0)
   positions = divide(xp, xp.cumsum(weights) - weights / 2, total)
   # The places of the last position below the quantile and of the next one.
   last = xp.size(values) - 1

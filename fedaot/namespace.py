@@ -2,9 +2,10 @@
 
 Functions of this package take as `xp` either `NUMPY` or an object with the same
 operations on another framework's tensors (`fedaot_tff` has one for TensorFlow),
-so that a formula stands in one place. An operation has NumPy's name and meaning;
-those that NumPy lacks, or that frameworks spell in too many ways, are defined
-here. Tables are float64.
+so that a formula stands in one place. An operation has NumPy's name and
+meaning; those that NumPy lacks, or that frameworks spell in too many ways, are
+defined here. Tables are float64, counts int64. Tensors are compared by
+`xp.equal`: in a graph `==` asks whether two are the same object.
 """
 
 import numpy as np
@@ -42,11 +43,44 @@ class NumPyNamespace:
     return if_true() if condition else if_false()
 
   @staticmethod
-  def while_loop(condition, body, state):
-    """`while condition(*state): state = body(*state)`; arrays keep shapes."""
+  def while_loop(condition, body, state, *, growing=False):
+    """`while condition(*state): state = body(*state)`; arrays keep shapes.
+
+    If `growing`, arrays may change their number of rows.
+    """
+    del growing
     while condition(*state):
       state = body(*state)
     return state
+
+  @staticmethod
+  def map_starts(function, starts, dtype):
+    """Stacks `function(start)` for each of a list of ints."""
+    return np.stack([np.asarray(function(s), dtype=dtype) for s in starts])
+
+  @staticmethod
+  def sorted_columns(table):
+    """The values of each column in ascending order, as a row: `[b, n]`."""
+    return np.sort(np.ascontiguousarray(table.T), axis=1)
+
+  @staticmethod
+  def sample(key, population, size):
+    """Draws `size` of `population` integers from 0, in random order.
+
+    Args:
+      key: Three nonnegative integers below 2^63 that fix the draw: a seed, the
+        number of the round, and one that tells draws of a round apart.
+      population: How many integers there are.
+      size: How many to draw; all of them for a permutation.
+    """
+    generator = np.random.default_rng([int(k) for k in key])
+    return generator.choice(int(population), int(size), replace=False)
+
+  @staticmethod
+  def normal(key, size):
+    """Standard normal float32 numbers; see `sample` for `key`."""
+    generator = np.random.default_rng([int(k) for k in key])
+    return generator.standard_normal(size, dtype=np.float32)
 
 
 NUMPY = NumPyNamespace()

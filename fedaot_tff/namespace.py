@@ -10,22 +10,76 @@ class TensorFlowNamespace:
   def __getattr__(self, name):
     return getattr(tnp, name)
 
-  cond = staticmethod(tf.cond)
   eigh = staticmethod(tf.linalg.eigh)
   softplus = staticmethod(tf.math.softplus)
   stop_gradient = staticmethod(tf.stop_gradient)
 
   @staticmethod
-  def eye(size):
-    return tf.eye(size, dtype=tf.float64)
-
-  @staticmethod
   def size(array):
-    return tf.shape(array)[0]
+    return tf.shape(array, out_type=tf.int64)[0]
 
   @staticmethod
-  def while_loop(condition, body, state):
-    return tf.while_loop(condition, body, state, parallel_iterations=1)
+  def arange(*bounds):
+    return tf.range(*bounds, dtype=tf.int64)
+
+  @staticmethod
+  def eye(num_rows, dtype=tf.float64):
+    return tf.cast(tf.eye(num_rows), dtype)
+
+  @staticmethod
+  def take(array, indices, axis):
+    return tf.gather(array, indices, axis=axis)
+
+  @staticmethod
+  def while_loop(condition, body, state, *, growing=False):
+    state = tf.nest.map_structure(tf.convert_to_tensor, tuple(state))
+    shapes = tf.nest.map_structure(
+        lambda a: tf.TensorShape([None, *a.shape[1:]] if a.shape.rank else []),
+        state,
+    )
+    return tf.while_loop(
+        condition,
+        body,
+        state,
+        shape_invariants=shapes if growing else None,
+        parallel_iterations=1,
+    )
+
+  @staticmethod
+  def cond(condition, if_true, if_false):
+    return tf.cond(condition, if_true, if_false)
+
+  @staticmethod
+  def map_starts(function, starts, dtype):
+    return tf.map_fn(
+        lambda start: tf.cast(function(start), dtype),
+        tf.constant(starts),
+        fn_output_signature=dtype,
+        parallel_iterations=1,
+    )
+
+  @staticmethod
+  def sorted_columns(table):
+    return tf.sort(tf.transpose(table), axis=1)
+
+  @staticmethod
+  def sample(key, population, size):
+    return tf.random.experimental.index_shuffle(
+        tf.range(size, dtype=tf.int64),
+        _fold(key),
+        tf.cast(population, tf.int64) - 1,
+    )
+
+  @staticmethod
+  def normal(key, size):
+    return tf.random.stateless_normal([size], _fold(key), alg='philox')
+
+
+def _fold(key):
+  """The seed of a stateless draw from the three integers of a key."""
+  seed, round_num, draw = key
+  seed = tf.stack([tf.cast(seed, tf.int64), tf.cast(round_num, tf.int64)])
+  return tf.random.experimental.stateless_fold_in(seed, draw, alg='philox')
 
 
 TENSORFLOW = TensorFlowNamespace()

@@ -25,16 +25,6 @@ class HoldOutFinetunedMeanRound(model_aware.ModelAwareRound):
   """The computations of a round; see `holdout_finetuned_mean_factory`."""
 
   def __init__(self, value_type: tff.Type, holdout: holdout_lib.HoldOut):
-    """Initializes `HoldOutFinetunedMeanRound`.
-
-    Args:
-      value_type: The type of a client update, a structure of floats.
-      holdout: The clean examples at the server.
-
-    Raises:
-      TypeError: If `value_type` is not a structure of float tensors.
-      ValueError: If it does not match the hold-out's model.
-    """
     flat_updates.check_float_value_type(value_type)
     holdout.check_update_type(value_type)
 
@@ -70,20 +60,9 @@ class HoldOutFinetunedMeanRound(model_aware.ModelAwareRound):
     del state, weight
     judgments = tff.federated_map(self._judge, value)
     table = row_gather.federated_gather(judgments)
-
-    @tff.tensorflow.computation(table.type_signature.member)
-    def count(table):
-      return tf.reduce_sum(table['finite'])
-
-    @tff.tensorflow.computation(
-        judgments.type_signature.member, count.type_signature.result
+    mean = weighted_sum.federated_weighted_mean(
+        value, judgments['finite'], judgments['finite']
     )
-    def normalize(judgment, num_finite):
-      return tf.math.divide_no_nan(judgment['finite'], num_finite)
-
-    num_finite = tff.federated_broadcast(tff.federated_map(count, table))
-    coefficients = tff.federated_map(normalize, (judgments, num_finite))
-    mean = weighted_sum.federated_weighted_sum(value, coefficients)
     finetuned = tff.federated_map(self._finetune, (model, mean))
     return _WeighedUpdates(finetuned[0], table, finetuned[1])
 
@@ -106,7 +85,7 @@ class HoldOutFinetunedMeanRound(model_aware.ModelAwareRound):
 
 
 class HoldOutFinetunedMeanFactory(model_aware.ModelAwareFactory):
-  """The mean of the updates, fine-tuned on the hold-out.
+  """The mean, fine-tuned on the hold-out. Weights are ignored.
 
   A control, not a defence: a rule that uses a hold-out should beat it, as the
   hold-out could as well be trained on. With model x, and the mean m of the
@@ -135,7 +114,7 @@ class HoldOutFinetunedMeanFactory(model_aware.ModelAwareFactory):
   memory as a plain mean's; no update is gathered.
 
   Like FedAOT with a hold-out the rule must know the global model; see
-  `fedaot_tff.aggregators.fedaot.fedaot_factory` on its mirror in the state,
+  `fedaot_tff.fedaot_factory` on its mirror in the state,
   which is all the state there is.
 
   The measurements are an OrderedDict; N clients in the order in which they were
@@ -144,9 +123,6 @@ class HoldOutFinetunedMeanFactory(model_aware.ModelAwareFactory):
       updates and zero for the others;
     * `finetuning_norm`, float32: ||u(x - m)||, zero if not finite;
     * `num_non_finite`, int32: the number of updates left out.
-
-  The weights of the clients are ignored: they report them, so a Byzantine
-  client could claim any.
   """
 
   def __init__(
@@ -155,15 +131,7 @@ class HoldOutFinetunedMeanFactory(model_aware.ModelAwareFactory):
       *,
       server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
   ):
-    """Initializes the factory.
-
-    Args:
-      holdout: The clean examples at the server.
-      server_optimizer: See `fedaot_tff.fedaot_factory`.
-
-    Raises:
-      TypeError: If an argument is of another kind.
-    """
+    """Initializes the factory; see `fedaot_tff.fedaot_factory`."""
     model_aware.check_holdout(holdout)
     super().__init__(holdout, server_optimizer)
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import importlib
+import inspect
 import re
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 from typing import Union
 
+from fedaot import rules
 from fedaot_tff import named_spec
 from fedaot import config as config_lib
 
@@ -52,10 +54,12 @@ class _Wrapper(NamedTuple):
     create: Makes the factory from an `AggregatorContext`, the factory to wrap
       and the options.
     options: The options and their parsers.
+    check: See `_Entry`.
   """
 
   create: Callable[..., Any]
-  options: Mapping[str, named_spec.Parser] = {}
+  options: Mapping[str, named_spec.Parser]
+  check: Callable[..., Any]
 
 
 # Stands for all names in a list.
@@ -84,27 +88,73 @@ def _tff_robust(context):
   return tff.learning.robust_aggregator()
 
 
-def _rule(
-    module_name: str,
-    *,
-    takes_num_byzantine: bool = False,
-    takes_holdout: bool = False,
-    takes_seed: bool = False,
-) -> Callable[..., Any]:
-  """What creates the rule of a module, by its function `<module>_factory`."""
+def _rule(make: Callable[..., rules.Rule], **defaults: Any) -> _Entry:
+  """The entry of a rule of `fedaot.rules`."""
 
-  def create(context, *inner, **options):
+  def create(context, **options):
+    from fedaot_tff.aggregators import rule_factory
+
+    return rule_factory.RuleFactory(
+        make(**_arguments(make, context, {**defaults, **options}))
+    )
+
+  return _Entry(create, _options(make), check=_check(make, make))
+
+
+def _wrapper(make: Callable[..., rules.Rule]) -> _Wrapper:
+  """The entry of a wrapper of `fedaot.rules`."""
+
+  def create(context, inner, **options):
+    from fedaot_tff.aggregators import rule_factory
+
+    return rule_factory.wrapped_factory_of(make)(
+        inner, **_arguments(make, context, options)
+    )
+
+  return _Wrapper(create, _options(make), _check(make, make.mixing))
+
+
+def _with_holdout(module_name: str) -> _Entry:
+  """The entry of what `<module>_factory(holdout)` makes."""
+
+  def create(context):
     module = importlib.import_module(f'{__package__}.{module_name}')
-    arguments = list(inner)
-    if takes_holdout:
-      arguments.append(context.holdout)
-    if takes_num_byzantine:
-      arguments.append(options.pop('num_byzantine', context.num_byzantine))
-    if takes_seed:
-      options['seed'] = context.seed
-    return getattr(module, f'{module_name}_factory')(*arguments, **options)
+    return getattr(module, f'{module_name}_factory')(context.holdout)
 
-  return create
+  return _Entry(create, needs_holdout=True)
+
+
+def _options(make):
+  """The options of a rule or wrapper that may be given by name."""
+  names = inspect.signature(make).parameters
+  return {name: _number for name in names if name not in ('seed', 'inner')}
+
+
+def _arguments(make, context, options):
+  """Options, with f and the seed of the context."""
+  names = inspect.signature(make).parameters
+  known = {'num_byzantine': context.num_byzantine, 'seed': context.seed}
+  return {**{k: v for k, v in known.items() if k in names}, **options}
+
+
+def _check(make, construct):
+  """What raises ValueError for options that `construct` does not take."""
+
+  def check(**options):
+    try:
+      construct(**_arguments(make, AggregatorContext(), options))
+    except TypeError as error:
+      raise ValueError(str(error)) from None
+
+  return check
+
+
+def _number(text: str) -> Union[int, float]:
+  """Parses an int, or a finite number; a `named_spec.Parser`."""
+  try:
+    return int(text)
+  except ValueError:
+    return named_spec.parse_number(text)
 
 
 def _fedaot(context, **constants):
@@ -128,19 +178,6 @@ def _frozen(create):
   )
 
 
-def _multi_krum(context, *inner, **options):
-  """Krum that averages n - f updates unless told otherwise."""
-  options.setdefault('num_selected', None)
-  return _rule('krum', takes_num_byzantine=True)(context, *inner, **options)
-
-
-_NUM_BYZANTINE = {'num_byzantine': named_spec.parse_count_or_fraction}
-_KRUM_OPTIONS = {
-    **_NUM_BYZANTINE,
-    'num_selected': named_spec.parse_positive_int,
-    'neighbors': named_spec.choice_parser('published', 'byzfl'),
-}
-
 # The constants of FedAOT that are single numbers.
 _CONSTANTS = {
     field.name: (
@@ -160,62 +197,21 @@ _FROZEN_CONSTANTS = {
 _ENTRIES = {
     'mean': _Entry(_mean),
     'tff_robust': _Entry(_tff_robust),
-    'coordinate_median': _Entry(_rule('coordinate_median')),
-    'trimmed_mean': _Entry(
-        _rule('trimmed_mean', takes_num_byzantine=True), _NUM_BYZANTINE
-    ),
-    'krum': _Entry(_rule('krum', takes_num_byzantine=True), _KRUM_OPTIONS),
-    'multi_krum': _Entry(_multi_krum, _KRUM_OPTIONS),
-    'bulyan': _Entry(_rule('bulyan', takes_num_byzantine=True), _NUM_BYZANTINE),
-    'geometric_median': _Entry(
-        _rule('geometric_median'),
-        {
-            'smoothing': named_spec.parse_positive_number,
-            'tolerance': named_spec.parse_positive_number,
-            'max_iterations': named_spec.parse_positive_int,
-        },
-    ),
-    'centered_clipping': _Entry(
-        _rule('centered_clipping'),
-        {
-            'clipping_radius': named_spec.parse_positive_number,
-            'num_iterations': named_spec.parse_positive_int,
-        },
-    ),
-    'minimum_diameter_averaging': _Entry(
-        _rule('minimum_diameter_averaging', takes_num_byzantine=True),
-        _NUM_BYZANTINE,
-    ),
-    'dnc': _Entry(
-        _rule('divide_and_conquer', takes_num_byzantine=True, takes_seed=True),
-        {
-            **_NUM_BYZANTINE,
-            'num_iterations': named_spec.parse_positive_int,
-            'num_sampled': named_spec.parse_positive_int,
-            'filter_fraction': named_spec.parse_positive_number,
-        },
-    ),
-    'sign_guard': _Entry(
-        _rule('sign_guard', takes_seed=True),
-        {
-            'lower': named_spec.parse_number,
-            'upper': named_spec.parse_positive_number,
-            'coordinate_fraction': named_spec.parse_positive_number,
-        },
-    ),
-    'foolsgold': _Entry(
-        _rule('foolsgold'), {'confidence': named_spec.parse_positive_number}
-    ),
-    'flame': _Entry(
-        _rule('flame', takes_seed=True),
-        {'noise_multiplier': named_spec.parse_number},
-    ),
-    'fltrust': _Entry(
-        _rule('fltrust', takes_holdout=True), needs_holdout=True
-    ),
-    'holdout_finetuned_mean': _Entry(
-        _rule('holdout_finetuned_mean', takes_holdout=True), needs_holdout=True
-    ),
+    'coordinate_median': _rule(rules.coordinate_median),
+    'trimmed_mean': _rule(rules.trimmed_mean),
+    'krum': _rule(rules.krum),
+    # The most updates that the guarantee allows, n - f, unless told otherwise.
+    'multi_krum': _rule(rules.krum, num_selected=None),
+    'bulyan': _rule(rules.bulyan),
+    'geometric_median': _rule(rules.geometric_median),
+    'centered_clipping': _rule(rules.centered_clipping),
+    'minimum_diameter_averaging': _rule(rules.minimum_diameter_averaging),
+    'dnc': _rule(rules.dnc),
+    'sign_guard': _rule(rules.sign_guard),
+    'foolsgold': _rule(rules.foolsgold),
+    'flame': _rule(rules.flame),
+    'fltrust': _with_holdout('fltrust'),
+    'holdout_finetuned_mean': _with_holdout('holdout_finetuned_mean'),
     'fedaot': _Entry(
         _fedaot,
         _CONSTANTS,
@@ -239,20 +235,7 @@ _ENTRIES = {
     'oracle': _Entry(_oracle, discard_attackers=True),
 }
 
-_WRAPPERS = {
-    'nnm': _Wrapper(
-        _rule('nearest_neighbor_mixing', takes_num_byzantine=True),
-        _NUM_BYZANTINE,
-    ),
-    'bucketing': _Wrapper(
-        _rule('bucketing', takes_seed=True),
-        {'bucket_size': named_spec.parse_positive_int},
-    ),
-    'median_norm_bounding': _Wrapper(_rule('median_norm_bounding')),
-    'arc': _Wrapper(
-        _rule('adaptive_clipping', takes_num_byzantine=True), _NUM_BYZANTINE
-    ),
-}
+_WRAPPERS = {name: _wrapper(make) for name, make in rules.WRAPPERS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,28 +331,28 @@ def get_aggregator(text: str) -> Aggregator:
     # Not the plus sign of a number such as 1e+5.
     *outer, text = re.split(r'\+(?!\d)', text)
     for wrapper_text in outer:
-      wrappers.append(
-          named_spec.parse(
-              wrapper_text,
-              kind='wrapper',
-              known={name: w.options for name, w in _WRAPPERS.items()},
-          )
-      )
+      wrappers.append(_parse(wrapper_text, 'wrapper', _WRAPPERS))
     if text.partition(':')[0] in _WRAPPERS:
       raise ValueError(
           f'wrapper {text!r} needs an aggregator to wrap, as in {text}+mean'
       )
+  spec = _parse(text, 'aggregator', _ENTRIES)
+  if wrappers and _ENTRIES[spec.name].discard_attackers:
+    raise ValueError(f'aggregator {spec.name!r} cannot be wrapped')
+  return Aggregator(spec.name, spec.options, tuple(wrappers))
+
+
+def _parse(text, kind, entries):
+  """Parses and checks a name with options."""
   spec = named_spec.parse(
       text,
-      kind='aggregator',
-      known={name: entry.options for name, entry in _ENTRIES.items()},
+      kind=kind,
+      known={name: entry.options for name, entry in entries.items()},
   )
-  check = _ENTRIES[spec.name].check
+  check = entries[spec.name].check
   if check is not None:
     try:
       check(**spec.options)
     except ValueError as error:
-      raise ValueError(f'aggregator {spec.name!r}: {error}') from None
-  if wrappers and _ENTRIES[spec.name].discard_attackers:
-    raise ValueError(f'aggregator {spec.name!r} cannot be wrapped')
-  return Aggregator(spec.name, spec.options, tuple(wrappers))
+      raise ValueError(f'{kind} {spec.name!r}: {error}') from None
+  return spec

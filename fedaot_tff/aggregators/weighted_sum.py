@@ -2,6 +2,7 @@
 
 from typing import Any, Callable, Optional
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -86,6 +87,30 @@ def federated_weighted_sum(
 
   return tff.federated_aggregate(
       tff.federated_zip((value, coefficient)), zero(), accumulate, merge, report
+  )
+
+
+def federated_weighted_mean(
+    value: tff.Value, coefficient: tff.Value, weight: tff.Value
+) -> tff.Value:
+  """The sum of coefficient times update over the sum of weights.
+
+  Args:
+    value: See `federated_weighted_sum`.
+    coefficient: A float32 scalar, at the clients.
+    weight: A float32 scalar of at least 0, at the clients.
+
+  Returns:
+    The quotient at the server, zero where the weights are.
+  """
+
+  @tff.tensorflow.computation(np.float32, np.float32)
+  def normalize(coefficient, total):
+    return tf.math.divide_no_nan(coefficient, total)
+
+  total = tff.federated_broadcast(tff.federated_sum(weight))
+  return federated_weighted_sum(
+      value, tff.federated_map(normalize, (coefficient, total))
   )
 
 

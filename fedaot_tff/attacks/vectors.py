@@ -2,11 +2,11 @@
 
 import tensorflow as tf
 
-from fedaot_tff.aggregators import krum
+from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.attacks import attack
 
 # Of the rows of a float32 table [N, d] with static d: float64 [N, N].
-inner_products = krum.inner_products
+inner_products = flat_updates.inner_products
 
 
 def squared_distances(products: tf.Tensor) -> tf.Tensor:

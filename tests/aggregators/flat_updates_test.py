@@ -117,70 +117,24 @@ def test_check_names_what_is_wrong(value_type, found):
   assert '\n' not in str(error.value)
 
 
-def test_gathering_process_applies_the_rule():
-  """The rule sees all rows, the finite mask, and returns any measurements."""
-
-  def keep_maximum(updates, is_finite):
-    kept = tf.boolean_mask(updates, is_finite)
-    return tf.reduce_max(kept, axis=0), collections.OrderedDict(
-        is_finite=is_finite, num_rows=tf.shape(updates)[0]
-    )
-
-  value_type = tff.to_type((tff.TensorType(np.float64, [2]), np.float16))
-  process = flat_updates.create_gathering_process(value_type, keep_maximum)
-  assert isinstance(process, tff.templates.AggregationProcess)
-  assert process.state_type == tff.FederatedType((), tff.SERVER)
-  output_type = process.next.type_signature.result
-  assert output_type.result == tff.FederatedType(value_type, tff.SERVER)
-  assert output_type.measurements == tff.FederatedType(
-      collections.OrderedDict(
-          is_finite=tff.TensorType(np.bool_, [None]), num_rows=np.int32
-      ),
-      tff.SERVER,
-  )
-
-  updates = [
-      (np.array([1.0, -5.0]), np.float16(2.0)),
-      (np.array([9.0, 9.0]), np.float16(np.nan)),
-      (np.array([0.0, -4.0]), np.float16(3.0)),
-  ]
-  output = process.next(process.initialize(), updates)
-  vector, scalar = output.result
-  assert vector.dtype == np.float64 and scalar.dtype == np.float16
-  np.testing.assert_array_equal(vector, [1.0, -4.0])
-  assert scalar == 3.0
-  np.testing.assert_array_equal(
-      output.measurements['is_finite'], [True, False, True]
-  )
-  assert output.measurements['num_rows'] == 3
-
-
-def test_gathering_process_rejects_integers():
-  with pytest.raises(TypeError, match='tf.int32'):
-    flat_updates.create_gathering_process(
-        tff.TensorType(np.int32), lambda updates, is_finite: (updates[0], {})
-    )
-
-
-def test_means_of_rows():
-  updates = tf.constant([[1.0, 2.0], [np.nan, np.inf], [3.0, 6.0], [9.0, 0.0]])
-  counts = tf.constant(
-      [[1.0, 0, 1, 0], [0, 0, 0, 0], [3, 0, 0, 1], [0, 0, 0, 1]]
-  )
+def test_inner_products():
+  updates = np.random.default_rng(0).normal(size=[5, 4100]).astype(np.float32)
+  wide = updates.astype(np.float64)
   np.testing.assert_allclose(
-      flat_updates.means_of_rows(
-          updates, tf.constant([True, False, True, True]), counts
-      ),
-      [[2.0, 4.0], [0.0, 0.0], [3.0, 1.5], [9.0, 0.0]],
+      flat_updates.inner_products(tf.constant(updates)), wide @ wide.T,
+      rtol=1e-12,
   )
 
 
-def test_weights_before_means():
-  counts = tf.constant([[1.0, 0, 1, 0], [0, 0, 0, 0], [3, 0, 0, 1]])
-  np.testing.assert_allclose(
-      flat_updates.weights_before_means(tf.constant([0.5, 0.1, 0.4]), counts),
-      [0.55, 0.0, 0.25, 0.1],
-  )
+def test_fingerprint_tells_updates_apart():
+  flat = np.zeros([200, 30], np.float32)
+  flat[np.arange(1, 200), np.arange(1, 200) % 30] = np.arange(1, 200)
+  flat[100, 3] = np.nan
+  hashes = [flat_updates.fingerprint(tf.constant(x), 5).numpy() for x in flat]
+  assert len(set(hashes)) == 200
+  again = flat_updates.fingerprint(tf.constant(flat[7]), 5)
+  assert again == hashes[7]
+  assert flat_updates.fingerprint(tf.constant(flat[7]), 6) != hashes[7]
 
 
 @pytest.mark.parametrize(
@@ -199,61 +153,3 @@ def test_median_norm(norms, is_finite, expected):
       tf.constant(norms, tf.float32), tf.constant(is_finite, tf.bool)
   )
   assert median.dtype == tf.float32 and median == expected
-
-
-def test_clipped_mean():
-  updates = tf.constant(
-      [[3.0, 4.0], [np.nan, 0.0], [0.6, 0.8], [9.0, 9.0], [0.0, 0.0]]
-  )
-  is_finite = tf.constant([True, False, True, True, True])
-  norms = tf.norm(updates, axis=1)
-  mean, weights = flat_updates.clipped_mean(
-      updates,
-      is_finite,
-      norms,
-      tf.constant(2.0),
-      tf.constant([True, False, True, False, True]),
-  )
-  np.testing.assert_allclose(mean, [1.8 / 3, 2.4 / 3], rtol=1e-6)
-  np.testing.assert_allclose(weights, [1 / 3, 0, 1 / 3, 0, 1 / 3])
-  mean, weights = flat_updates.clipped_mean(
-      updates, is_finite, norms, tf.constant(0.0), tf.fill([5], False)
-  )
-  np.testing.assert_array_equal(mean, [0.0, 0.0])
-  np.testing.assert_array_equal(weights, [0.0] * 5)
-
-
-def test_check_seed():
-  assert flat_updates.check_seed(2**63 - 1) == 2**63 - 1
-  assert type(flat_updates.check_seed(np.int32(5))) is int
-  drawn = {flat_updates.check_seed(None) for _ in range(3)}
-  assert len(drawn) == 3 and all(0 <= seed < 2**63 for seed in drawn)
-  for seed, error in (
-      (-1, ValueError),
-      (2**63, ValueError),
-      (True, TypeError),
-      (1.0, TypeError),
-  ):
-    with pytest.raises(error, match=str(seed)):
-      flat_updates.check_seed(seed)
-
-
-def test_rule_that_counts_rounds():
-  class RoundFactory(flat_updates.GatheringFactory):
-    counts_rounds = True
-
-    def rule(self, updates, is_finite, round_number):
-      return updates[0] + tf.cast(round_number, tf.float32), (
-          collections.OrderedDict(num_clients=tf.size(is_finite))
-      )
-
-  process = RoundFactory().create(tff.TensorType(np.float32, [2]))
-  assert process.state_type == tff.FederatedType(np.int64, tff.SERVER)
-  state = process.initialize()
-  for round_number in range(2):
-    output = process.next(state, [np.array([5.0, 7.0], np.float32)])
-    state = output.state
-    np.testing.assert_array_equal(
-        output.result, [5.0 + round_number, 7.0 + round_number]
-    )
-    assert output.measurements['num_clients'] == 1

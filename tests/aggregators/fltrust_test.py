@@ -59,66 +59,14 @@ def _flatten(value):
   return np.concatenate([np.ravel(t) for t in tf.nest.flatten(value)])
 
 
-# --- Score and root ----------------------------------------------------------
-
-
-@pytest.mark.parametrize('scale', [1e-10, 1.0, 1e10])
-def test_scores_are_clipped_cosines(scale):
-  root = _random_updates(1, seed=5)[0]
-  updates = np.float32(scale) * _random_updates(40)
-  expected, _ = _reference(updates, root)
-  assert 0.2 < np.mean(expected > 0) < 0.8
-  direction, root_norm = fltrust.normalize_root(tf.constant(root))
-  np.testing.assert_allclose(root_norm, np.linalg.norm(root), rtol=1e-6)
-  for update, score in zip(updates, expected):
-    found, norm = fltrust.trust_score(tf.constant(update), direction)
-    np.testing.assert_allclose(found, score, atol=1e-6)
-    np.testing.assert_allclose(norm, np.linalg.norm(update), rtol=1e-5)
-
-
-def test_scores_by_hand():
-  direction = tf.constant([0.6, 0.8])
-  for update, score in (
-      ([3.0, 4.0], 1.0),
-      ([1e-3, 0.0], 0.6),
-      ([-8.0, 6.0], 0.0),
-      ([-3.0, -4.0], 0.0),
-      ([0.0, 0.0], 0.0),
-  ):
-    found, _ = fltrust.trust_score(tf.constant(update), direction)
-    np.testing.assert_allclose(found, score, atol=1e-7)
-
-
-def test_parallel_updates_score_no_more_than_one():
-  for update in _random_updates(200, seed=3):
-    direction, _ = fltrust.normalize_root(tf.constant(update))
-    score, _ = fltrust.trust_score(tf.constant(3 * update), direction)
-    assert 1 - 1e-6 < score <= 1
-
-
-@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf, 1e30])
-def test_nothing_bad_scores_or_is_a_root(bad):
-  vector = tf.constant([1.0, bad, 2.0])
-  score, norm = fltrust.trust_score(vector, tf.constant([1.0, 0.0, 0.0]))
-  assert score == norm == 0
-  direction, norm = fltrust.normalize_root(vector)
-  np.testing.assert_array_equal(direction, [0, 0, 0])
-  assert norm == 0
-
-
-def test_zero_root_trusts_nobody():
-  direction, norm = fltrust.normalize_root(tf.zeros([3]))
-  assert norm == 0
-  score, _ = fltrust.trust_score(tf.constant([1.0, 2.0, 3.0]), direction)
-  assert score == 0
-
-
 # --- The aggregation process -------------------------------------------------
 
 
 @pytest.fixture(scope='module')
 def process():
-  return fltrust.fltrust_factory(small_problem.holdout()).create(_VALUE_TYPE)
+  return fltrust.fltrust_factory(
+      small_problem.holdout()
+  ).unweighted.create(_VALUE_TYPE)
 
 
 def _root(state):
@@ -236,7 +184,7 @@ def test_weighted_process_of_two_dtypes_ignores_weights():
   holdout = holdout_lib.HoldOut(
       _mixed_model(), (np.zeros([4]), np.zeros([4])), num_steps=1
   )
-  factory = fltrust.fltrust_factory(holdout, weighted=True)
+  factory = fltrust.fltrust_factory(holdout)
   value_type = tff.to_type(
       (tff.TensorType(np.float32, [2]), tff.TensorType(np.float64, [3]))
   )
@@ -275,7 +223,9 @@ def test_is_handed_the_model_and_withstands_a_majority():
     output = process.next(
         state,
         [
-            collections.OrderedDict(attacker_index=np.int32(0 if i in attackers else -1), dataset=d)
+            collections.OrderedDict(
+                attacker_index=np.int32(0 if i in attackers else -1), dataset=d
+            )
             for i, d in enumerate(small_problem.client_datasets(round_num))
         ],
     )
@@ -305,7 +255,7 @@ def test_refuses_wrong_arguments():
       fltrust.fltrust_factory(holdout)
   with pytest.raises(TypeError, match='server_optimizer must be'):
     fltrust.fltrust_factory(small_problem.holdout(), server_optimizer=0.1)
-  factory = fltrust.fltrust_factory(small_problem.holdout())
+  factory = fltrust.fltrust_factory(small_problem.holdout()).unweighted
   with pytest.raises(ValueError, match='trainable weights'):
     factory.create(tff.to_type((tff.TensorType(np.float32, [2]),)))
   with pytest.raises(TypeError, match='Expected tensors of dtype'):

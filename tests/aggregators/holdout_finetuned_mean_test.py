@@ -67,7 +67,7 @@ def _expected(model, updates):
 def process():
   return holdout_finetuned_mean.holdout_finetuned_mean_factory(
       small_problem.holdout()
-  ).create(_VALUE_TYPE)
+  ).unweighted.create(_VALUE_TYPE)
 
 
 def test_process_is_the_mean_and_training_from_the_model_after_it(process):
@@ -121,7 +121,6 @@ def test_useless_training_leaves_the_mean():
           small_problem.examples(_NUM_EXAMPLES, seed=99),
           client_optimizer=optimizer,
       ),
-      weighted=True,
   )
   process = factory.create(_VALUE_TYPE, tff.TensorType(np.float32))
   updates = _updates(2)
@@ -167,6 +166,6 @@ def test_refuses_wrong_arguments():
     holdout_finetuned_mean.holdout_finetuned_mean_factory(None)
   factory = holdout_finetuned_mean.holdout_finetuned_mean_factory(
       small_problem.holdout()
-  )
+  ).unweighted
   with pytest.raises(ValueError, match='trainable weights'):
     factory.create(tff.to_type((tff.TensorType(np.float32, [2]),)))

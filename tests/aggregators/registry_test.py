@@ -1,6 +1,5 @@
 """Tests for the aggregators by name."""
 
-import importlib
 import pathlib
 import subprocess
 import sys
@@ -11,12 +10,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedaot_tff.aggregators import adaptive_clipping
-from fedaot_tff.aggregators import divide_and_conquer
+from fedaot import rules
 from fedaot_tff.aggregators import fedaot
 from fedaot_tff.aggregators import holdout as holdout_lib
-from fedaot_tff.aggregators import krum
-from fedaot_tff.aggregators import nearest_neighbor_mixing
 from fedaot_tff.aggregators import registry
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -123,127 +119,87 @@ def test_misses_the_holdout(name):
     registry.get_aggregator(name).create(registry.AggregatorContext())
 
 
-def test_krum_takes_the_number_of_attackers_from_context_or_option():
-  context = registry.AggregatorContext(num_byzantine=0.4)
-  with mock.patch.object(krum, 'krum_factory') as factory:
-    registry.get_aggregator('krum').create(context)
-    factory.assert_called_with(0.4)
-    registry.get_aggregator('krum:num_byzantine=0').create(context)
-    factory.assert_called_with(0)
-    registry.get_aggregator(
-        'krum:num_byzantine=0.3,num_selected=4,neighbors=byzfl'
-    ).create(context)
-    factory.assert_called_with(0.3, num_selected=4, neighbors='byzfl')
-    registry.get_aggregator('multi_krum').create(context)
-    factory.assert_called_with(0.4, num_selected=None)
-    registry.get_aggregator('multi_krum:num_selected=3').create(context)
-    factory.assert_called_with(0.4, num_selected=3)
+_CONTEXT = registry.AggregatorContext(num_byzantine=0.4, seed=7)
 
 
 @pytest.mark.parametrize(
     'text, expected',
     [
-        ('trimmed_mean', ([0.4], {})),
-        ('bulyan:num_byzantine=2', ([2], {})),
-        ('minimum_diameter_averaging:num_byzantine=0.1', ([0.1], {})),
+        ('coordinate_median', rules.coordinate_median()),
+        ('trimmed_mean', rules.trimmed_mean(0.4)),
+        ('krum', rules.krum(0.4)),
+        ('krum:num_byzantine=0', rules.krum(0)),
+        ('krum:num_selected=4', rules.krum(0.4, num_selected=4)),
+        ('multi_krum', rules.krum(0.4, num_selected=None)),
+        ('multi_krum:num_selected=3', rules.krum(0.4, num_selected=3)),
+        ('bulyan:num_byzantine=2', rules.bulyan(2)),
+        (
+            'minimum_diameter_averaging:num_byzantine=0.1',
+            rules.minimum_diameter_averaging(0.1),
+        ),
         (
             'geometric_median:tolerance=1e-3,max_iterations=5',
-            ([], dict(tolerance=1e-3, max_iterations=5)),
+            rules.geometric_median(tolerance=1e-3, max_iterations=5),
         ),
-        ('centered_clipping:clipping_radius=2', ([], dict(clipping_radius=2))),
-        ('sign_guard:lower=0', ([], dict(lower=0, seed=7))),
-        ('foolsgold:confidence=0.5', ([], dict(confidence=0.5))),
-        ('flame', ([], dict(seed=7))),
-        ('fltrust', (['holdout'], {})),
-        ('holdout_finetuned_mean', (['holdout'], {})),
+        (
+            'centered_clipping:clipping_radius=2',
+            rules.centered_clipping(clipping_radius=2),
+        ),
+        ('sign_guard:lower=0', rules.sign_guard(lower=0, seed=7)),
+        ('dnc:num_iterations=2', rules.dnc(0.4, num_iterations=2, seed=7)),
+        ('foolsgold:confidence=0.5', rules.foolsgold(confidence=0.5)),
+        ('flame', rules.flame(seed=7)),
+        ('nnm+krum', rules.nnm(rules.krum(0.4), 0.4)),
+        ('nnm:num_byzantine=3+krum', rules.nnm(rules.krum(0.4), 3)),
+        (
+            'bucketing:bucket_size=4+krum:num_byzantine=1,num_selected=2',
+            rules.bucketing(rules.krum(1, num_selected=2), 4, seed=7),
+        ),
+        # The first wrapper is the outermost.
+        (
+            'arc+nnm:num_byzantine=1+krum',
+            rules.arc(rules.nnm(rules.krum(0.4), 1), 0.4),
+        ),
     ],
 )
 def test_rules_get_what_they_need(text, expected):
-  name = text.partition(':')[0]
-  module = importlib.import_module(f'fedaot_tff.aggregators.{name}')
-  context = registry.AggregatorContext(
-      holdout='holdout', num_byzantine=0.4, seed=7
+  factory = registry.get_aggregator(text).create(_CONTEXT)
+  assert repr(factory.rule) == repr(expected)
+
+
+@pytest.mark.parametrize('name', ['fltrust', 'holdout_finetuned_mean'])
+def test_hands_the_holdout_over(name):
+  holdout = _make_holdout()
+  factory = registry.get_aggregator(name).create(
+      _CONTEXT._replace(holdout=holdout)
   )
-  arguments, options = expected
-  with mock.patch.object(module, f'{name}_factory') as factory:
-    registry.get_aggregator(text).create(context)
-  factory.assert_called_once_with(*arguments, **options)
+  assert factory.holdout is holdout
 
 
-def test_dnc_is_divide_and_conquer():
-  with mock.patch.object(
-      divide_and_conquer, 'divide_and_conquer_factory'
-  ) as factory:
-    registry.get_aggregator('dnc:num_iterations=2').create(
-        registry.AggregatorContext(num_byzantine=3, seed=7)
-    )
-  factory.assert_called_once_with(3, num_iterations=2, seed=7)
-
-
-@pytest.mark.parametrize(
-    'text, module_name, arguments, options',
-    [
-        ('nnm+krum', 'nearest_neighbor_mixing', [0.4], {}),
-        ('nnm:num_byzantine=3+krum', 'nearest_neighbor_mixing', [3], {}),
-        ('bucketing+krum', 'bucketing', [], dict(seed=7)),
-        (
-            'bucketing:bucket_size=4+krum:num_byzantine=1,num_selected=2',
-            'bucketing',
-            [],
-            dict(bucket_size=4, seed=7),
-        ),
-        ('median_norm_bounding+mean', 'median_norm_bounding', [], {}),
-        ('arc:num_byzantine=0.1+mean', 'adaptive_clipping', [0.1], {}),
-    ],
-)
-def test_wrappers_get_what_they_wrap_and_need(
-    text, module_name, arguments, options
-):
-  module = importlib.import_module(f'fedaot_tff.aggregators.{module_name}')
-  context = registry.AggregatorContext(num_byzantine=0.4, seed=7)
-  with mock.patch.object(module, f'{module_name}_factory') as factory:
-    registry.get_aggregator(text).create(context)
-  ((inner, *found), found_options) = factory.call_args
-  assert (found, found_options) == (arguments, options)
-  is_krum = isinstance(inner, krum.KrumFactory)
-  assert is_krum == ('krum' in text)
-
-
-def test_first_wrapper_is_the_outermost():
+def test_tells_wrappers_and_options():
   aggregator = registry.get_aggregator('arc+nnm:num_byzantine=1+krum')
   assert aggregator.name == 'krum'
   assert aggregator.wrappers == (
       ('arc', {}), ('nnm', {'num_byzantine': 1}),
   )
-  with mock.patch.object(
-      adaptive_clipping, 'adaptive_clipping_factory'
-  ) as outer, mock.patch.object(
-      nearest_neighbor_mixing, 'nearest_neighbor_mixing_factory'
-  ) as inner:
-    factory = aggregator.create(registry.AggregatorContext(num_byzantine=2))
-  assert factory is outer.return_value
-  outer.assert_called_once_with(inner.return_value, 2)
 
 
 @pytest.mark.parametrize('name', registry.wrapper_names())
-def test_creates_wrapped_factories(name):
-  factory = registry.get_aggregator(f'{name}+krum').create(
-      registry.AggregatorContext(num_byzantine=1)
-  )
-  process = factory.create(tff.TensorType(np.float32, [2]))
-  assert not process.is_weighted
+def test_wraps_other_factories(name):
+  factory = registry.get_aggregator(f'{name}+mean').create(_CONTEXT)
+  assert isinstance(factory, tff.aggregators.WeightedAggregationFactory)
 
 
 def test_plus_sign_of_a_number_wraps_nothing():
-  aggregator = registry.get_aggregator('geometric_median:tolerance=1e+2')
-  assert aggregator.options == {'tolerance': 100.0}
+  aggregator = registry.get_aggregator('centered_clipping:clipping_radius=1e+2')
+  assert aggregator.options == {'clipping_radius': 100.0}
 
 
 def test_splits_a_list():
   assert registry.split_list('') == ()
   assert registry.split_list(
-      'nnm:num_byzantine=3+krum:num_selected=2,neighbors=byzfl, mean'
-  ) == ('nnm:num_byzantine=3+krum:num_selected=2,neighbors=byzfl', 'mean')
+      'nnm:num_byzantine=3+krum:num_selected=2,num_byzantine=1, mean'
+  ) == ('nnm:num_byzantine=3+krum:num_selected=2,num_byzantine=1', 'mean')
   names = registry.aggregator_names()
   assert registry.split_list('all') == names
   assert registry.split_list('nnm+krum,all') == ('nnm+krum', *names)
@@ -302,11 +258,20 @@ def test_oracle_of_nothing_is_zero():
         ('nnm+oracle', "aggregator 'oracle' cannot be wrapped"),
         (
             'krum:num_byzantine=1.5',
-            "option 'num_byzantine' of aggregator 'krum' must be ",
+            "aggregator 'krum': num_byzantine must be >= 0 and < 1; found 1.5",
         ),
         (
-            'krum:neighbors=all',
-            "option 'neighbors' of aggregator 'krum' must be one of ",
+            'krum:num_selected=1.5',
+            "aggregator 'krum': num_selected must be an int; found 1.5",
+        ),
+        (
+            'krum:num_selected=all',
+            "option 'num_selected' of aggregator 'krum' must be a finite ",
+        ),
+        ('krum:neighbors=byzfl', "aggregator 'krum' has no option 'neighbors'"),
+        (
+            'bucketing:bucket_size=0+krum',
+            "wrapper 'bucketing': bucket_size must be >= 1; found 0",
         ),
         (
             'fedaot:sketch_dimension=1.5',

@@ -1,0 +1,33 @@
+"""Nearest neighbor mixing: each update becomes its neighbors' mean."""
+
+from fedaot.rules import rule
+
+
+@rule.wrapper()
+def nnm(cohort, num_byzantine):
+  """Replaces each update with the mean of the n - f nearest, itself included.
+
+  Of two at the same distance the earlier one is the nearer (Allouah,
+  Farhadkhani, Guerraoui, Gupta, Pinot and Stephan, "Fixing by Mixing: A Recipe
+  for Optimal Byzantine ML under Heterogeneity", AISTATS 2023,
+  arXiv:2302.01772). One at least is averaged; `cohort_too_small` tells if
+  2 f >= n.
+
+  Breakdown point: that of the inner rule, f < n / 2 at most. Around a rule that
+  is (f, kappa)-robust the result is (f, 8 f / (n - f) (kappa + 1))-robust.
+  Cost: O(N^2 d).
+
+  Args:
+    cohort: The updates.
+    num_byzantine: f; by default the inner rule's.
+
+  Returns:
+    A `rule.Rule` that measures `num_byzantine`, `cohort_too_small`,
+    `num_non_finite`, `weights` (if the inner rule does) and `inner`.
+  """
+  xp = cohort.xp
+  num_near = xp.maximum(cohort.size - num_byzantine, 1)
+  order = xp.argsort(cohort.squared_distances, axis=1, kind='stable')
+  is_near = xp.argsort(order, axis=1, kind='stable') < num_near
+  matrix = xp.asarray(is_near, xp.float64) / xp.asarray(num_near, xp.float64)
+  return matrix, {'cohort_too_small': 2 * num_byzantine >= cohort.size}
