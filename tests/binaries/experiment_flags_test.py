@@ -27,7 +27,7 @@ sys.argv = ['{program}.py', '{argument}']
 try:
   application.run({program}.main)
 finally:
-  heavy = ('tensorflow', 'tensorflow_federated', 'matplotlib', 'numpy')
+  heavy = ('tensorflow', 'tensorflow_federated', 'matplotlib')
   print('imported:', [name for name in heavy if name in sys.modules])
 """
   result = subprocess.run(
