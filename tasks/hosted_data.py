@@ -23,9 +23,9 @@ from tasks import data_files
 from tasks import pixels
 
 _DEFAULT_DIR = os.path.join('~', '.tff')
+# More than any client has. TensorFlow may make room for a whole batch: one of
+# 10**6 images takes seconds, and one of int64.max kills the process.
 _READ_AT_ONCE = 5000
-# More than any client has. A batch of int64.max kills the process.
-_MOST_CLIENT_EXAMPLES = 10**6
 
 _ClientData = tff.simulation.datasets.ClientData
 
@@ -104,12 +104,13 @@ def limit_examples(
 
   def draw(batch):
     num_elements = tf.shape(batch['y'])[0]
+    tf.debugging.assert_less(num_elements, _READ_AT_ONCE)
     keys = tf.random.stateless_uniform([num_elements], [seed, 0], alg='philox')
     drawn = tf.sort(tf.argsort(keys)[:size])
     return tf.nest.map_structure(lambda t: tf.gather(t, drawn), batch)
 
   return client_data.preprocess(
-      lambda dataset: dataset.batch(_MOST_CLIENT_EXAMPLES).map(draw).unbatch()
+      lambda dataset: dataset.batch(_READ_AT_ONCE).map(draw).unbatch()
   )
 
 

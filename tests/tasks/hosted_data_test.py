@@ -5,7 +5,6 @@ import lzma
 import os
 import sqlite3
 
-import numpy as np
 import pytest
 import tensorflow_federated as tff
 

@@ -148,13 +148,8 @@ def test_shards_mix_the_examples_of_a_class():
 @pytest.mark.parametrize(
     'name, options, kind, message',
     [
-        ('iid', {'num_clients': True}, TypeError, 'num_clients.*found True'),
-        ('iid', {'seed': 'seed'}, TypeError, "seed must be.*found 'seed'"),
         ('iid', {'labels': _LABELS / 2}, TypeError, 'labels.*float64'),
         ('dirichlet', {'labels': _LABELS > 2}, TypeError, 'labels.*bool'),
-        ('dirichlet', {'alpha': '0.5'}, TypeError, "alpha.*found '0.5'"),
-        ('dirichlet', {'min_examples': 0.5}, TypeError, 'min_examples'),
-        ('shards', {'shards_per_client': 2.0}, TypeError, 'shards_per_client'),
         ('iid', {'labels': _LABELS[:0]}, ValueError, 'num_examples.*found 0'),
         ('iid', {'num_clients': 0}, ValueError, 'num_clients.*found 0'),
         ('iid', {'seed': -1}, ValueError, 'seed.*found -1'),
@@ -162,7 +157,6 @@ def test_shards_mix_the_examples_of_a_class():
         ('shards', {'labels': _LABELS[None]}, ValueError, r'\(1, 600\)'),
         ('dirichlet', {'alpha': 0.0}, ValueError, 'alpha.*found 0'),
         ('dirichlet', {'alpha': np.nan}, ValueError, 'alpha.*found nan'),
-        ('dirichlet', {'alpha': np.inf}, ValueError, 'alpha.*found inf'),
         ('dirichlet', {'min_examples': -1}, ValueError, 'min_examples'),
         ('dirichlet', {'num_clients': 121}, ValueError, 'at most 120 clients'),
         ('shards', {'shards_per_client': 0}, ValueError, 'shards_per_client'),
