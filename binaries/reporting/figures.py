@@ -24,7 +24,7 @@ _SUMMARY_PANELS_IN_ROW = 4
 _PANELS_IN_ROW, _PANELS_IN_FIGURE = 3, 6
 _HEAT_MAP_CELL_INCHES = (0.72, 0.42)
 # What of a title fits above each panel in a row.
-_TITLE_LENGTH_OF_PANEL = 34
+_TITLE_LENGTH_OF_PANEL = 30
 _MAX_NAMES = 6
 # The false positive rates at which ROC curves are averaged.
 _RATES = np.arange(201) / 200
