@@ -86,7 +86,6 @@ def test_buckets_are_fixed_by_seed_and_round():
     assert order([3, 1]) != other
 
 
-@pytest.mark.one_context
 def test_every_pair_shares_a_bucket_equally_often():
   n, s, rounds = 6, 2, 1500
   seeds = tf.constant(

@@ -99,7 +99,6 @@ def test_cluster_matches_linking_one_by_one(n):
     )
 
 
-@pytest.mark.one_context
 @pytest.mark.parametrize('n', [9, 10, 25, 40])
 def test_cluster_matches_hdbscan(n):
   for seed in range(5):

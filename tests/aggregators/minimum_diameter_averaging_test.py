@@ -114,7 +114,6 @@ def test_differs_from_the_nearest_neighbors_of_one_update():
   np.testing.assert_array_equal(np.flatnonzero(result.weights), [2, 3, 4])
 
 
-@pytest.mark.one_context
 @pytest.mark.parametrize('d', [1, 2, 3, 20])
 @pytest.mark.parametrize(
     'n, f', [(1, 0), (2, 0), (3, 1), (7, 1), (8, 3), (9, 4), (10, 0), (11, 5)]

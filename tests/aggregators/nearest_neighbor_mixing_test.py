@@ -186,7 +186,6 @@ def _attacked(attack, honest, num_byzantine):
   return np.concatenate([copies, honest])
 
 
-@pytest.mark.one_context
 @pytest.mark.parametrize(
     'attack',
     [

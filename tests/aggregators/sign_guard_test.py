@@ -88,7 +88,6 @@ def test_largest_cluster_by_hand():
   )
 
 
-@pytest.mark.one_context
 @pytest.mark.parametrize('n, num_far', [(8, 2), (20, 6), (31, 12), (50, 20)])
 @pytest.mark.parametrize('far', [0.05, 0.2, 0.6])
 def test_largest_cluster_matches_scikit_learn(n, num_far, far):
