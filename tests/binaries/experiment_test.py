@@ -94,7 +94,7 @@ def test_to_dict_holds_every_setting():
 
 
 def test_settings_from_before_there_was_a_choice_of_context_were_native():
-  settings = experiment.Experiment(seed=3).to_dict()
+  settings = experiment.Experiment(seed=3, context='native').to_dict()
   old = {name: settings[name] for name in settings if name != 'context'}
   assert experiment.complete_settings(old) == settings
   new = experiment.Experiment(context='in_process').to_dict()
