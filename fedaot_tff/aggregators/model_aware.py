@@ -138,6 +138,11 @@ class ModelAwareFactory(tff.aggregators.WeightedAggregationFactory):
     """
 
   @property
+  def holdout(self) -> Optional[holdout_lib.HoldOut]:
+    """The clean examples at the server, None if there are none."""
+    return self._holdout
+
+  @property
   def unweighted(self) -> tff.aggregators.UnweightedAggregationFactory:
     """The same rule for values without weights."""
     return UnweightedFactory(self)

@@ -125,9 +125,13 @@ def _with_holdout(module_name: str) -> _Entry:
 
 
 def _options(make):
-  """The options of a rule or wrapper that may be given by name."""
+  """The options of a rule or wrapper that may be given; it checks them."""
   names = inspect.signature(make).parameters
-  return {name: _number for name in names if name not in ('seed', 'inner')}
+  return {
+      name: lambda _, value: value
+      for name in names
+      if name not in ('seed', 'inner')
+  }
 
 
 def _arguments(make, context, options):
@@ -147,14 +151,6 @@ def _check(make, construct):
       raise ValueError(str(error)) from None
 
   return check
-
-
-def _number(text: str) -> Union[int, float]:
-  """Parses an int, or a finite number; a `named_spec.Parser`."""
-  try:
-    return int(text)
-  except ValueError:
-    return named_spec.parse_number(text)
 
 
 def _fedaot(context, **constants):

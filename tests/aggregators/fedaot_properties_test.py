@@ -229,7 +229,6 @@ def _expected_measurements_type(mode):
   return tff.to_type(measurements)
 
 
-@pytest.mark.one_context
 @_for_both_modes
 @pytest.mark.parametrize('weighted', [False, True])
 def test_type_signatures(mode, weighted):

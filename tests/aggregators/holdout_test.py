@@ -127,7 +127,6 @@ def _form(name):
   return forms[name]
 
 
-@pytest.mark.one_context
 @pytest.mark.parametrize('spec', [_PAIR_SPEC, _MAPPING_SPEC], ids=['p', 'm'])
 @pytest.mark.parametrize('form', _FORMS)
 def test_all_forms_of_examples_are_equal(form, spec):
@@ -174,7 +173,6 @@ def test_structures_of_features():
     )
 
 
-@pytest.mark.one_context
 @pytest.mark.parametrize(
     'form, batch_size, expected',
     [

@@ -266,7 +266,7 @@ def test_oracle_of_nothing_is_zero():
         ),
         (
             'krum:num_selected=all',
-            "option 'num_selected' of aggregator 'krum' must be a finite ",
+            "aggregator 'krum': num_selected must be an int; found 'all'",
         ),
         ('krum:neighbors=byzfl', "aggregator 'krum' has no option 'neighbors'"),
         (

@@ -72,6 +72,9 @@ def test_data_attack_shares_the_process_and_update_attack_does_not(runner):
 def test_contexts_agree_but_for_rounding(runner):
   report = mock.Mock()
   (found, *_) = runner.run(_make_experiment(context='native'))
+  assert hasattr(
+      runner_lib.tff.framework.get_context_stack().current, 'worker_pid'
+  )
   expected = _run(runner, _make_experiment())[0]
   (again, *_) = runner_lib.Runner().run(_make_experiment(), report=report)
   ((note,), _) = report.note.call_args

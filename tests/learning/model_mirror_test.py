@@ -134,7 +134,6 @@ def test_all_server_optimizers_are_known_here():
 
 
 @pytest.mark.slow
-@pytest.mark.one_context
 def test_mirror_equals_the_model_bit_for_bit_with_every_optimizer():
   optimizer = _OptimizerPerPair(_SERVER_OPTIMIZERS.values())
   process = _process(
@@ -197,7 +196,6 @@ def test_check_model_notices_set_model_weights(process):
     _assert_mirrors(output.state)
 
 
-@pytest.mark.one_context
 def test_synchronize_model_cures_an_unseeded_keras_model_in_a_wrapper():
   holdout = small_problem.holdout(
       tff.learning.models.functional_model_from_keras(
