@@ -6,7 +6,6 @@ import importlib
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from fedaot_tff import named_spec
-from fedaot_tff.learning import adversary
 
 _ALL = 'all'
 
@@ -186,7 +185,7 @@ class Attack:
 
   @functools.cached_property
   def update_poisoning(self) -> Optional[Any]:
-    """The `adversary.UpdatePoisoning`; None if it leaves updates alone."""
+    """The `UpdatePoisoning`; None if it leaves updates alone."""
     part = _ENTRIES[self.name].update
     return part and part.make(self.options)
 

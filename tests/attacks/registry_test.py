@@ -102,7 +102,7 @@ def test_every_kind_can_be_chosen(text, kinds):
         ('none:scale=1', "attack 'none' has no option 'scale'; known: none"),
         (
             'sign_flip:scale=-1',
-            "option 'scale' of attack 'sign_flip' must be > 0; found -1.0",
+            "option 'scale' of attack 'sign_flip' must be > 0; found -1",
         ),
         (
             'switching:attacks=alie/label_flip',
