@@ -19,7 +19,6 @@ def arc(cohort, num_byzantine):
   above the largest honest one. Cost: O(N^2 d).
 
   Args:
-    cohort: The updates.
     num_byzantine: f; by default the inner rule's.
 
   Returns:

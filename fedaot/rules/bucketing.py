@@ -21,7 +21,6 @@ def bucketing(cohort, bucket_size=2, *, seed=None):
   O(N^2 d / s) for others.
 
   Args:
-    cohort: The updates.
     bucket_size: s, 1 or more; 1 permutes the updates only.
     seed: Fixes the buckets of every round, to be kept from clients; None draws
       one.

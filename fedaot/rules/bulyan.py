@@ -61,7 +61,6 @@ def bulyan(cohort, num_byzantine):
   is the median. Cost: O(N^2 d + theta N^2 log N).
 
   Args:
-    cohort: The updates.
     num_byzantine: f.
 
   Returns:

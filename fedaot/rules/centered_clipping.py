@@ -36,7 +36,6 @@ def centered_clipping(cohort, clipping_radius=None, *, num_iterations=1):
   Cost: O(N^2 d), and O(N^2) an iteration.
 
   Args:
-    cohort: The updates.
     clipping_radius: tau, positive; None for the median distance.
     num_iterations: L.
 

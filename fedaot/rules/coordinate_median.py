@@ -14,9 +14,6 @@ def coordinate_median(cohort):
   Breakdown point: with f < n / 2 Byzantine updates every coordinate lies
   between honest values of it. Cost: O(d N log N).
 
-  Args:
-    cohort: The updates.
-
   Returns:
     A `rule.Rule` that measures `num_non_finite`.
   """
@@ -24,6 +21,7 @@ def coordinate_median(cohort):
   def combine(block):
     ordered = cohort.xp.sorted_columns(block)
     lower, upper = (cohort.size - 1) // 2, cohort.size // 2
-    return 0.5 * (ordered[:, lower] + ordered[:, upper])
+    # Halves first: half precision could not hold the sum of large values.
+    return 0.5 * ordered[:, lower] + 0.5 * ordered[:, upper]
 
   return rule.Decision(combine=combine)

@@ -50,7 +50,6 @@ def dnc(
   Cost: O(N d + T (N^2 b + N^3)) for T iterations.
 
   Args:
-    cohort: The updates.
     num_byzantine: f.
     num_iterations: T.
     num_sampled: b.

@@ -55,7 +55,6 @@ def flame(cohort, *, noise_multiplier=0.001, seed=None):
   Cost: O(N^2 d + N^3).
 
   Args:
-    cohort: The updates.
     noise_multiplier: lambda, 0 or more; 0 adds no noise.
     seed: Fixes the noise of every round, to be kept from clients; None draws
       one.

@@ -22,9 +22,6 @@ def fltrust(cohort):
   aggregate is not longer than g_0 and has no negative product with it; an
   attacker of a direction similar to g_0 is trusted. Cost: O(N^2 d).
 
-  Args:
-    cohort: The updates, and g_0 as the reference.
-
   Returns:
     A `rule.Rule` that measures `weights` (the coefficients),
     `trust_scores`, `num_trusted` and `num_non_finite`.

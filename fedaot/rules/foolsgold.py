@@ -32,7 +32,6 @@ def foolsgold(cohort, *, confidence=1.0):
   norm, and honest clients that are alike lose theirs. Cost: O(N^2 d).
 
   Args:
-    cohort: The updates.
     confidence: kappa > 0; the larger, the more all or nothing.
 
   Returns:

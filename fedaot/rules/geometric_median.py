@@ -41,7 +41,6 @@ def geometric_median(
   Cost: O(N^2 d), and O(N^2) an iteration.
 
   Args:
-    cohort: The updates.
     smoothing: nu, in [0, 1).
     tolerance: In [0, 1).
     max_iterations: The default suffices for 45 Byzantine clients of 100.

@@ -37,7 +37,6 @@ def krum(cohort, num_byzantine, *, num_selected=1):
   update. Cost: O(N^2 d).
 
   Args:
-    cohort: The updates.
     num_byzantine: f.
     num_selected: m; None for n - f, the most that the guarantee allows.
 

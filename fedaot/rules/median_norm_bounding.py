@@ -16,9 +16,6 @@ def median_norm_bounding(cohort):
   That does not withstand attacks on the direction, which is left to the inner
   rule. Half of the honest updates are clipped as well. Cost: O(N^2 d).
 
-  Args:
-    cohort: The updates.
-
   Returns:
     A `rule.Rule` that measures `clipping_norm` (M), `num_clipped`,
     `num_non_finite`, `weights` (if the inner rule does) and `inner`.

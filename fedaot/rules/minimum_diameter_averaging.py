@@ -151,7 +151,6 @@ def minimum_diameter_averaging(cohort, num_byzantine):
   for each of at most 8192 candidates, f + 1 times in each of 2 log2(N) steps.
 
   Args:
-    cohort: The updates.
     num_byzantine: f.
 
   Returns:

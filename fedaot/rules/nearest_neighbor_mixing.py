@@ -18,7 +18,6 @@ def nnm(cohort, num_byzantine):
   Cost: O(N^2 d).
 
   Args:
-    cohort: The updates.
     num_byzantine: f; by default the inner rule's.
 
   Returns:

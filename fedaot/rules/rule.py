@@ -231,7 +231,8 @@ def rule(
 
   Returns:
     A decorator of a function that takes a `Cohort` and options and returns a
-    `Decision`. `num_byzantine` arrives as a number of clients.
+    `Decision`. `num_byzantine` arrives as a number of clients. The function's
+    docstring is that of the result, which takes the options only.
   """
 
   def decorate(function):

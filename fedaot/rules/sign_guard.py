@@ -131,7 +131,6 @@ def sign_guard(
   Cost: O(N^2 d), and O(N^2) for each of at most 300 shifts.
 
   Args:
-    cohort: The updates.
     lower: L, in [0, 1].
     upper: R, 1 or more; may be infinite.
     coordinate_fraction: The share of coordinates whose signs are looked at, in

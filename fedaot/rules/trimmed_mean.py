@@ -19,7 +19,6 @@ def trimmed_mean(cohort, num_byzantine):
   between honest values of it. Cost: O(d N log N).
 
   Args:
-    cohort: The updates.
     num_byzantine: f.
 
   Returns:

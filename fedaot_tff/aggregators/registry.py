@@ -29,10 +29,11 @@ class AggregatorContext(NamedTuple):
 
 
 class _Entry(NamedTuple):
-  """How to create an aggregator.
+  """How to create an aggregator or to wrap one.
 
   Attributes:
-    create: Makes the factory from an `AggregatorContext` and the options.
+    create: Makes the factory from an `AggregatorContext`, the factory to wrap
+      if it is a wrapper, and the options.
     options: The options and their parsers.
     needs_holdout: See `Aggregator`.
     discard_attackers: See `Aggregator`.
@@ -45,21 +46,6 @@ class _Entry(NamedTuple):
   needs_holdout: bool = False
   discard_attackers: bool = False
   check: Optional[Callable[..., Any]] = None
-
-
-class _Wrapper(NamedTuple):
-  """How to wrap an aggregator.
-
-  Attributes:
-    create: Makes the factory from an `AggregatorContext`, the factory to wrap
-      and the options.
-    options: The options and their parsers.
-    check: See `_Entry`.
-  """
-
-  create: Callable[..., Any]
-  options: Mapping[str, named_spec.Parser]
-  check: Callable[..., Any]
 
 
 # Stands for all names in a list.
@@ -101,7 +87,7 @@ def _rule(make: Callable[..., rules.Rule], **defaults: Any) -> _Entry:
   return _Entry(create, _options(make), check=_check(make, make))
 
 
-def _wrapper(make: Callable[..., rules.Rule]) -> _Wrapper:
+def _wrapper(make: Callable[..., rules.Rule]) -> _Entry:
   """The entry of a wrapper of `fedaot.rules`."""
 
   def create(context, inner, **options):
@@ -111,7 +97,9 @@ def _wrapper(make: Callable[..., rules.Rule]) -> _Wrapper:
         inner, **_arguments(make, context, options)
     )
 
-  return _Wrapper(create, _options(make), _check(make, make.mixing))
+  return _Entry(
+      create, _options(make), check=_check(make, make.mixing)
+  )
 
 
 def _with_holdout(module_name: str) -> _Entry:

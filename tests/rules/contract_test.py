@@ -220,6 +220,13 @@ def test_rotation(name):
   np.testing.assert_allclose(rotated, result @ rotation, atol=1e-5)
 
 
+@pytest.mark.parametrize('name', _without({'centered_clipping', 'fltrust'}))
+def test_reference_is_for_those_who_use_it(name):
+  updates = _honest()
+  result, _ = _apply(name, updates, 100 * _reference(40))
+  np.testing.assert_allclose(result, _RULES[name](updates), atol=1e-6)
+
+
 @pytest.mark.parametrize('sign', [1.0, -1.0])
 @pytest.mark.parametrize('name', _without(_TRUSTS_THE_FAR))
 def test_far_minority_does_not_take_over(name, sign):

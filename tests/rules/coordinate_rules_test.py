@@ -15,6 +15,11 @@ def test_median_by_hand():
   )
 
 
+def test_median_of_large_numbers_in_half_precision():
+  updates = np.float16([[60000.0], [62000.0]])
+  assert rules.coordinate_median()(updates) == np.float16(61000)
+
+
 @pytest.mark.parametrize('n', [1, 2, 7, 8, 101])
 def test_median_matches_numpy(n):
   updates = tables.random_updates(n, d=33, seed=n)

@@ -44,14 +44,14 @@ def test_pardoning_by_hand():
 
 @pytest.mark.parametrize('n', [2, 3, 8, 9])
 @pytest.mark.parametrize('confidence', [1.0, 0.4])
-@pytest.mark.parametrize('offset', [0.0, 0.3, 100.0])
+@pytest.mark.parametrize('offset', [0.0, 0.3, 1e4])
 def test_matches_loops(n, confidence, offset):
   updates = np.float64(tables.random_updates(n, d=40, seed=n)) + offset
   rates = _reference_rates(updates, confidence)
   result, measured = rules.foolsgold(confidence=confidence).measure(updates)
-  np.testing.assert_allclose(measured['learning_rates'], rates, atol=1e-6)
+  np.testing.assert_allclose(measured['learning_rates'], rates, atol=1e-5)
   np.testing.assert_allclose(
-      result, rates @ updates / rates.sum(), rtol=1e-6, atol=1e-6
+      result, rates @ updates / rates.sum(), rtol=1e-6, atol=1e-5
   )
 
 
