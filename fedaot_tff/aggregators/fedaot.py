@@ -64,6 +64,8 @@ class FedAOTFactory(model_aware.ModelAwareFactory):
   Federated Learning", arXiv 2603.16846.
   """
 
+  needs_holdout = False
+
   def __init__(
       self,
       holdout: Optional[holdout_lib.HoldOut] = None,
@@ -89,13 +91,9 @@ class FedAOTFactory(model_aware.ModelAwareFactory):
       ValueError: If `server_optimizer` is given without a `holdout` or `seed`
         is out of range.
     """
-    super().__init__(holdout, server_optimizer)
-    if config is not None and not isinstance(config, config_lib.FedAOTConfig):
-      raise TypeError(
-          'config must be a fedaot.FedAOTConfig or None; found'
-          f' {type(config).__name__}.'
-      )
-    self._config = config or config_lib.FedAOTConfig()
+    super().__init__(holdout, server_optimizer=server_optimizer)
+    self._config = config_lib.FedAOTConfig() if config is None else config
+    checks.check_kind('config', self._config, config_lib.FedAOTConfig)
     self._seed = checks.check_seed(seed)
 
   def create_round(

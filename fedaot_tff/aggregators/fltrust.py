@@ -126,16 +126,6 @@ class FLTrustFactory(model_aware.ModelAwareFactory):
     * `num_non_finite`, int32: the number of updates left out.
   """
 
-  def __init__(
-      self,
-      holdout: holdout_lib.HoldOut,
-      *,
-      server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
-  ):
-    """Initializes the factory; see `fedaot_tff.fedaot_factory`."""
-    model_aware.check_holdout(holdout)
-    super().__init__(holdout, server_optimizer)
-
   def create_round(
       self, value_type: tff.Type, weight_type: Optional[tff.Type]
   ) -> FLTrustRound:

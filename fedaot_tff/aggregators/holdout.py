@@ -76,7 +76,11 @@ class HoldOut:
           f' {type(model).__name__}.'
       )
     if client_optimizer is not None:
-      _check_optimizer('client_optimizer', client_optimizer)
+      checks.check_kind(
+          'client_optimizer',
+          client_optimizer,
+          tff.learning.optimizers.Optimizer,
+      )
     self._model = model
     self._x, self._y, dataset_batch_size = _to_arrays(model, dataset)
     if batch_size is None:
@@ -226,15 +230,6 @@ class HoldOut:
         gradient,
     )
     return loss, dense
-
-
-def _check_optimizer(name: str, optimizer: Any) -> None:
-  if not isinstance(optimizer, tff.learning.optimizers.Optimizer):
-    raise TypeError(
-        f'{name} must be a tff.learning.optimizers.Optimizer, such as'
-        ' tff.learning.optimizers.build_sgdm(0.1); found'
-        f' {type(optimizer).__name__}.'
-    )
 
 
 def _split_element(element: Any) -> Tuple[Any, Any]:

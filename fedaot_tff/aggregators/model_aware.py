@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import checks
 from fedaot_tff.aggregators import holdout as holdout_lib
 
 # The entry of an aggregator's state that holds the mirror, and the mirror's.
@@ -86,17 +87,23 @@ class ModelAwareFactory(tff.aggregators.WeightedAggregationFactory):
 
   A factory is for values with weights, as the weighted builders of
   `tff.learning.algorithms` have them; `unweighted` is for those without.
+
+  Attributes:
+    needs_holdout: Whether there must be a hold-out.
   """
+
+  needs_holdout = True
 
   def __init__(
       self,
-      holdout: Optional[holdout_lib.HoldOut],
+      holdout: Optional[holdout_lib.HoldOut] = None,
+      *,
       server_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
   ):
     """Initializes the factory.
 
     Args:
-      holdout: The clean examples at the server; None if the rule needs none.
+      holdout: The clean examples at the server.
       server_optimizer: The optimizer that the learning process applies the
         aggregate with; of use with a `holdout` only. None (default) is TFF's
         default, SGD with learning rate 1.
@@ -105,14 +112,14 @@ class ModelAwareFactory(tff.aggregators.WeightedAggregationFactory):
       TypeError: If an argument is of another kind.
       ValueError: If `server_optimizer` is given without a `holdout`.
     """
-    if holdout is not None:
-      check_holdout(holdout)
+    if self.needs_holdout or holdout is not None:
+      checks.check_kind('holdout', holdout, holdout_lib.HoldOut)
     if server_optimizer is not None:
-      if not isinstance(server_optimizer, tff.learning.optimizers.Optimizer):
-        raise TypeError(
-            'server_optimizer must be a tff.learning.optimizers.Optimizer;'
-            f' found {type(server_optimizer).__name__}.'
-        )
+      checks.check_kind(
+          'server_optimizer',
+          server_optimizer,
+          tff.learning.optimizers.Optimizer,
+      )
       if holdout is None:
         raise ValueError(
             'server_optimizer is of use with a holdout only; leave it out.'
@@ -239,14 +246,6 @@ class UnweightedFactory(tff.aggregators.UnweightedAggregationFactory):
   def create(self, value_type: tff.Type) -> tff.templates.AggregationProcess:
     """See `ModelAwareFactory.create`."""
     return self.weighted.create_process(value_type, None)
-
-
-def check_holdout(holdout: Any) -> None:
-  """Raises TypeError unless it is a `HoldOut`."""
-  if not isinstance(holdout, holdout_lib.HoldOut):
-    raise TypeError(
-        f'holdout must be a fedaot_tff.HoldOut; found {type(holdout).__name__}.'
-    )
 
 
 def is_mirrored(state: Any) -> bool:
