@@ -71,26 +71,6 @@ def is_finite_update(flat: tf.Tensor) -> tf.Tensor:
   return tf.reduce_all(tf.abs(flat) < MAX_FINITE_MAGNITUDE)
 
 
-def fingerprint(flat: tf.Tensor, seed: int) -> tf.Tensor:
-  """Keyed 64-bit hash by which a client finds its row in a table.
-
-  Multilinear hashing modulo 2^64: different rows collide with a probability of
-  at most 2^-33 whatever they are, as long as the seed is secret.
-
-  Args:
-    flat: A `[d]` float32 tensor.
-    seed: See `check_seed`.
-
-  Returns:
-    A scalar int64.
-  """
-  factors = tf.random.stateless_uniform(
-      [flat.shape[0]], [seed, 0], None, None, tf.int64, alg='philox'
-  )
-  bits = tf.cast(tf.bitcast(flat, tf.int32), tf.int64)
-  return tf.reduce_sum(factors * bits)
-
-
 def inner_products(updates: tf.Tensor) -> tf.Tensor:
   """Inner products about zero of the rows of a `[N, d]` table, float64."""
   return geometry.inner_products(

@@ -14,6 +14,7 @@ from fedaot.rules import cohort as cohort_lib
 from fedaot.rules import rule as rule_lib
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import row_gather
+from fedaot_tff.aggregators import summaries
 from fedaot_tff.namespace import TENSORFLOW
 
 
@@ -227,7 +228,9 @@ class _MixedProcess:
 
     @tff.tensorflow.computation(self._value_type)
     def fingerprint(value):
-      return flat_updates.fingerprint(flat_updates.flatten(value), self._seed)
+      return summaries.fingerprint(
+          flat_updates.flatten(value), tf.constant([self._seed, 0], tf.int64)
+      )
 
     @tff.tensorflow.computation(self._value_type, np.int64)
     def to_row(value, own_fingerprint):
