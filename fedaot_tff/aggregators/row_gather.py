@@ -47,7 +47,7 @@ def check_structure_of_tensors(value_type: tff.Type) -> None:
   if not tff.types.is_structure_of_tensors(value_type):
     raise TypeError(
         'Expected a tensor or a structure of tensors, found '
-        f'{_one_line(value_type)}.'
+        f'{value_type.compact_representation()}.'
     )
   if tff.types.contains(value_type, _is_struct_without_container):
     raise TypeError(
@@ -56,40 +56,18 @@ def check_structure_of_tensors(value_type: tff.Type) -> None:
     )
   if tff.types.count(value_type, _is_tensor) == 0:
     raise TypeError(
-        f'Expected at least one tensor, found {_one_line(value_type)}.'
+        f'Expected at least one tensor, found {value_type.compact_representation()}.'
     )
   for spec in tf.nest.flatten(tff.types.type_to_tf_tensor_specs(value_type)):
     if not spec.shape.is_fully_defined():
       raise TypeError(
           f'Expected tensors with static shapes, found {spec} in '
-          f'{_one_line(value_type)}; fix every dimension.'
+          f'{value_type.compact_representation()}; fix every dimension.'
       )
-
-
-def _one_line(type_spec: tff.Type) -> str:
-  return type_spec.compact_representation()
 
 
 def _is_tensor(type_spec: tff.Type) -> bool:
   return isinstance(type_spec, tff.TensorType)
-
-
-def _check_value(value: tff.Value) -> None:
-  """Checks that `value` is a `tff.Value` placed at clients."""
-  if not isinstance(value, tff.Value):
-    raise TypeError(
-        'Expected `value` to be a tff.Value inside a federated computation, '
-        f'found {type(value)}.'
-    )
-  value_type = value.type_signature
-  if (
-      not isinstance(value_type, tff.FederatedType)
-      or value_type.placement is not tff.CLIENTS
-  ):
-    raise TypeError(
-        'Expected `value` to be placed at tff.CLIENTS, found '
-        f'{_one_line(value_type)}; zip placed values with tff.federated_zip.'
-    )
 
 
 def _word_dtype(dtype):
@@ -159,9 +137,6 @@ def _push(table, levels, rows):
     levels: A tuple of levels, each a tuple of slots that hold packed rows like
       `table`; an empty slot holds none.
     rows: A tuple of packed rows like `table`.
-
-  Returns:
-    The new table and levels.
   """
   if not levels:
     return _concatenate([table, rows]), levels
@@ -186,14 +161,7 @@ def _all_rows(table, levels):
 
 
 class RowAccumulator(NamedTuple):
-  """The computations of a `tff.federated_aggregate` that stacks rows.
-
-  Attributes:
-    zero: Returns the accumulator of no rows.
-    accumulate: Adds a value to an accumulator, as its last row.
-    merge: Joins two accumulators, the rows of the first one first.
-    report: Returns the stacked rows of an accumulator.
-  """
+  """The computations of a `tff.federated_aggregate` that stacks rows."""
 
   zero: tff.Computation
   accumulate: tff.Computation
@@ -202,18 +170,7 @@ class RowAccumulator(NamedTuple):
 
 
 def create_row_accumulator(value_type: tff.Type) -> RowAccumulator:
-  """Creates the computations that stack values of a type as rows.
-
-  Args:
-    value_type: The unplaced type of a value: a tensor, or a possibly nested
-      structure of tensors of any dtypes, all with static shapes.
-
-  Returns:
-    A `RowAccumulator`.
-
-  Raises:
-    TypeError: If `value_type` fails `check_structure_of_tensors`.
-  """
+  """What stacks values of a type as rows, in the order of accumulation."""
   check_structure_of_tensors(value_type)
   structure = tff.types.type_to_tf_tensor_specs(value_type)
   specs = tf.nest.flatten(structure)
@@ -272,10 +229,8 @@ def federated_gather(value: tff.Value) -> tff.Value:
     dimension is the number of clients.
 
   Raises:
-    TypeError: If `value` is not a `tff.Value` placed at `tff.CLIENTS`, or fails
-      `check_structure_of_tensors`.
+    TypeError: If `value` fails `check_structure_of_tensors`.
   """
-  _check_value(value)
   accumulator = create_row_accumulator(value.type_signature.member)
   return tff.federated_aggregate(
       value,
