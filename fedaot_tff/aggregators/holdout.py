@@ -14,6 +14,8 @@ from fedaot import checks
 # Larger constants of a graph are sent to the worker on each call, about 11 ms
 # a MB; beyond this size that shows.
 _LARGE_CONSTANT_BYTES = 5_000_000
+# A data set that goes on beyond this does not end.
+_MOST_BYTES, _MOST_ELEMENTS = 500_000_000, 1_000_000
 
 
 class HoldOutSplit(NamedTuple):
@@ -94,6 +96,33 @@ class HoldOut:
           'The hold-out has %.0f MB, which are sent to the executor each round;'
           ' about 100 examples are meant.',
           num_bytes / 1e6,
+      )
+
+    self._check_loss()
+
+  def _check_loss(self) -> None:
+    """Raises ValueError unless the model takes the examples, labels too."""
+    with tf.Graph().as_default():
+      weights = self.initial_weights()
+      loss = self.loss(weights, tf.range(self.num_examples))
+      try:
+        with tf.compat.v1.Session() as session:
+          session.run(tf.compat.v1.global_variables_initializer())
+          value = session.run(loss)
+      except tf.errors.InvalidArgumentError as error:
+        # Around the kernel's own words stands where the operation was made.
+        reason = [
+            line
+            for line in error.message.splitlines()
+            if line.strip() and '{{node' not in line
+        ][-1]
+        raise ValueError(
+            f'The model cannot judge the hold-out examples: {reason}'
+        ) from error
+    if not np.all(np.isfinite(value)):
+      raise ValueError(
+          "The model's loss on the hold-out examples must be finite at its"
+          f' initial weights; found {value}. Check the labels.'
       )
 
   @property
@@ -261,7 +290,17 @@ def _to_arrays(
           'The hold-out repeats without end; give a tf.data.Dataset without'
           ' repeat().'
       )
-    elements = [_split_element(e) for e in dataset.as_numpy_iterator()]
+    elements, num_bytes = [], 0
+    for element in dataset.as_numpy_iterator():
+      elements.append(_split_element(element))
+      num_bytes += sum(np.asarray(a).nbytes for a in tf.nest.flatten(element))
+      # The cardinality of a repeated data set is lost in filter(), say.
+      if num_bytes > _MOST_BYTES or len(elements) > _MOST_ELEMENTS:
+        raise ValueError(
+            'The hold-out repeats without end or is too large: it has more than'
+            f' {len(elements) - 1} elements; about 100 examples are meant, give'
+            ' dataset.take(...).'
+        )
     if not elements:
       raise ValueError('The hold-out has no examples; give at least one.')
     element_rank = np.ndim(tf.nest.flatten(elements[0])[0])

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import holdout as holdout_lib
+from tests import small_problem
 
 _FEATURES = 3
 _INITIAL = (
@@ -252,6 +253,13 @@ def _changed(array, position, value):
             ValueError,
             'repeats without end',
         ),
+        (
+            lambda x, y: tf.data.Dataset.from_tensor_slices((x, y))
+            .repeat()
+            .filter(lambda x, y: y > y - 1),
+            ValueError,
+            'repeats without end or is too large: it has more than 999',
+        ),
         (lambda x, y: x, TypeError, 'found ndarray'),
         (lambda x, y: None, TypeError, 'found NoneType'),
         (lambda x, y: (x, y, y), TypeError, 'found tuple'),
@@ -278,7 +286,8 @@ def _changed(array, position, value):
         ),
     ],
 )
-def test_wrong_examples(make_examples, error, expected):
+def test_wrong_examples(make_examples, error, expected, monkeypatch):
+  monkeypatch.setattr(holdout_lib, '_MOST_ELEMENTS', 999)
   examples = make_examples(*_examples())
   assert expected in _error_message(error, _linear_model(), examples)
 
@@ -323,10 +332,10 @@ def test_large_examples_give_a_warning(monkeypatch):
 
 def test_initial_weights_are_the_trainable_ones():
   model = _linear_model(
-      initial=collections.OrderedDict(kernel=_INITIAL[0], bias=_INITIAL[1])
+      initial=collections.OrderedDict(z_bias=_INITIAL[1], kernel=_INITIAL[0])
   )
   # In the order of tf.nest, which sorts the keys.
-  bias, kernel = holdout_lib.HoldOut(model, _examples()).initial_weights()
+  kernel, bias = holdout_lib.HoldOut(model, _examples()).initial_weights()
   np.testing.assert_array_equal(kernel, _INITIAL[0])
   np.testing.assert_array_equal(bias, _INITIAL[1])
 
@@ -594,3 +603,26 @@ def test_sparse_gradients_in_a_process(kind):
   np.testing.assert_allclose(gradient, expected, rtol=1e-5)
   # SGD with the default learning rate.
   np.testing.assert_allclose(update, 0.1 * expected, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize('label, found', [(3, 'label'), (-1, 'label')])
+def test_a_label_out_of_range_is_noticed_at_once(label, found):
+  y = np.array([0, 1, label, 2], np.int32)
+  with pytest.raises(ValueError, match=found) as info:
+    small = small_problem.model()
+    holdout_lib.HoldOut(
+        small,
+        collections.OrderedDict(
+            x=np.zeros([4, small_problem.NUM_FEATURES], np.float32), y=y
+        ),
+    )
+  assert '\n' not in str(info.value)
+
+
+def test_a_loss_that_is_not_finite_is_noticed_at_once():
+  x, y = _examples()
+  with pytest.raises(ValueError, match='must be finite.*found nan'):
+    holdout_lib.HoldOut(
+        _linear_model(initial=(np.full(3, np.nan, np.float32), _INITIAL[1])),
+        (x, y),
+    )
