@@ -60,9 +60,7 @@ def _read(options, seeds):
       path=path,
   )
   # Something is left for the test set.
-  checks.check_int(
-      'holdout_size', size, minimum=1, maximum=len(pool['y']) - 1
-  )
+  checks.check_int('holdout_size', size, minimum=1, maximum=len(pool['y']) - 1)
   if options['max_client_examples'] is not None:
     clients = hosted_data.limit_examples(
         clients, options['max_client_examples'], limit_seed

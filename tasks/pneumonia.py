@@ -28,9 +28,7 @@ _DEFAULT_FOLDER = os.path.join('~', '.cache', 'fedaot')
 
 def _read(options, seeds):
   folder = data_files.find_folder(options['data_dir'])
-  path = os.path.join(
-      folder or os.path.expanduser(_DEFAULT_FOLDER), _FILE_NAME
-  )
+  path = os.path.join(folder or os.path.expanduser(_DEFAULT_FOLDER), _FILE_NAME)
   data_files.ensure_whole(
       path,
       url=_URL,

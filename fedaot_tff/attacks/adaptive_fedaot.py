@@ -74,8 +74,7 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
   def initial_state(self, num_coordinates: int) -> Any:
     """The last global model and the rebuilt reference, both zero at first."""
     return collections.OrderedDict(
-        model=tf.zeros([num_coordinates]),
-        reference=tf.zeros([num_coordinates]),
+        model=tf.zeros([num_coordinates]), reference=tf.zeros([num_coordinates])
     )
 
   def agree(

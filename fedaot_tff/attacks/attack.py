@@ -303,9 +303,7 @@ def _create_process(
   )
   def next_fn(state, update, index, model, defence_state):
     counts = tff.federated_sum(tff.federated_map(to_counts, index))
-    arguments = (
-        state, observe(update, index), model, defence_state, counts
-    )
+    arguments = (state, observe(update, index), model, defence_state, counts)
 
     @tff.tensorflow.computation(*(a.type_signature.member for a in arguments))
     def agree_in_round(state, observed, model, defence_state, counts):

@@ -94,9 +94,7 @@ class Backdoor(attack.DataPoisoning):
     )
 
   def _check_target(self, num_classes: int) -> None:
-    checks.check_int(
-        'target', self._target, minimum=0, maximum=num_classes - 1
-    )
+    checks.check_int('target', self._target, minimum=0, maximum=num_classes - 1)
 
 
 def trigger_pixels(shape: Sequence[int], size: int) -> np.ndarray:

@@ -129,9 +129,7 @@ class FangKrum(attack.CollusivePoisoning):
 
     def is_selected(step):
       scale = tf.where(tf.equal(rows, 0), -step, 1.0)
-      scores = krum_scores(
-          scale[:, tf.newaxis] * cohort * scale, num_neighbors
-      )
+      scores = krum_scores(scale[:, tf.newaxis] * cohort * scale, num_neighbors)
       return scores[0] < tf.reduce_min(scores[num_attackers:])
 
     return tf.while_loop(

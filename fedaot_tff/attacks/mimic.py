@@ -37,9 +37,7 @@ def learn_direction(
   """
   old_weight = tf.cast(num_rounds / (num_rounds + 1), tf.float32)
   old_weight = tf.where(tf.shape(honest)[0] > 0, old_weight, 1.0)
-  new_mean = (
-      old_weight * mean + (1 - old_weight) * vectors.moments(honest).mean
-  )
+  new_mean = old_weight * mean + (1 - old_weight) * vectors.moments(honest).mean
   centered = honest - new_mean
   spread = tf.linalg.matvec(
       centered, tf.linalg.matvec(centered, direction), transpose_a=True
@@ -106,9 +104,7 @@ class Mimic(attack.CollusivePoisoning):
             tf.random.stateless_normal(tf.shape(direction), knowledge.seed)
         ),
     )
-    learned = learn_direction(
-        honest, mean, direction, knowledge.round_num - 1
-    )
+    learned = learn_direction(honest, mean, direction, knowledge.round_num - 1)
     learns = knowledge.round_num <= self._warmup_rounds
     mean = tf.where(learns, learned[0], mean)
     direction = tf.where(learns, learned[1], direction)

@@ -89,9 +89,7 @@ class OptimalStrength(adversary.UpdatePoisoning):
           for strength in self._strengths
       )
 
-      @tff.tensorflow.computation(
-          moments_type, [value_type] * len(aggregates)
-      )
+      @tff.tensorflow.computation(moments_type, [value_type] * len(aggregates))
       def choose(moments, aggregates):
         distances = tf.stack([
             tf.norm(flat_updates.flatten(aggregate) - moments.mean)

@@ -157,9 +157,7 @@ _ENTRIES = {
     # Knowing the defence.
     'adaptive_fedaot': _updates('adaptive_fedaot.AdaptiveFedAOT', **_ADAPTIVE),
     'adaptive_fedaot_jittered': _updates(
-        'adaptive_fedaot.AdaptiveFedAOT',
-        **_ADAPTIVE,
-        defaults=dict(jitter=0.3),
+        'adaptive_fedaot.AdaptiveFedAOT', **_ADAPTIVE, defaults=dict(jitter=0.3)
     ),
     'optimal_alie': _updates('optimal_strength.optimal_alie'),
     'optimal_ipm': _updates('optimal_strength.optimal_ipm'),

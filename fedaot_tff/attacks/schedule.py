@@ -50,9 +50,7 @@ class _Schedule(adversary.UpdatePoisoning):
     )
     def select(updates, round_num, index):
       # The honest update comes last and is all that an honest client sends.
-      position = tf.where(
-          index >= 0, self.choose(round_num), len(processes)
-      )
+      position = tf.where(index >= 0, self.choose(round_num), len(processes))
       return tf.switch_case(
           position, [lambda update=update: update for update in updates]
       )

@@ -56,9 +56,7 @@ class AdversaryProcess(tff.templates.MeasuredProcess):
   honest clients pass it bit for bit.
   """
 
-  def __init__(
-      self, initialize_fn: tff.Computation, next_fn: tff.Computation
-  ):
+  def __init__(self, initialize_fn: tff.Computation, next_fn: tff.Computation):
     """Raises TypeError if a computation does not have the type above."""
     super().__init__(initialize_fn, next_fn, next_is_multi_arg=True)
     parameter = next_fn.type_signature.parameter

@@ -43,9 +43,7 @@ def synchronize_model(state: Any) -> Any:
         mirror, weights=tf.nest.pack_sequence_as(mirror['weights'], weights)
     )
 
-  return state._replace(
-      aggregator=_map_mirrors(synchronize, state.aggregator)
-  )
+  return state._replace(aggregator=_map_mirrors(synchronize, state.aggregator))
 
 
 def check_model(state: Any) -> None:

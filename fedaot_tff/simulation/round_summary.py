@@ -27,8 +27,7 @@ def scalars(record: training.RoundRecord) -> Dict[str, Any]:
           model_is_finite=record.model_is_finite,
           process=record.metrics,
           time=collections.OrderedDict(
-              round=record.seconds,
-              evaluation=record.evaluation_seconds or None,
+              round=record.seconds, evaluation=record.evaluation_seconds or None
           ),
       )
   )

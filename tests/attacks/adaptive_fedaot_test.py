@@ -184,14 +184,10 @@ def test_jitter_is_each_attackers_own():
 
 
 @pytest.mark.parametrize('mode', ['holdout', 'agreement'])
-@pytest.mark.parametrize(
-    'num_honest, num_attackers', [(0, 3), (1, 2), (3, 0)]
-)
+@pytest.mark.parametrize('num_honest, num_attackers', [(0, 3), (1, 2), (3, 0)])
 def test_survives_small_cohorts(mode, num_honest, num_attackers):
   agree, state = _graph(mode)
-  vector, _ = agree(
-      _knowledge(_honest()[:num_honest], num_attackers), state
-  )
+  vector, _ = agree(_knowledge(_honest()[:num_honest], num_attackers), state)
   assert np.all(np.isfinite(vector))
 
 

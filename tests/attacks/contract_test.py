@@ -171,12 +171,7 @@ def test_seed_and_state_fix_what_is_sent(name):
 
 @pytest.mark.parametrize(
     'name',
-    [
-        'fang_trimmed_mean',
-        'gaussian_noise',
-        'noise_backdoor',
-        'random_nan_inf',
-    ],
+    ['fang_trimmed_mean', 'gaussian_noise', 'noise_backdoor', 'random_nan_inf'],
 )
 def test_another_seed_or_round_draws_anew(name):
   (first, second), _ = _run(_process(name), *_MIXED)

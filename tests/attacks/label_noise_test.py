@@ -37,9 +37,7 @@ def test_wrong_labels_are_uniform():
 def test_every_example_is_chosen_equally_often():
   generator = np.random.default_rng(0)
   dataset = tf.data.Dataset.range(5)
-  total = sum(
-      examples.choose(dataset, 0.4, generator) * 1 for _ in range(2000)
-  )
+  total = sum(examples.choose(dataset, 0.4, generator) * 1 for _ in range(2000))
   np.testing.assert_allclose(total / 2000, 0.4, atol=0.05)
 
 

@@ -95,10 +95,7 @@ def test_every_kind_can_be_chosen(text, kinds):
 @pytest.mark.parametrize(
     'text, message',
     [
-        (
-            'flip',
-            "unknown attack 'flip'; known: none, label_flip,",
-        ),
+        ('flip', "unknown attack 'flip'; known: none, label_flip,"),
         ('none:scale=1', "attack 'none' has no option 'scale'; known: none"),
         (
             'sign_flip:scale=-1',

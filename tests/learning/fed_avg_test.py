@@ -204,9 +204,7 @@ def _with_weighting(state, vector):
       raw_slope=vector[:4], margin=vector[4:8], log_sharpness=vector[8]
   )
   return state._replace(
-      aggregator=collections.OrderedDict(
-          state.aggregator, weighting=weighting
-      )
+      aggregator=collections.OrderedDict(state.aggregator, weighting=weighting)
   )
 
 
@@ -373,10 +371,7 @@ class _SendsNaN(attack.OwnUpdatePoisoning):
 
 
 def test_discard_attackers_is_the_mean_of_honest_clients(honest_updates):
-  process = _attacked(
-      update_poisoning=_SendsNaN(),
-      discard_attackers=True,
-  )
+  process = _attacked(update_poisoning=_SendsNaN(), discard_attackers=True)
   output = small_problem.run(process, 1, client_data_fn=_flagged([0, 3]))[0]
   honest = [honest_updates[i] for i in (1, 2, 4, 5)]
   _assert_moved_by(

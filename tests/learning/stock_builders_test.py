@@ -106,9 +106,7 @@ def test_runs_in_a_stock_builder(mode, build, weighted, wrap):
   aggregator = aggregator if weighted else aggregator.unweighted
   process = build(aggregator if wrap is None else wrap(aggregator))
   initialize, next_fn = process.initialize, process.next
-  assert (
-      initialize.type_signature.result == next_fn.type_signature.result.state
-  )
+  assert initialize.type_signature.result == next_fn.type_signature.result.state
 
   first = process.initialize()
   outputs = small_problem.run(process, 2, first)

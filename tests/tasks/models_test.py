@@ -57,9 +57,7 @@ def _mlp(weights, x):
 
 def _cnn(weights, x, pooled=(0, 1)):
   features = x.astype(np.float64)
-  for index, (kernel, bias) in enumerate(
-      zip(weights[:-4:2], weights[1:-4:2])
-  ):
+  for index, (kernel, bias) in enumerate(zip(weights[:-4:2], weights[1:-4:2])):
     features = np.maximum(_convolve(features, kernel) + bias, 0.0)
     if index in pooled:
       features = _max_pool(features)
