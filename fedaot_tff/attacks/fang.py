@@ -99,11 +99,7 @@ class FangKrum(attack.CollusivePoisoning):
     return -tf.cast(step, tf.float32) * signs, state
 
   def _largest_selected_step(
-      self,
-      products: tf.Tensor,
-      num_coordinates: tf.Tensor,
-      num_honest: tf.Tensor,
-      num_attackers: tf.Tensor,
+      self, products, num_coordinates, num_honest, num_attackers
   ) -> tf.Tensor:
     """lambda, from the inner products of s and the honest updates."""
     num_neighbors = num_honest - 2
