@@ -12,7 +12,6 @@ from fedaot_tff.simulation import training
 def scalars(record: training.RoundRecord) -> Dict[str, Any]:
   """The scalars of a round: a nested OrderedDict of floats, ints and bools.
 
-  `test` is what the evaluation gave, `attack` tells of attackers and weights,
   `process` has all scalars among the metrics of the process, `time` is in
   seconds. What the round does not have is left out.
   """

@@ -45,13 +45,6 @@ def test_cohorts_are_of_different_clients_with_true_flags(sampling):
         assert sampler.attackers[index] == client_id
 
 
-@pytest.mark.parametrize('fraction, expected', [(0, 0), (0.25, 2), (0.44, 4)])
-def test_exact_sampling_has_the_same_number_each_round(fraction, expected):
-  sampler = _sampler(byzantine_fraction=fraction)
-  counts = {sum(sampler.sample(r).is_byzantine) for r in range(1, 20)}
-  assert counts == {expected}
-
-
 def test_random_sampling_varies_around_the_fraction():
   sampler = _sampler(byzantine_sampling='random')
   counts = [sum(sampler.sample(r).is_byzantine) for r in range(1, 501)]
@@ -82,19 +75,20 @@ def test_depends_on_seed_and_round_alone():
   assert _sampler(seed=5).sample(9) != last
 
 
-def test_exact_sampling_finds_enough_clients_of_both_kinds():
+@pytest.mark.parametrize('fraction', [0, 0.1, 0.25, 0.5, 0.75, 0.9])
+def test_exact_sampling_has_the_same_number_each_round(fraction):
   for num_clients in range(1, 21):
     for cohort_size in range(1, num_clients + 1):
-      for fraction in (0.1, 0.5, 0.75, 0.9):
-        try:
-          sampler = _sampler(
-              _IDS[:num_clients],
-              cohort_size=cohort_size,
-              byzantine_fraction=fraction,
-          )
-        except ValueError:
-          continue
-        sample = sampler.sample(1)
+      try:
+        sampler = _sampler(
+            _IDS[:num_clients],
+            cohort_size=cohort_size,
+            byzantine_fraction=fraction,
+        )
+      except ValueError:
+        continue
+      for round_num in (1, 2, 3):
+        sample = sampler.sample(round_num)
         assert len(sample.client_ids) == cohort_size
         assert sum(sample.is_byzantine) == round(fraction * cohort_size)
 
