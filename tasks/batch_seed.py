@@ -1,11 +1,8 @@
 """Randomness of a model in training, as a function of the batch.
 
-Dropout and augmentation need random numbers, but the computations of a learning
-process must give the same result whenever they run on the same data. So the
-seed is a hash of the batch's features: training is deterministic given the
-order of the examples, with no seed to carry along.
-
-What that implies: the same examples in the same order always meet the same
+Dropout and augmentation need random numbers, but a learning process must give
+the same result whenever it runs on the same data. So the seed is a hash of the
+batch's features: the same examples in the same order always meet the same
 random numbers. Clients that shuffle their data in every round and epoch, as
 `fedaot_tff.simulation` makes them do, have new numbers in every step. Any
 change of a pixel or of the order changes them, so two runs that differ in one

@@ -27,19 +27,11 @@ def _read(options, seeds):
 
 TASK = spec.TaskSpec(
     summary='CIFAR-10 on simulated clients, from TensorFlow Datasets.',
-    defaults={
-        'seed': 0,
-        'model': 'resnet20',
-        'num_clients': 100,
-        **spec.SIMULATED_CLIENTS,
-        'holdout_size': 100,
-        'batch_size': 32,
-        'client_epochs': 1,
-        'client_learning_rate': 0.1,
-        'rounds': 200,
-        'cohort_size': 20,
-        'data_dir': None,
-    },
+    defaults=dict(
+        seed=0, model='resnet20', num_clients=100, **spec.SIMULATED_CLIENTS,
+        holdout_size=100, batch_size=32, client_epochs=1,
+        client_learning_rate=0.1, rounds=200, cohort_size=20, data_dir=None,
+    ),
     models={'resnet20': {}, 'resnet18': {}, 'cnn': {}, 'mlp': {}},
     num_classes=10,
     read=_read,

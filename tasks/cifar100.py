@@ -39,12 +39,10 @@ def _read(options, seeds):
   clients = hosted_data.choose_clients(
       train, options['num_clients'], next(seeds)
   )
-  holdout_seed = next(seeds)
-  pool = hosted_data.sample(
-      test, test.client_ids, None, holdout_seed, path=path
-  )
+  seed = next(seeds)
+  pool = hosted_data.sample(test, test.client_ids, None, seed, path=path)
   drawn = partition.stratified_split(
-      pool['y'], {'holdout_size': options['holdout_size']}, holdout_seed
+      pool['y'], {'holdout_size': options['holdout_size']}, seed
   )
   holdout, test = (
       collections.OrderedDict(x=pool['x'][part], y=pool['y'][part])
@@ -55,18 +53,11 @@ def _read(options, seeds):
 
 TASK = spec.TaskSpec(
     summary='CIFAR-100 on 500 clients (Pachinko allocation).',
-    defaults={
-        'seed': 0,
-        'model': 'resnet20',
-        'num_clients': None,
-        'holdout_size': 100,
-        'batch_size': 20,
-        'client_epochs': 1,
-        'client_learning_rate': 0.1,
-        'rounds': 200,
-        'cohort_size': 20,
-        'data_dir': None,
-    },
+    defaults=dict(
+        seed=0, model='resnet20', num_clients=None, holdout_size=100,
+        batch_size=20, client_epochs=1, client_learning_rate=0.1, rounds=200,
+        cohort_size=20, data_dir=None,
+    ),
     models={'resnet20': {}, 'resnet18': {}, 'cnn': {}, 'mlp': {}},
     num_classes=100,
     read=_read,

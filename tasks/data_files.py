@@ -27,18 +27,16 @@ def ensure_whole(
 ) -> None:
   """Downloads a file unless it is there, and checks it either way.
 
-  What is fetched gets its name only when it is whole: a file at `path` is never
-  incomplete, whoever else downloads it at the same time.
+  What is fetched gets its name only when it is whole: a file at `path`, whose
+  folders are made, is never incomplete, whoever else downloads it at the time.
+  Raises FileNotFoundError if it is missing and cannot be downloaded, ValueError
+  if an existing file is unsound; it is left alone.
 
   Args:
-    path: The file; missing folders are made.
+    path: The file.
     url: Where it comes from, for messages.
     fetch: Writes the file to the path it is given, in an empty folder.
     find_problem: Returns what is wrong with a file, '' if nothing is.
-
-  Raises:
-    FileNotFoundError: If the file is missing and cannot be downloaded.
-    ValueError: If an existing file is unsound; it is left alone.
   """
   if os.path.exists(path):
     problem = find_problem(path)

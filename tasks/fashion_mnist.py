@@ -105,20 +105,11 @@ def _read_half(
 
 TASK = spec.TaskSpec(
     summary='70,000 Fashion-MNIST images; from files, Debian or a download.',
-    defaults={
-        'seed': 0,
-        'model': 'mlp',
-        'num_clients': 100,
-        **spec.SIMULATED_CLIENTS,
-        'max_examples': None,
-        'holdout_size': 100,
-        'batch_size': 20,
-        'client_epochs': 1,
-        'client_learning_rate': 0.1,
-        'rounds': 40,
-        'cohort_size': 20,
-        'data_dir': None,
-    },
+    defaults=dict(
+        seed=0, model='mlp', num_clients=100, **spec.SIMULATED_CLIENTS,
+        max_examples=None, holdout_size=100, batch_size=20, client_epochs=1,
+        client_learning_rate=0.1, rounds=40, cohort_size=20, data_dir=None,
+    ),
     models={'mlp': {}, 'cnn': {}},
     num_classes=_NUM_CLASSES,
     read=_read,

@@ -60,9 +60,7 @@ def _read(options, seeds):
       path=path,
   )
   # Something is left for the test set.
-  checks.check_int(
-      'holdout_size', size, minimum=1, maximum=len(pool['y']) - 1
-  )
+  checks.check_int('holdout_size', size, minimum=1, maximum=len(pool['y']) - 1)
   if options['max_client_examples'] is not None:
     clients = hosted_data.limit_examples(
         clients, options['max_client_examples'], limit_seed
@@ -76,21 +74,12 @@ def _read(options, seeds):
 
 TASK = spec.TaskSpec(
     summary='Handwritten characters by writer (federated EMNIST).',
-    defaults={
-        'seed': 0,
-        'model': 'cnn_dropout',
-        'classes': 62,
-        'num_clients': None,
-        'max_client_examples': None,
-        'max_test_examples': 10000,
-        'holdout_size': 100,
-        'batch_size': 20,
-        'client_epochs': 1,
-        'client_learning_rate': 0.1,
-        'rounds': 200,
-        'cohort_size': 20,
-        'data_dir': None,
-    },
+    defaults=dict(
+        seed=0, model='cnn_dropout', classes=62, num_clients=None,
+        max_client_examples=None, max_test_examples=10000, holdout_size=100,
+        batch_size=20, client_epochs=1, client_learning_rate=0.1, rounds=200,
+        cohort_size=20, data_dir=None,
+    ),
     models={'cnn_dropout': {}, 'cnn': {}, 'mlp': {}},
     num_classes=62,
     read=_read,

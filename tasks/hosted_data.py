@@ -46,6 +46,9 @@ def load(
 ) -> Tuple[_ClientData, _ClientData]:
   """Calls a loader of TFF, downloading the file first if it is missing.
 
+  Raises FileNotFoundError if it cannot be downloaded, and ValueError if the
+  file is truncated or not what it should be.
+
   Args:
     loader: Takes the folder of the file (its `cache_dir`).
     path: The file, as `file_path` returns it.
@@ -56,10 +59,6 @@ def load(
 
   Returns:
     The training and the test data, examples of float32 `x` and int64 `y`.
-
-  Raises:
-    FileNotFoundError: If the file is missing and cannot be downloaded.
-    ValueError: If the file is truncated or not what it should be.
   """
   data_files.ensure_whole(
       path,
@@ -126,10 +125,7 @@ def sample(
 
   Drawn are `size` examples without replacement, all if it is None or if there
   are no more, in random order. For a given seed a smaller sample is the head of
-  a larger one.
-
-  Raises:
-    ValueError: If the examples in the file at `path` cannot be read.
+  a larger one. Raises ValueError if the file at `path` cannot be read.
   """
   pooled = tf.data.Dataset.from_tensor_slices(list(client_ids)).flat_map(
       client_data.serializable_dataset_fn

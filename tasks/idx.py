@@ -59,7 +59,5 @@ def _parse(content: bytes, shape: Tuple[int, ...]) -> np.ndarray:
     )
   expected = count * math.prod(shape)
   if len(entries) != expected:
-    raise ValueError(
-        f'it has {len(entries)} entries instead of {expected}'
-    )
+    raise ValueError(f'it has {len(entries)} entries instead of {expected}')
   return np.frombuffer(entries, np.uint8).reshape(count, *shape)

@@ -153,14 +153,8 @@ def check_image_shape(input_shape: Sequence[int]) -> Tuple[int, ...]:
 
 
 def _network(
-    input_shape: Sequence[int],
-    num_classes: int,
-    *,
-    filters: Sequence[int] = (),
-    pooled: Sequence[int] = (),
-    hidden_sizes: Sequence[int],
-    dropout: Sequence[Tuple[float, batch_seed.Purpose]] = (),
-    seed: int,
+    input_shape, num_classes, *, hidden_sizes, seed, filters=(), pooled=(),
+    dropout=(),
 ) -> tff.learning.models.FunctionalModel:
   """Unpadded convolutions, of which those in `pooled` are, and dense layers.
 

@@ -23,10 +23,7 @@ MODEL_BUILDERS = {
     'resnet18': residual_models.resnet18,
 }
 _TRAINING_OPTIONS = (
-    'batch_size',
-    'client_epochs',
-    'client_learning_rate',
-    'rounds',
+    'batch_size', 'client_epochs', 'client_learning_rate', 'rounds',
     'cohort_size',
 )
 # More than any task draws from; the words of a seed do not depend on how many.
@@ -36,13 +33,7 @@ _NUM_SEEDS = 8
 def load(
     name: str, spec: spec_lib.TaskSpec, options: Mapping[str, Any]
 ) -> task.Task:
-  """Reads the data, partitions them and builds the model, each option given.
-
-  Raises:
-    FileNotFoundError: If data are missing and cannot be downloaded.
-    ValueError: If options do not fit the data, or a file is not what it should
-      be.
-  """
+  """Reads the data, partitions them and builds the model; see `load_task`."""
   # The order in which these are taken is part of what a seed means.
   seeds = map(
       int, np.random.SeedSequence(options['seed']).generate_state(_NUM_SEEDS)
@@ -72,13 +63,8 @@ def load(
   )
 
 
-def _partitioned(
-    sets: spec_lib.LabelledSets,
-    min_examples: int,
-    options: Mapping[str, Any],
-    seed: int,
-):
-  """Client data, the hold-out and the test set."""
+def _partitioned(sets, min_examples, options, seed):
+  """Client data, the hold-out and the test set of `spec.LabelledSets`."""
   parts = partition.by_name(
       options['partition'],
       sets.y[sets.train],

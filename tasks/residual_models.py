@@ -94,14 +94,7 @@ def _resnet(
   return image_models.classifier(weights, logits, input_shape)
 
 
-def _layer(
-    rng: np.random.Generator,
-    size: int,
-    inputs: int,
-    outputs: int,
-    *,
-    scale: int,
-) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _layer(rng, size, inputs, outputs, *, scale: int) -> Tuple[np.ndarray, ...]:
   """Returns the kernel of a convolution and the scale and offset after it."""
   kernel = image_models.he_normal(rng, (size, size, inputs, outputs))
   offset = np.zeros(outputs, np.float32)

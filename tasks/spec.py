@@ -36,32 +36,24 @@ class LabelledSets:
 
 @dataclasses.dataclass(frozen=True)
 class TaskSpec:
-  """A task before it is loaded.
+  """A task before it is loaded."""
 
-  Attributes:
-    summary: What the task is, in one line.
-    defaults: The task's options, which `tasks.registry.OPTIONS` describes, and
-      their defaults.
-    models: The names of the models that the task offers and what their builders
-      in `tasks.loading` are given besides the shape, the classes and the seed.
-      Without the option `model` there is one.
-    num_classes: The number of classes, unless there is an option `classes`.
-    read: Takes the options, defaults filled in, and an iterator of seeds.
-      Returns `LabelledSets`, or, for a task without the option `partition`,
-      whose clients are given, `(client_data, holdout, test)` as a `Task` has
-      them.
-    pixel_moments: Means and standard deviations of the channels, for models
-      that standardise and augment images.
-    min_client_examples: The least a client has in a Dirichlet partition.
-  """
-
-  summary: str
+  summary: str  # What the task is, in one line.
+  # The task's options, which `tasks.registry.OPTIONS` describes.
   defaults: Mapping[str, Any]
+  # The models that the task offers and what their builders in `tasks.loading`
+  # are given besides the shape, the classes and the seed. Without the option
+  # `model` there is one.
   models: Mapping[str, Mapping[str, Any]]
-  num_classes: int
+  num_classes: int  # Unless there is an option `classes`.
+  # From the options, defaults filled in, and an iterator of seeds to
+  # `LabelledSets`, or, for a task without the option `partition`, whose clients
+  # are given, `(client_data, holdout, test)` as a `Task` has them.
   read: Callable[[Mapping[str, Any], Iterator[int]], Any]
+  # Means and standard deviations of the channels, for models that standardise
+  # and augment images.
   pixel_moments: Optional[Tuple[Tuple[float, ...], Tuple[float, ...]]] = None
-  min_client_examples: int = 10
+  min_client_examples: int = 10  # In a Dirichlet partition.
 
 
 def split_one_set(

@@ -18,12 +18,13 @@ class Task:
 
   A task says what is learned from which data; how clients are sampled, batched,
   attacked and aggregated is up to the experiment. Everything but the examples
-  of the clients, which are not read, is checked when a task is made.
+  of the clients, which are not read, is checked when a task is made: TypeError
+  for a field of the wrong kind, ValueError for one that has a wrong value or
+  disagrees with another.
 
   An example is an `OrderedDict` with keys `x`, the features, and `y`, the class
   label. `x` has the dtype and, but for the batch dimension, the shape of the
-  `x` in `model.input_spec`; `y` is an integer scalar between 0 and
-  `num_classes - 1`.
+  `x` in `model.input_spec`; `y` is an integer scalar in [0, num_classes).
 
   Attributes:
     name: The name of the task, for reports.
@@ -44,10 +45,6 @@ class Task:
     rounds: Enough for federated averaging without attackers to come close to
       its best accuracy.
     cohort_size: The number of clients sampled for a round.
-
-  Raises:
-    TypeError: If a field is of the wrong kind.
-    ValueError: If a field has a wrong value or disagrees with another.
   """
 
   name: str
@@ -63,13 +60,13 @@ class Task:
   cohort_size: int
 
   def __post_init__(self):
-    _check_kind('name', self.name, str)
+    checks.check_kind('name', self.name, str)
     if not self.name:
       raise ValueError('name must not be empty.')
-    _check_kind(
+    checks.check_kind(
         'client_data', self.client_data, tff.simulation.datasets.ClientData
     )
-    _check_kind('model', self.model, tff.learning.models.FunctionalModel)
+    checks.check_kind('model', self.model, tff.learning.models.FunctionalModel)
     checks.check_int('num_classes', self.num_classes, minimum=2)
     for field in ('batch_size', 'client_epochs', 'rounds', 'cohort_size'):
       checks.check_int(field, getattr(self, field), minimum=1)
@@ -95,16 +92,7 @@ class Task:
       )
 
 
-def _check_kind(field: str, value: Any, kind: type) -> None:
-  if not isinstance(value, kind):
-    raise TypeError(
-        f'{field} must be a {kind.__name__}; found a {type(value).__name__}.'
-    )
-
-
-def _input_specs(
-    model: tff.learning.models.FunctionalModel,
-) -> 'collections.OrderedDict[str, tf.TensorSpec]':
+def _input_specs(model) -> 'collections.OrderedDict[str, tf.TensorSpec]':
   """Returns the specs of `x` and `y` in the model's input, or raises."""
   spec = model.input_spec
   if isinstance(spec, Mapping) and list(spec) == ['x', 'y']:
@@ -138,11 +126,7 @@ def _input_specs(
   return collections.OrderedDict(x=x, y=y)
 
 
-def _check_logits(
-    model: tff.learning.models.FunctionalModel,
-    x: tf.TensorSpec,
-    num_classes: int,
-) -> None:
+def _check_logits(model, x: tf.TensorSpec, num_classes: int) -> None:
   """Raises unless the model returns one logit a class."""
   with tf.Graph().as_default():
     logits = model.predict_on_batch(
@@ -177,16 +161,11 @@ def _check_element_spec(
     )
 
 
-def _check_examples(
-    field: str,
-    examples: Any,
-    specs: Mapping[str, tf.TensorSpec],
-    num_classes: int,
-) -> None:
+def _check_examples(field: str, examples: Any, specs, num_classes: int) -> None:
   """Raises unless `examples` are non-empty, sound and what the model takes."""
-  _check_kind(field, examples, Mapping)
+  checks.check_kind(field, examples, Mapping)
   for key, array in examples.items():
-    _check_kind(f'{field}.{key}', array, np.ndarray)
+    checks.check_kind(f'{field}.{key}', array, np.ndarray)
   _check_element_spec(
       field,
       collections.OrderedDict(

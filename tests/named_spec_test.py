@@ -1,4 +1,8 @@
-"""Tests for names with options."""
+"""Tests for names with options, and how the registries look them up."""
+
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -131,3 +135,36 @@ def test_parsers_reject(parser, text):
   ) as info:
     named_spec.parse(f'a:x={text}', kind='thing', known={'a': {'x': parser}})
   assert '\n' not in str(info.value)
+
+
+def test_the_registries_look_up_without_tensorflow():
+  source = """
+import sys
+from fedaot_tff.aggregators import registry as aggregators
+from fedaot_tff.attacks import registry as attacks
+for name in aggregators.aggregator_names():
+  aggregators.get_aggregator(name)
+for name in attacks.attack_names():
+  assert attacks.get_attack(name).name == name
+for get, text in (
+    (aggregators.get_aggregator, 'median'),
+    (aggregators.get_aggregator, 'krum:num_byzantine=x'),
+    (aggregators.get_aggregator, 'fedaot:meta_learning_rate=-1'),
+    (attacks.get_attack, 'sign_flip:scale=0'),
+):
+  try:
+    get(text)
+  except ValueError:
+    continue
+  raise AssertionError(text)
+assert 'tensorflow' not in sys.modules
+"""
+  result = subprocess.run(
+      [sys.executable, '-c', source],
+      cwd=pathlib.Path(__file__).resolve().parents[1],
+      stdin=subprocess.DEVNULL,
+      capture_output=True,
+      text=True,
+      timeout=60,
+  )
+  assert result.returncode == 0, result.stderr

@@ -2,7 +2,6 @@
 
 import collections
 from collections.abc import Mapping
-from typing import Any, Callable, Tuple
 
 import tensorflow as tf
 
@@ -12,6 +11,8 @@ from fedaot import equations
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import summaries
 from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import reference_mimic
+from fedaot_tff.attacks import vectors
 from fedaot_tff.namespace import TENSORFLOW
 
 _MODES = ('auto', 'holdout', 'agreement')
@@ -27,13 +28,13 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
 
     |aggregate(p) - mean|^2 / |mean|^2,   mean = that of the honest updates,
 
-  by projected gradient ascent on p in the ball of radius `max_scale` times the
-  median honest norm. It starts from -mean, from the reference direction and
-  from the honest update with the least <update, mean>, and takes the best
-  vector seen, zero among them.
-
-  With `jitter` each attacker adds noise of its own, so that FedAOT's test for
-  copies does not see them; the simulation takes this into account.
+  by `steps` of projected gradient ascent on p in the ball of radius `max_scale`
+  times the median honest norm, from -mean, from the reference direction and
+  from the honest update with the least <update, mean>, and take the best vector
+  seen, zero among them. What is simulated is the `mode` 'holdout' or
+  'agreement' of FedAOT; 'auto' takes that of the defence, 'holdout' if it is
+  not FedAOT. Each attacker adds noise of its own of the length `jitter` |p|, so
+  that FedAOT's test for copies does not see them, which is simulated, too.
 
   Knowledge: all honest updates; the global model, from whose differences the
   attackers rebuild the reference; the weighting variables, if the defence is
@@ -52,51 +53,22 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
       jitter: float = 0.0,
       max_scale: float = 2.0,
   ):
-    """Initializes `AdaptiveFedAOT`.
-
-    Args:
-      mode: 'holdout' or 'agreement', the mode of FedAOT that is simulated;
-        'auto' takes that of the defence, 'holdout' if it is not FedAOT.
-      steps: The number of gradient steps from each start.
-      jitter: The norm of an attacker's own noise, as a fraction of |p|.
-      max_scale: The largest norm of p, as a multiple of the median honest norm.
-
-    Raises:
-      TypeError: If an argument is of another kind.
-      ValueError: If it is not allowed.
-    """
     self._mode = checks.check_choice('mode', mode, _MODES)
     self._steps = checks.check_int('steps', steps, minimum=1)
     self._jitter = checks.check_number('jitter', jitter, minimum=0)
     self._max_scale = checks.check_number('max_scale', max_scale, above=0)
     self._config = config_lib.FedAOTConfig()
 
-  def initial_state(self, num_coordinates: int) -> Any:
-    """The last global model and the rebuilt reference, both zero at first."""
-    return collections.OrderedDict(
-        model=tf.zeros([num_coordinates]),
-        reference=tf.zeros([num_coordinates]),
-    )
+  def initial_state(self, num_coordinates):
+    return reference_mimic.initial_moves(num_coordinates)
 
-  def agree(
-      self, knowledge: attack.Knowledge, state: Any
-  ) -> Tuple[tf.Tensor, Any]:
-    """See `CollusivePoisoning.agree`."""
-    decay = self._config.reference_decay
-    # Before the second round there is no aggregate to see.
-    reference = tf.where(
-        knowledge.round_num > 1,
-        decay * state['reference']
-        + (1 - decay) * (knowledge.model - state['model']),
-        state['reference'],
+  def agree(self, knowledge, state):
+    state = reference_mimic.follow_moves(
+        knowledge, state, self._config.reference_decay
     )
-    vector = self._optimize(knowledge, reference)
-    return vector, collections.OrderedDict(
-        model=knowledge.model, reference=reference
-    )
+    return self._optimize(knowledge, state['reference']), state
 
-  def send(self, vector: tf.Tensor, attacker: attack.Attacker) -> tf.Tensor:
-    """Adds the attacker's own noise."""
+  def send(self, vector, attacker):
     if not self._jitter:
       return vector
     noise = tf.random.stateless_normal(tf.shape(vector), attacker.seed)
@@ -107,22 +79,20 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
   ) -> tf.Tensor:
     """The best vector found, float32 [d]."""
     honest = knowledge.honest
-    mean = tf.math.divide_no_nan(
-        tf.reduce_sum(honest, axis=0), tf.cast(knowledge.num_honest, tf.float32)
-    )
+    mean = vectors.moments(honest).mean
     norms = tf.norm(honest, axis=1)
     typical = flat_updates.median_norm(norms, norms >= 0)
     radius = self._max_scale * typical
     simulate = self._simulation(knowledge, mean, norms, typical, reference)
 
-    towards_reference = tf.where(
-        tf.norm(reference) > 0, _unit(reference), _unit(mean)
+    towards_reference = vectors.unit(
+        tf.where(tf.norm(reference) > 0, reference, mean)
     )
     # The zero row is what there is if there are no honest clients.
     candidates = tf.pad(honest, [[0, 1], [0, 0]])
     least_useful = candidates[tf.argmin(tf.linalg.matvec(candidates, mean))]
     starts = typical * tf.stack(
-        [-_unit(mean), towards_reference, _unit(least_useful)]
+        [-vectors.unit(mean), towards_reference, vectors.unit(least_useful)]
     )
 
     def body(iteration, vector, best, most):
@@ -142,7 +112,7 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
       length = radius * (_FIRST_STEP + (_LAST_STEP - _FIRST_STEP) * done)
       return (
           iteration + 1,
-          _project(vector + length * _unit(gradient), radius),
+          _project(vector + length * vectors.unit(gradient), radius),
           tf.where(is_better, vector, best),
           tf.where(is_better, distance, most),
       )
@@ -155,14 +125,7 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
     )
     return best
 
-  def _simulation(
-      self,
-      knowledge: attack.Knowledge,
-      mean: tf.Tensor,
-      norms: tf.Tensor,
-      typical: tf.Tensor,
-      reference: tf.Tensor,
-  ) -> Callable[[tf.Tensor], tf.Tensor]:
+  def _simulation(self, knowledge, mean, norms, typical, reference):
     """The function that is maximized, from a vector [d] to a scalar."""
     config, state = self._config, knowledge.defence_state
     is_fedaot = isinstance(state, Mapping) and 'weighting' in state
@@ -197,7 +160,7 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
             [num_attackers, config.sketch_dimension], knowledge.seed
         )
     )
-    root = typical * _unit(mean)
+    root = typical * vectors.unit(mean)
     gram = tf.matmul(honest, honest, transpose_b=True)
 
     def simulate(vector):
@@ -250,10 +213,6 @@ def _norm(vector: tf.Tensor) -> tf.Tensor:
   """The Euclidean norm, with gradient zero instead of NaN at zero."""
   square = tf.reduce_sum(vector * vector)
   return tf.where(square > 0, tf.sqrt(tf.where(square > 0, square, 1.0)), 0.0)
-
-
-def _unit(vector: tf.Tensor) -> tf.Tensor:
-  return tf.math.divide_no_nan(vector, tf.norm(vector))
 
 
 def _project(vector: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:

@@ -21,18 +21,9 @@ def largest_unnoticed_z(
   With n clients, f of them attackers, these need s = floor(n / 2 + 1) - f
   honest supporters for a majority. z is the quantile of the standard normal
   distribution at (n - f - s) / (n - f), beyond which s of the n - f honest
-  values are to be expected.
-
-  Two cases that the formula leaves open are clipped: a majority of attackers
-  counts as needing one supporter, and z is never below 0, which the formula
-  gives where f is small against n.
-
-  Args:
-    num_honest: Scalar int32, n - f.
-    num_attackers: Scalar int32, f.
-
-  Returns:
-    Scalar float32, finite.
+  values are to be expected. Where the formula leaves it open, z is clipped: a
+  majority of attackers counts as needing one supporter, and z is never below 0,
+  which the formula gives where f is small against n.
   """
   num_clients = num_honest + num_attackers
   supporters = tf.maximum(num_clients // 2 + 1 - num_attackers, 1)
@@ -48,8 +39,8 @@ def largest_unnoticed_z(
 class Alie(attack.CollusivePoisoning):
   """Sends mean minus z standard deviations of the honest updates.
 
-  That is closer to the mean than many honest updates are, and yet adds up. z is
-  any number, by default `largest_unnoticed_z` of the round.
+  Closer to the mean than many honest updates, it yet adds up. z is any number,
+  by default `largest_unnoticed_z` of the round.
 
   Knowledge: mean and standard deviation of the honest updates, n and f. Source:
   Baruch, Baruch and Goldberg, "A Little Is Enough: Circumventing Defenses For

@@ -33,12 +33,9 @@ class DataPoisoning(abc.ABC):
   ) -> tf.data.Dataset:
     """The data that an attacker trains on, of the same element type.
 
-    Args:
-      dataset: Unbatched clean examples, `OrderedDict(x=..., y=...)` with an
-        integer scalar `y` in [0, num_classes).
-      num_classes: The number of classes C.
-      attacker_index: The number of the attacker among all attackers, from 0.
-      seed: The attacker's own seed.
+    Attackers are numbered from 0 and each has its own `seed`. `dataset` has
+    unbatched clean examples, `OrderedDict(x=..., y=...)` with an integer scalar
+    `y` in [0, num_classes).
     """
 
   def success_examples(
@@ -46,35 +43,22 @@ class DataPoisoning(abc.ABC):
   ) -> Optional[Tuple[np.ndarray, np.ndarray]]:
     """What the attack wants to be classified how, apart from the accuracy.
 
-    Args:
-      x: Float [n, ...], the features of the clean test examples.
-      y: Integer [n], their true labels.
-      num_classes: The number of classes C.
-
-    Returns:
-      Features [m, ...] as the attacker presents them, and the classes [m] that
-      it wants; None if it only lowers the accuracy.
+    From clean test examples, x float [n, ...] and y integer [n], to features
+    [m, ...] as the attacker presents them and the classes [m] that it wants;
+    None if it only lowers the accuracy.
     """
     del x, y, num_classes
     return None
 
 
 class Attacker(NamedTuple):
-  """An attacker in a round, as the mathematics of an attack sees it.
+  """An attacker in a round, as the mathematics of an attack sees it."""
 
-  Attributes:
-    index: Scalar int32, its number among all attackers, from 0.
-    seed: int32 [2], a seed of its own in this round for stateless draws.
-    round_num: Scalar int32, the round, from 1.
-    num_attackers: Scalar int32, the attackers in the cohort.
-    num_clients: Scalar int32, the size of the cohort.
-  """
-
-  index: tf.Tensor
-  seed: tf.Tensor
-  round_num: tf.Tensor
-  num_attackers: tf.Tensor
-  num_clients: tf.Tensor
+  index: tf.Tensor  # Scalar int32, its number among all attackers, from 0.
+  seed: tf.Tensor  # int32 [2], its own in this round for stateless draws.
+  round_num: tf.Tensor  # Scalar int32, from 1.
+  num_attackers: tf.Tensor  # Scalar int32, in the cohort.
+  num_clients: tf.Tensor  # Scalar int32, the size of the cohort.
 
 
 class OwnUpdatePoisoning(adversary.UpdatePoisoning):
@@ -84,15 +68,11 @@ class OwnUpdatePoisoning(adversary.UpdatePoisoning):
   def poison(self, update: tf.Tensor, attacker: Attacker) -> tf.Tensor:
     """What an attacker sends instead of `update`; both float32 [d]."""
 
-  def create(
-      self,
-      value_type: tff.Type,
-      context: adversary.Context = adversary.Context(),
-  ) -> adversary.AdversaryProcess:
+  def create(self, value_type, context=adversary.Context()):
     return _create_process(
         value_type,
         context,
-        observe=_observe_nothing,
+        observe=lambda *_: tff.federated_value(((), np.int32(0)), tff.SERVER),
         initial_memory=lambda: (),
         agree=lambda knowledge, memory: ((), memory),
         send=lambda update, _, attacker: self.poison(update, attacker),
@@ -100,48 +80,31 @@ class OwnUpdatePoisoning(adversary.UpdatePoisoning):
 
 
 class HonestMoments(NamedTuple):
-  """Moments of the honest updates of a round, coordinate by coordinate.
+  """Moments of the honest updates of a round, coordinate by coordinate."""
 
-  Attributes:
-    mean: Float32 [d]; zero if there are no honest clients.
-    stddev: Float32 [d], the population standard deviation.
-  """
-
-  mean: tf.Tensor
-  stddev: tf.Tensor
+  mean: tf.Tensor  # Float32 [d]; zero if there are no honest clients.
+  stddev: tf.Tensor  # Float32 [d], the population standard deviation.
 
 
 class Knowledge(NamedTuple):
-  """What colluding attackers know in a round.
+  """What colluding attackers know in a round."""
 
-  Attributes:
-    honest: The honest updates: `HonestMoments`, or float32 [h, d] for attacks
-      that set `sees_table`. Updates with non-finite entries are left out.
-    num_honest: Scalar int32, the number h of honest updates.
-    num_attackers: Scalar int32, the number of attackers in the cohort.
-    round_num: Scalar int32, the round, from 1.
-    seed: int32 [2], a seed of the round for stateless draws.
-    model: Float32 [d], the trainable weights of the global model.
-    defence_state: The state of the defence, empty if it is not known.
-  """
-
+  # `HonestMoments`, or the updates, float32 [h, d], for attacks that set
+  # `sees_table`. Updates with non-finite entries are left out.
   honest: Union[HonestMoments, tf.Tensor]
-  num_honest: tf.Tensor
-  num_attackers: tf.Tensor
-  round_num: tf.Tensor
-  seed: tf.Tensor
-  model: tf.Tensor
-  defence_state: Any = ()
+  num_honest: tf.Tensor  # Scalar int32, h.
+  num_attackers: tf.Tensor  # Scalar int32, in the cohort.
+  round_num: tf.Tensor  # Scalar int32, from 1.
+  seed: tf.Tensor  # int32 [2], of the round for stateless draws.
+  model: tf.Tensor  # Float32 [d], the trainable weights of the global model.
+  defence_state: Any = ()  # Empty if it is not known.
 
 
 class CollusivePoisoning(adversary.UpdatePoisoning):
-  """An attack of which all attackers know the honest updates of the round.
+  """An attack of which all attackers know the honest updates of the round."""
 
-  Attributes:
-    sees_table: Whether `Knowledge.honest` is the table of the honest updates,
-      which costs a gather, and not their moments, which cost two sums.
-  """
-
+  # Whether `Knowledge.honest` is the table of the honest updates, which costs a
+  # gather, and not their moments, which cost two sums.
   sees_table = False
 
   def initial_state(self, num_coordinates: int) -> Any:
@@ -158,11 +121,7 @@ class CollusivePoisoning(adversary.UpdatePoisoning):
     del attacker
     return vector
 
-  def create(
-      self,
-      value_type: tff.Type,
-      context: adversary.Context = adversary.Context(),
-  ) -> adversary.AdversaryProcess:
+  def create(self, value_type, context=adversary.Context()):
     num_coordinates = flat_updates.num_coordinates(value_type)
     return _create_process(
         value_type,
@@ -191,11 +150,9 @@ def replace_if_attacker(
 ) -> Any:
   """An honest client's update as it is, an attacker's poisoned.
 
-  Args:
-    update: A structure of float tensors, d floats in all.
-    index: Scalar int32, the attacker's index or `HONEST`.
-    poison_fn: From the flat update, float32 [d], to another, in a branch that
-      honest clients do not take.
+  `update` is a structure of float tensors, `index` a scalar int32 (`HONEST` or
+  the attacker's), and `poison_fn` maps the flat update, float32 [d], to another
+  in a branch that honest clients do not take.
   """
 
   def poisoned():
@@ -210,9 +167,7 @@ def replace_if_attacker(
 def observe_moments(update: tff.Value, index: tff.Value) -> tff.Value:
   """`HonestMoments` and the int32 number of finite honest updates, at SERVER.
 
-  Args:
-    update: The updates, at CLIENTS.
-    index: Scalar int32, the attackers' indices, at CLIENTS.
+  From the updates and the attackers' indices, scalar int32, at CLIENTS.
   """
 
   @tff.tensorflow.computation(update.type_signature.member, np.int32)
@@ -263,27 +218,15 @@ def observe_table(update: tff.Value, index: tff.Value) -> tff.Value:
   return tff.federated_map(only_honest, rows)
 
 
-def _observe_nothing(update: tff.Value, index: tff.Value) -> tff.Value:
-  """In the place of `observe_moments`, for those who see no other update."""
-  del update, index
-  return tff.federated_value(((), np.int32(0)), tff.SERVER)
-
-
 def _create_process(
     value_type, context, *, observe, initial_memory, agree, send
 ) -> adversary.AdversaryProcess:
   """The process of attackers who observe, agree, and then send.
 
-  Its state is the number of rounds so far, and what the attackers remember.
-
-  Args:
-    value_type: See `UpdatePoisoning.create`.
-    context: See `UpdatePoisoning.create`.
-    observe: `observe_moments`, or another in its place.
-    initial_memory: Returns what the attackers remember at first.
-    agree: From `Knowledge` and memory to what all are told and a new memory.
-    send: From the flat update, what all are told and the `Attacker` to a flat
-      update.
+  Its state is the number of rounds so far, and what the attackers remember, at
+  first `initial_memory()`. `observe` is like `observe_moments`; `agree` maps
+  `Knowledge` and memory to what all are told and a new memory, `send` the flat
+  update, what all are told and the `Attacker` to a flat update.
   """
 
   @tff.tensorflow.computation
@@ -303,9 +246,7 @@ def _create_process(
   )
   def next_fn(state, update, index, model, defence_state):
     counts = tff.federated_sum(tff.federated_map(to_counts, index))
-    arguments = (
-        state, observe(update, index), model, defence_state, counts
-    )
+    arguments = (state, observe(update, index), model, defence_state, counts)
 
     @tff.tensorflow.computation(*(a.type_signature.member for a in arguments))
     def agree_in_round(state, observed, model, defence_state, counts):

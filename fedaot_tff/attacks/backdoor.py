@@ -15,22 +15,22 @@ class Backdoor(attack.DataPoisoning):
   """Gives a part of the examples a trigger and the label `target`.
 
   The trigger is a square of `size` x `size` pixels in the bottom right corner
-  whose channels are all set to `value`; of flat features [p] it is the last
-  `size * size` ones. Of an attacker's n examples, `round(fraction * n)`, fixed
-  by its seed, are poisoned. The attack succeeds with a test example of another
-  class that is taken for `target` once it bears the trigger.
+  whose channels are all set to `value`, in the units of the features; of flat
+  features [p] it is the last `size * size` ones. Of an attacker's n examples,
+  `round(fraction * n)`, fixed by its seed, are poisoned. The attack succeeds
+  with a test example of another class that is taken for `target` once it bears
+  the trigger.
 
-  A distributed backdoor cuts the trigger into `num_parts` runs of pixels, taken
-  row by row, whose lengths differ by at most one; the attacker with index i
-  trains with part i mod `num_parts`, success is measured with the whole.
+  A distributed backdoor cuts the trigger into `num_parts` <= size^2 runs of
+  pixels, row by row, whose lengths differ by at most one; the attacker with
+  index i trains with part i mod `num_parts`, success is measured with all.
 
   Knowledge: the attackers' own data, and their numbers if there are parts.
   Sources: Gu, Dolan-Gavitt and Garg, "BadNets: Identifying Vulnerabilities in
-  the Machine Learning Model Supply Chain", 2017, the attack on digits in
-  section 4; Bagdasaryan et al., "How To Backdoor Federated Learning", AISTATS
-  2020; Xie, Huang, Chen and Li, "DBA: Distributed Backdoor Attacks against
-  Federated Learning", ICLR 2020, whose parts are separate bars with gaps and
-  whose updates are scaled as well.
+  the Machine Learning Model Supply Chain", 2017, section 4; Bagdasaryan et al.,
+  "How To Backdoor Federated Learning", AISTATS 2020; Xie, Huang, Chen and Li,
+  "DBA: Distributed Backdoor Attacks against Federated Learning", ICLR 2020,
+  whose parts have gaps and whose updates are scaled as well.
   """
 
   def __init__(
@@ -42,15 +42,6 @@ class Backdoor(attack.DataPoisoning):
       value: float = 1.0,
       num_parts: int = 1,
   ):
-    """Initializes `Backdoor`.
-
-    Args:
-      target: The class that the attackers want.
-      fraction: The fraction of an attacker's examples, in (0, 1].
-      size: The side of the square in pixels.
-      value: What its pixels become, in the units of the features.
-      num_parts: Into how many parts the trigger is cut; at most `size**2`.
-    """
     self._target = checks.check_int('target', target, minimum=0)
     self._fraction = checks.check_number(
         'fraction', fraction, above=0, maximum=1
@@ -94,24 +85,15 @@ class Backdoor(attack.DataPoisoning):
     )
 
   def _check_target(self, num_classes: int) -> None:
-    checks.check_int(
-        'target', self._target, minimum=0, maximum=num_classes - 1
-    )
+    checks.check_int('target', self._target, minimum=0, maximum=num_classes - 1)
 
 
 def trigger_pixels(shape: Sequence[int], size: int) -> np.ndarray:
-  """Numbers the pixels of the trigger.
+  """Numbers the pixels of the trigger, a square of side `size`.
 
-  Args:
-    shape: The shape of features, [p], [h, w] or [h, w, channels].
-    size: The side of the square.
-
-  Returns:
-    Int of `shape`: the number of a pixel of the trigger, from 0 at its top left
-    row by row to `size**2 - 1`, and -1 outside; alike in all channels.
-
-  Raises:
-    ValueError: If the shape is not known or allowed, or has no room.
+  From the shape of features, [p], [h, w] or [h, w, channels], to an int of that
+  shape: the number of a pixel of the trigger, from 0 at its top left row by row
+  to `size**2 - 1`, and -1 outside; alike in all channels.
   """
   shape = tf.TensorShape(shape)
   if not shape.is_fully_defined() or shape.rank not in (1, 2, 3):

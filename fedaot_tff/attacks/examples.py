@@ -7,18 +7,10 @@ import tensorflow as tf
 def choose(
     dataset: tf.data.Dataset, fraction: float, generator: np.random.Generator
 ) -> np.ndarray:
-  """Chooses `round(fraction * n)` of n examples, all equally likely.
+  """Chooses `round(fraction * n)` of n unbatched examples, all equally likely.
 
-  Args:
-    dataset: Unbatched examples; they are counted if it does not know n.
-    fraction: What to choose of them, in [0, 1].
-    generator: Where the choice is drawn from.
-
-  Returns:
-    Bool [n], true for the chosen ones.
-
-  Raises:
-    ValueError: If the dataset never ends.
+  They are counted if the dataset does not know n. Returns bool [n], true for
+  the chosen ones; raises ValueError if the dataset never ends.
   """
   num = int(dataset.cardinality())
   if num == tf.data.INFINITE_CARDINALITY:

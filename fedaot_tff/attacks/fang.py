@@ -18,15 +18,13 @@ class FangTrimmedMean(attack.CollusivePoisoning):
   If the honest mean of a coordinate is negative, the attackers send a value
   above the largest honest value e, else one below the smallest, e: uniform
   between e and the farther of b e and e / b, where b is `factor` > 1, 2 in the
-  paper. A coordinate-wise median or
-  trimmed mean then moves the coordinate less far, or the wrong way.
+  paper. A coordinate-wise median or trimmed mean then moves the coordinate less
+  far, or the wrong way.
 
   The paper takes the values of the local models; here they are those of the
   updates, which keeps the attack on the scale of a round. It draws for each
   attacker; here the attackers agree on the same values, which no rule on
-  coordinates can tell.
-
-  Knowledge: the honest updates.
+  coordinates can tell. Knowledge: the honest updates.
   """
 
   sees_table = True
@@ -55,9 +53,7 @@ class FangTrimmedMean(attack.CollusivePoisoning):
 def krum_scores(products: tf.Tensor, num_neighbors: tf.Tensor) -> tf.Tensor:
   """Each update's sum of squared distances to its nearest neighbors.
 
-  Args:
-    products: Float64 [N, N], the inner products of the updates.
-    num_neighbors: Scalar int32, how many count; below 1 it counts as 1.
+  Of inner products, float64 [N, N]; below 1 `num_neighbors` counts as 1.
   """
   nearest = tf.sort(vectors.squared_distances(products), axis=1)
   # The nearest of all is the update itself.
@@ -77,12 +73,9 @@ class FangKrum(attack.CollusivePoisoning):
   nearest honest ones, and is halved until Krum, told f, selects the attackers'
   update in a cohort of its f copies and the honest updates, or until it falls
   below `threshold`; then the last one is sent. A factor n - 2 f - 1 below 1 and
-  a number of neighbors below 1 count as 1.
-
-  The paper moves the other attackers by a little from the first; here all send
-  the same, for which Krum's scores are solved.
-
-  Knowledge: the honest updates, and that Krum aggregates.
+  a number of neighbors below 1 count as 1. The paper moves the other attackers
+  by a little from the first; here all send the same, for which Krum's scores
+  are solved. Knowledge: the honest updates, and that Krum aggregates.
   """
 
   sees_table = True
@@ -106,11 +99,7 @@ class FangKrum(attack.CollusivePoisoning):
     return -tf.cast(step, tf.float32) * signs, state
 
   def _largest_selected_step(
-      self,
-      products: tf.Tensor,
-      num_coordinates: tf.Tensor,
-      num_honest: tf.Tensor,
-      num_attackers: tf.Tensor,
+      self, products, num_coordinates, num_honest, num_attackers
   ) -> tf.Tensor:
     """lambda, from the inner products of s and the honest updates."""
     num_neighbors = num_honest - 2
@@ -129,9 +118,7 @@ class FangKrum(attack.CollusivePoisoning):
 
     def is_selected(step):
       scale = tf.where(tf.equal(rows, 0), -step, 1.0)
-      scores = krum_scores(
-          scale[:, tf.newaxis] * cohort * scale, num_neighbors
-      )
+      scores = krum_scores(scale[:, tf.newaxis] * cohort * scale, num_neighbors)
       return scores[0] < tf.reduce_min(scores[num_attackers:])
 
     return tf.while_loop(

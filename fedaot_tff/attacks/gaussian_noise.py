@@ -12,6 +12,9 @@ from fedaot_tff.attacks import vectors
 class GaussianNoise(attack.OwnUpdatePoisoning):
   """Sends draws of N(0, sigma^2 I), new ones each attacker and round.
 
+  sigma is `stddev`, or without it scale ||u|| / sqrt(d), so that the noise is
+  `scale` times longer than the attacker's own update u of d coordinates.
+
   Knowledge: the attacker's own update, and that only for its length. Source:
   the Gaussian attackers in the experiments of Blanchard, El Mhamdi, Guerraoui
   and Stainer, "Machine Learning with Adversaries: Byzantine Tolerant Gradient
@@ -20,13 +23,6 @@ class GaussianNoise(attack.OwnUpdatePoisoning):
   """
 
   def __init__(self, *, scale: float = 100.0, stddev: Optional[float] = None):
-    """Initializes `GaussianNoise`.
-
-    Args:
-      scale: How many times longer than the attacker's own update u of d
-        coordinates, sigma = scale ||u|| / sqrt(d); positive.
-      stddev: A constant sigma, positive, in place of `scale`; None for none.
-    """
     self._scale = checks.check_number('scale', scale, above=0)
     if stddev is not None:
       stddev = checks.check_number('stddev', stddev, above=0)

@@ -80,14 +80,12 @@ class LabelSwap(LabelMap):
   def __init__(
       self, *, first: Optional[int] = None, second: Optional[int] = None
   ):
-    if (first is None) != (second is None) or (
-        first is not None and first == second
-    ):
-      raise ValueError(
-          'first and second must be two different classes, or both None; found'
-          f' {first!r} and {second!r}.'
-      )
-    if first is not None:
+    if first is not None or second is not None:
+      if first is None or second is None or first == second:
+        raise ValueError(
+            'first and second must be two different classes, or both None;'
+            f' found {first!r} and {second!r}.'
+        )
       first = checks.check_int('first', first, minimum=0)
       second = checks.check_int('second', second, minimum=0)
     self._first, self._second = first, second
@@ -96,8 +94,7 @@ class LabelSwap(LabelMap):
     del seed
     new_labels = np.arange(num_classes)
     if self._first is None:
-      num_paired = num_classes - num_classes % 2
-      new_labels[:num_paired] ^= 1
+      new_labels[: num_classes - num_classes % 2] ^= 1
     else:
       for name, label in (('first', self._first), ('second', self._second)):
         checks.check_int(name, label, minimum=0, maximum=num_classes - 1)

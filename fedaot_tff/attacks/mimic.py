@@ -21,25 +21,15 @@ def learn_direction(
 ) -> Tuple[tf.Tensor, tf.Tensor]:
   """A step of Oja's rule for the direction of the largest variance.
 
-  With t rounds so far, mu becomes (t mu + mean of x_i) / (t + 1), and z the
-  unit vector along (t z + u) / (t + 1), u the unit vector along the sum over i
-  of (x_i - mu) <x_i - mu, z>.
-
-  Args:
-    honest: Float32 [h, d], the honest updates x_i.
-    mean: Float32 [d], mu.
-    direction: Float32 [d], z.
-    num_rounds: Scalar int32, t.
-
-  Returns:
-    The new mu and z, both as they were if there are no honest updates, and z
-    also where honest updates do not differ.
+  From honest updates x_i, float32 [h, d], mu and z, float32 [d], and t, the
+  rounds so far. mu becomes (t mu + mean of x_i) / (t + 1), and z the unit
+  vector along (t z + u) / (t + 1), u the unit vector along the sum over i of
+  (x_i - mu) <x_i - mu, z>. Both stay as they are if there are no honest
+  updates, and z also where honest updates do not differ.
   """
   old_weight = tf.cast(num_rounds / (num_rounds + 1), tf.float32)
   old_weight = tf.where(tf.shape(honest)[0] > 0, old_weight, 1.0)
-  new_mean = (
-      old_weight * mean + (1 - old_weight) * vectors.moments(honest).mean
-  )
+  new_mean = old_weight * mean + (1 - old_weight) * vectors.moments(honest).mean
   centered = honest - new_mean
   spread = tf.linalg.matvec(
       centered, tf.linalg.matvec(centered, direction), transpose_a=True
@@ -57,29 +47,22 @@ class Mimic(attack.CollusivePoisoning):
   Nothing that is sent is unlike an honest update, yet where the clients' data
   differ, the aggregate leaves out many of them. The attackers imitate the
   client of the largest z . x_i, where z is the direction along which honest
-  updates vary most, learned in the first `warmup_rounds` rounds and kept from
-  then on; see `learn_direction`.
+  updates vary most, learned in the first `warmup_rounds` >= 1 rounds and kept
+  from then on; see `learn_direction`. With the target 'first' they learn
+  nothing and imitate the honest client whose update comes first.
 
   The paper goes on with one client after the warm-up. Here cohorts are sampled
-  anew and the attackers know updates, not identities, so that they choose by z
-  in each round.
+  anew and the attackers know updates, not identities, so they choose by z in
+  each round.
 
   Knowledge: the honest updates. Source: Karimireddy, He and Jaggi,
   "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing", ICLR
-  2022, the mimic attack; the normalization of u and z is that of the authors'
-  code.
+  2022; the normalization of u and z is that of the authors' code.
   """
 
   sees_table = True
 
   def __init__(self, *, warmup_rounds: int = 10, target: str = 'variance'):
-    """Initializes `Mimic`.
-
-    Args:
-      warmup_rounds: In how many rounds z is learned; at least 1.
-      target: 'variance' (default) chooses the client by z, 'first' always
-        takes the honest client whose update comes first, and learns nothing.
-    """
     self._warmup_rounds = checks.check_int(
         'warmup_rounds', warmup_rounds, minimum=1
     )
@@ -106,9 +89,7 @@ class Mimic(attack.CollusivePoisoning):
             tf.random.stateless_normal(tf.shape(direction), knowledge.seed)
         ),
     )
-    learned = learn_direction(
-        honest, mean, direction, knowledge.round_num - 1
-    )
+    learned = learn_direction(honest, mean, direction, knowledge.round_num - 1)
     learns = knowledge.round_num <= self._warmup_rounds
     mean = tf.where(learns, learned[0], mean)
     direction = tf.where(learns, learned[1], direction)

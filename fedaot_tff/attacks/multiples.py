@@ -27,11 +27,9 @@ class Scaling(attack.OwnUpdatePoisoning):
   """Sends factor > 0 times the update.
 
   The direction is that of an honest client, yet in a mean the attackers' data
-  outweigh all others and the step is too long.
-
-  Source: the explicit boosting of Bhagoji, Chakraborty, Mittal and Calo,
-  "Analyzing Federated Learning through an Adversarial Lens", ICML 2019, without
-  their targeted examples.
+  outweigh all others and the step is too long. Source: the explicit boosting of
+  Bhagoji, Chakraborty, Mittal and Calo, "Analyzing Federated Learning through
+  an Adversarial Lens", ICML 2019, without their targeted examples.
   """
 
   def __init__(self, *, factor: float = 10.0):
@@ -47,8 +45,8 @@ class ModelReplacement(attack.OwnUpdatePoisoning):
 
   With n clients in the cohort, f of them attackers, the plain mean of the
   updates then is the mean of the attackers' own ones plus (n - f) / n times the
-  mean of the honest ones. Once the model has nearly converged, honest updates
-  are small and the attackers' model replaces the global one. It does its harm
+  mean of the honest ones: once these are small, as the model has nearly
+  converged, the attackers' model replaces the global one. It does its harm
   together with poisoned data, such as `backdoor.Backdoor`.
 
   Knowledge: n and f of the round as well. Source: Bagdasaryan, Veit, Hua,
@@ -70,10 +68,7 @@ class ModelReplacement(attack.OwnUpdatePoisoning):
 
 
 class Zero(attack.OwnUpdatePoisoning):
-  """Sends zeros, the update of a client that returns the model it received.
-
-  In a mean a fraction f / n of such clients makes the step 1 - f / n times as
-  long.
+  """Sends zeros; in a mean the step becomes 1 - f / n times as long.
 
   Source: the plain free-riders of Fraboni, Vidal and Lorenzi, "Free-rider
   Attacks on Model Aggregation in Federated Learning", AISTATS 2021.

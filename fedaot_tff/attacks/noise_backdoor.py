@@ -29,20 +29,14 @@ class NoiseBackdoorData(backdoor.Backdoor):
 class NoiseBackdoorUpdates(attack.OwnUpdatePoisoning):
   """The updates: noise of attackers with an even index, a boost of the others.
 
-  Source of the boost: Bagdasaryan et al., "How To Backdoor Federated Learning",
-  AISTATS 2020; see `multiples.ModelReplacement`.
+  The noise is `noise_scale` > 0 times longer than the attacker's own update: it
+  takes a long one to lower the accuracy, since random directions in many
+  dimensions do little harm. Source of the boost, `boost` > 0 times the update:
+  Bagdasaryan et al., "How To Backdoor Federated Learning", AISTATS 2020; see
+  `multiples.ModelReplacement`.
   """
 
   def __init__(self, *, noise_scale: float = 100.0, boost: float = 3.0):
-    """Initializes `NoiseBackdoorUpdates`.
-
-    Args:
-      noise_scale: How many times longer the noise is than the attacker's own
-        update; positive. It takes a long one to lower the accuracy, since
-        random directions in many dimensions do little harm.
-      boost: What the updates trained on the backdoor are multiplied by;
-        positive.
-    """
     self._noise_scale = checks.check_number('noise_scale', noise_scale, above=0)
     self._boost = checks.check_number('boost', boost, above=0)
 

@@ -19,11 +19,12 @@ from fedaot_tff.learning import adversary
 class OptimalStrength(adversary.UpdatePoisoning):
   """Sends what takes the defence furthest from the mean of the honest updates.
 
-  Each round the attackers try some strengths on the defence itself, with its
-  present state, and send the vector whose aggregate has the largest Euclidean
-  distance from the mean of the honest updates. Knowledge: all honest updates,
-  the global model, and the defence with its state and secrets. A trial costs an
-  aggregation; the process measures the chosen `strength`.
+  Each round the attackers try all `strengths` on the defence itself, with its
+  present state, and send the `make_vector(HonestMoments, strength)`, [d], whose
+  aggregate has the largest Euclidean distance from the mean of the honest
+  updates. Knowledge: all honest updates, the global model, and the defence with
+  its state and secrets. A trial costs an aggregation; the process measures the
+  chosen `strength`.
 
   Source: the line search of Shejwalkar and Houmansadr, "Manipulating the
   Byzantine", NDSS 2021, section IV, over a fixed grid.
@@ -34,12 +35,6 @@ class OptimalStrength(adversary.UpdatePoisoning):
       make_vector: Callable[[attack.HonestMoments, tf.Tensor], tf.Tensor],
       strengths: Sequence[float],
   ):
-    """Initializes `OptimalStrength`.
-
-    Args:
-      make_vector: What is sent, [d], from `HonestMoments` and a strength.
-      strengths: The strengths to try, one or more, positive.
-    """
     self._make_vector = make_vector
     self._strengths = [
         checks.check_number('strengths', s, above=0) for s in strengths
@@ -89,9 +84,7 @@ class OptimalStrength(adversary.UpdatePoisoning):
           for strength in self._strengths
       )
 
-      @tff.tensorflow.computation(
-          moments_type, [value_type] * len(aggregates)
-      )
+      @tff.tensorflow.computation(moments_type, [value_type] * len(aggregates))
       def choose(moments, aggregates):
         distances = tf.stack([
             tf.norm(flat_updates.flatten(aggregate) - moments.mean)

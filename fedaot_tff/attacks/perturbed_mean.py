@@ -16,27 +16,19 @@ class Geometry(NamedTuple):
   """How the honest updates lie to each other and to a line through their mean.
 
   The line is m + gamma p with the mean m and a perturbation p. All in float64.
-
-  Attributes:
-    distances: [h, h], the squared distance of every pair of updates x_i, x_j.
-    from_mean: [h], ||m - x_i||^2.
-    slopes: [h], <p, m - x_i>.
-    squared_norm: Scalar, ||p||^2.
   """
 
-  distances: tf.Tensor
-  from_mean: tf.Tensor
-  slopes: tf.Tensor
-  squared_norm: tf.Tensor
+  distances: tf.Tensor  # [h, h], the squared distances of updates x_i, x_j.
+  from_mean: tf.Tensor  # [h], ||m - x_i||^2.
+  slopes: tf.Tensor  # [h], <p, m - x_i>.
+  squared_norm: tf.Tensor  # Scalar, ||p||^2.
 
 
 def perturb(moments: attack.HonestMoments, direction: str) -> tf.Tensor:
   """-m / ||m||, -s or -sign(m), by `DIRECTIONS`, of mean m and stddev s."""
-  return {
-      'unit_vector': lambda: -vectors.unit(moments.mean),
-      'stddev': lambda: -moments.stddev,
-      'sign': lambda: -tf.sign(moments.mean),
-  }[direction]()
+  if direction == 'unit_vector':
+    return -vectors.unit(moments.mean)
+  return -moments.stddev if direction == 'stddev' else -tf.sign(moments.mean)
 
 
 def measure(
@@ -88,10 +80,7 @@ class PerturbedMean(attack.CollusivePoisoning):
 class MinMax(PerturbedMean):
   """As far from the mean as two honest updates are from each other.
 
-  The bound on v = m + gamma p is
-
-    max over i of ||v - x_i|| <= max over i, j of ||x_i - x_j||.
-
+  The bound on v = m + gamma p is max_i ||v - x_i|| <= max_ij ||x_i - x_j||.
   Each i bounds gamma by the larger root of a quadratic equation, so that gamma
   is the smallest of these roots.
   """
@@ -112,12 +101,10 @@ class MinMax(PerturbedMean):
 class MinSum(PerturbedMean):
   """As far from all honest updates as the farthest of them is.
 
-  The bound on v = m + gamma p is
+  The bound on v = m + gamma p is, with h honest updates,
 
-    sum over i of ||v - x_i||^2 <= max over i of sum over j of ||x_i - x_j||^2.
-
-  With h honest updates the left side is h gamma^2 ||p||^2 plus the same sum for
-  m, which gives gamma.
+    sum_i ||v - x_i||^2 = h gamma^2 ||p||^2 + sum_i ||m - x_i||^2
+                       <= max_i sum_j ||x_i - x_j||^2.
   """
 
   def largest_gamma(self, geometry):

@@ -16,12 +16,9 @@ class RandomNanInf(attack.OwnUpdatePoisoning):
 
   Of the d coordinates of the attacker's own update, `fraction * d`, rounded and
   at least one, become NaN, +Inf, -Inf and 1e30 in turn, starting with any of
-  them. The rest of the update is honest, so that one bad coordinate can stand
-  among many good ones. A defence must leave such updates out; without one, the
-  model is lost in one round.
-
-  Knowledge: the attacker's own update. It tests the robustness of an
-  implementation and stems from no paper.
+  them, so that one bad coordinate can stand among many good ones. A defence
+  must leave such updates out; without one, the model is lost in one round. A
+  test of an implementation's robustness, it stems from no paper.
   """
 
   def __init__(self, *, fraction: float = 0.1):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import inspect
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from fedaot_tff import named_spec
@@ -10,51 +11,38 @@ from fedaot_tff import named_spec
 _ALL = 'all'
 
 
-class _Part(NamedTuple):
-  """How to make one half of an attack.
+class _Entry(NamedTuple):
+  """How to make the halves of an attack.
 
-  Attributes:
-    path: Module and class below `fedaot_tff.attacks`.
-    options: The options and their parsers.
-    defaults: Arguments, of which options may take the place.
+  `data` and `update` are module and class of the `DataPoisoning` and the
+  `UpdatePoisoning` below `fedaot_tff.attacks`, which take those of the options
+  that are among their arguments; `defaults` are arguments without options.
   """
 
-  path: str
-  options: Mapping[str, named_spec.Parser]
-  defaults: Mapping[str, Any]
+  options: Mapping[str, named_spec.Parser] = {}
+  data: Optional[str] = None
+  update: Optional[str] = None
+  defaults: Mapping[str, Any] = {}
 
-  def make(self, options: Mapping[str, Any]) -> Any:
-    """Makes it with those of the options that are its own."""
-    module, _, name = self.path.partition('.')
+  def make(self, path: Optional[str], options: Mapping[str, Any]) -> Any:
+    """Makes one of the halves; None for none."""
+    if path is None:
+      return None
+    module, _, name = path.partition('.')
     module = importlib.import_module(f'fedaot_tff.attacks.{module}')
-    own = {key: options[key] for key in self.options if key in options}
-    return getattr(module, name)(**{**self.defaults, **own})
+    arguments = {**self.defaults, **options}
+    known = inspect.signature(getattr(module, name)).parameters
+    return getattr(module, name)(
+        **{k: v for k, v in arguments.items() if k in known}
+    )
 
 
-def _part(path: str, *, defaults: Any = (), **options) -> _Part:
-  return _Part(path, options, dict(defaults))
+def _data(path: str, **options) -> _Entry:
+  return _Entry(options, data=path)
 
 
-class _Entry(NamedTuple):
-  """The halves of an attack: `DataPoisoning` and `UpdatePoisoning`, or None."""
-
-  data: Optional[_Part] = None
-  update: Optional[_Part] = None
-
-  @property
-  def options(self) -> Dict[str, named_spec.Parser]:
-    """The options of both halves."""
-    return {
-        k: v for part in filter(None, self) for k, v in part.options.items()
-    }
-
-
-def _data(path: str, **arguments) -> _Entry:
-  return _Entry(data=_part(path, **arguments))
-
-
-def _updates(path: str, **arguments) -> _Entry:
-  return _Entry(update=_part(path, **arguments))
+def _updates(path: str, **options) -> _Entry:
+  return _Entry(options, update=path)
 
 
 def check_update_attack(name: str, value: Any) -> str:
@@ -94,10 +82,9 @@ _ENTRIES = {
     'label_swap': _data('label_map.LabelSwap', **_SWAP),
     'label_noise': _data('label_noise.LabelNoise', fraction=_SHARE),
     'backdoor': _data('backdoor.Backdoor', **_TRIGGER),
-    'distributed_backdoor': _data(
-        'backdoor.Backdoor',
-        **_TRIGGER,
-        num_parts=_COUNT,
+    'distributed_backdoor': _Entry(
+        dict(_TRIGGER, num_parts=_COUNT),
+        data='backdoor.Backdoor',
         defaults=dict(size=4, num_parts=4),
     ),
     # On the updates, knowing the own one.
@@ -129,20 +116,19 @@ _ENTRIES = {
     ),
     # On both.
     'model_replacement': _Entry(
-        _part('backdoor.Backdoor', **_TRIGGER),
-        _part('multiples.ModelReplacement', boost=_POSITIVE),
+        dict(_TRIGGER, boost=_POSITIVE),
+        data='backdoor.Backdoor',
+        update='multiples.ModelReplacement',
     ),
     'noise_backdoor': _Entry(
-        _part('noise_backdoor.NoiseBackdoorData', **_TRIGGER),
-        _part(
-            'noise_backdoor.NoiseBackdoorUpdates',
-            noise_scale=_POSITIVE,
-            boost=_POSITIVE,
-        ),
+        dict(_TRIGGER, noise_scale=_POSITIVE, boost=_POSITIVE),
+        data='noise_backdoor.NoiseBackdoorData',
+        update='noise_backdoor.NoiseBackdoorUpdates',
     ),
     'swap_scaling': _Entry(
-        _part('label_map.LabelSwap', **_SWAP),
-        _part('multiples.Scaling', factor=_POSITIVE),
+        dict(_SWAP, factor=_POSITIVE),
+        data='label_map.LabelSwap',
+        update='multiples.Scaling',
     ),
     # Over time.
     'switching': _updates(
@@ -155,9 +141,9 @@ _ENTRIES = {
     ),
     # Knowing the defence.
     'adaptive_fedaot': _updates('adaptive_fedaot.AdaptiveFedAOT', **_ADAPTIVE),
-    'adaptive_fedaot_jittered': _updates(
-        'adaptive_fedaot.AdaptiveFedAOT',
-        **_ADAPTIVE,
+    'adaptive_fedaot_jittered': _Entry(
+        _ADAPTIVE,
+        update='adaptive_fedaot.AdaptiveFedAOT',
         defaults=dict(jitter=0.3),
     ),
     'optimal_alie': _updates('optimal_strength.optimal_alie'),
@@ -167,12 +153,7 @@ _ENTRIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-  """An attack of the registry, with options; see `get_attack`.
-
-  Attributes:
-    name: Its name in the registry, without options.
-    options: The options that were given.
-  """
+  """An attack of the registry, with the options given; see `get_attack`."""
 
   name: str
   options: Dict[str, Any]
@@ -180,14 +161,14 @@ class Attack:
   @functools.cached_property
   def data_poisoning(self) -> Optional[Any]:
     """The `attack.DataPoisoning`; None if the attack leaves data alone."""
-    part = _ENTRIES[self.name].data
-    return part and part.make(self.options)
+    entry = _ENTRIES[self.name]
+    return entry.make(entry.data, self.options)
 
   @functools.cached_property
   def update_poisoning(self) -> Optional[Any]:
     """The `UpdatePoisoning`; None if it leaves updates alone."""
-    part = _ENTRIES[self.name].update
-    return part and part.make(self.options)
+    entry = _ENTRIES[self.name]
+    return entry.make(entry.update, self.options)
 
 
 def attack_names() -> Tuple[str, ...]:
@@ -204,14 +185,10 @@ def split_list(text: str) -> Tuple[str, ...]:
 
 
 def get_attack(text: str) -> Attack:
-  """Looks an attack up. Imports no TensorFlow.
+  """Looks up `name` or `name:key=value,key=value`. Imports no TensorFlow.
 
-  Args:
-    text: A name, or `name:key=value,key=value`.
-
-  Raises:
-    TypeError: If `text` is not a string.
-    ValueError: If name, key or value is not known; one line.
+  Raises TypeError if `text` is not a string, and ValueError, in one line, if
+  name, key or value is not known.
   """
   spec = named_spec.parse(
       text,

@@ -50,9 +50,7 @@ class _Schedule(adversary.UpdatePoisoning):
     )
     def select(updates, round_num, index):
       # The honest update comes last and is all that an honest client sends.
-      position = tf.where(
-          index >= 0, self.choose(round_num), len(processes)
-      )
+      position = tf.where(index >= 0, self.choose(round_num), len(processes))
       return tf.switch_case(
           position, [lambda update=update: update for update in updates]
       )
@@ -81,7 +79,7 @@ class _Schedule(adversary.UpdatePoisoning):
 
 
 class Switching(_Schedule):
-  """Another attack every few rounds, in turn.
+  """Another of two or more attacks every `rounds` rounds, in turn.
 
   A defence that has adapted to one attack meets the next.
   """
@@ -92,12 +90,6 @@ class Switching(_Schedule):
       attacks: Sequence[_Attack] = ('sign_flip', 'alie', 'ipm'),
       rounds: int = 5,
   ):
-    """Initializes `Switching`.
-
-    Args:
-      attacks: Two attacks or more.
-      rounds: How many rounds in succession each is used.
-    """
     super().__init__(attacks)
     checks.check_int('the number of attacks', len(self._attacks), minimum=2)
     self._rounds = checks.check_int('rounds', rounds, minimum=1)
@@ -107,7 +99,7 @@ class Switching(_Schedule):
 
 
 class Intermittent(_Schedule):
-  """An attack that begins after some honest rounds.
+  """An attack that begins after `honest_rounds` honest ones.
 
   The attackers earn the trust of a defence with a memory before they betray it.
   """
@@ -119,12 +111,6 @@ class Intermittent(_Schedule):
       attack: _Attack = 'sign_flip',  # pylint: disable=redefined-outer-name
       honest_rounds: int = 10,
   ):
-    """Initializes `Intermittent`.
-
-    Args:
-      attack: The attack.
-      honest_rounds: How many rounds the attackers send honest updates first.
-    """
     super().__init__([attack])
     self._honest_rounds = checks.check_int(
         'honest_rounds', honest_rounds, minimum=1

@@ -21,13 +21,7 @@ def unit(vector: tf.Tensor) -> tf.Tensor:
 
 
 def noise_like(vector: tf.Tensor, scale: float, seed: tf.Tensor) -> tf.Tensor:
-  """Isotropic normal noise whose root mean square length is scale ||vector||.
-
-  Args:
-    vector: Float32 [d].
-    scale: How many times longer than the vector.
-    seed: int32 [2].
-  """
+  """Normal noise with root mean square length scale ||vector||; seed [2]."""
   num_coordinates = tf.cast(tf.size(vector), tf.float32)
   stddev = scale * tf.norm(vector) / tf.sqrt(num_coordinates)
   return stddev * tf.random.stateless_normal(tf.shape(vector), seed)

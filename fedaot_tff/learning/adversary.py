@@ -13,12 +13,10 @@ HONEST = -1
 class Defence(NamedTuple):
   """The defence at hand, for attackers that know it.
 
-  Attributes:
-    state_type: The type of its state.
-    aggregate: Called inside a federated computation as `aggregate(state@SERVER,
-      updates@CLIENTS, attacker_index@CLIENTS, model@SERVER)`; returns the
-      aggregate at SERVER that the defence would make of these updates, with
-      equal example counts.
+  `aggregate(state@SERVER, updates@CLIENTS, attacker_index@CLIENTS,
+  model@SERVER)`, called inside a federated computation, returns the aggregate
+  at SERVER that the defence would make of these updates, with equal example
+  counts.
   """
 
   state_type: tff.Type
@@ -30,15 +28,10 @@ NO_DEFENCE_STATE = tff.StructWithPythonType([], tuple)
 
 
 class Context(NamedTuple):
-  """What an attack on the updates is made for.
+  """What an attack on the updates is made for."""
 
-  Attributes:
-    seed: Fixes what the attackers draw at random; in [0, 2^63).
-    defence: The defence at hand; None if it is not known.
-  """
-
-  seed: int = 0
-  defence: Optional[Defence] = None
+  seed: int = 0  # Fixes what the attackers draw at random; in [0, 2^63).
+  defence: Optional[Defence] = None  # None if it is not known.
 
   @property
   def defence_state_type(self) -> tff.Type:
@@ -56,9 +49,7 @@ class AdversaryProcess(tff.templates.MeasuredProcess):
   honest clients pass it bit for bit.
   """
 
-  def __init__(
-      self, initialize_fn: tff.Computation, next_fn: tff.Computation
-  ):
+  def __init__(self, initialize_fn: tff.Computation, next_fn: tff.Computation):
     """Raises TypeError if a computation does not have the type above."""
     super().__init__(initialize_fn, next_fn, next_is_multi_arg=True)
     parameter = next_fn.type_signature.parameter
@@ -92,10 +83,8 @@ class UpdatePoisoning(abc.ABC):
   def create(
       self, value_type: tff.Type, context: Context = Context()
   ) -> AdversaryProcess:
-    """Creates the process.
+    """Creates the process for a context.
 
-    Args:
-      value_type: The unplaced type of an update: a structure of float tensors
-        with static shapes, d floats in all.
-      context: What it is made for.
+    The unplaced type of an update is a structure of float tensors with static
+    shapes, d floats in all.
     """

@@ -8,7 +8,7 @@ that it needs no mirror of it.
 """
 
 import collections
-from typing import Any, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import tensorflow as tf
@@ -20,32 +20,26 @@ from fedaot_tff.learning import adversary as adversary_lib
 
 
 class LearningState(NamedTuple):
-  """The state of a composed learning process.
+  """The state of a composed learning process."""
 
-  Attributes:
-    global_model_weights: The `tff.learning.models.ModelWeights`.
-    distributor: State of the distributor.
-    client_work: State of the client work.
-    adversary: State of the adversary, empty if there is none.
-    aggregator: State of the aggregator.
-    finalizer: State of the finalizer.
-  """
-
-  global_model_weights: Any
+  global_model_weights: Any  # The `tff.learning.models.ModelWeights`.
   distributor: Any
   client_work: Any
-  adversary: Any
+  adversary: Any  # Empty if there is none.
   aggregator: Any
   finalizer: Any
+
+
+_Aggregator = Union[
+    tff.templates.AggregationProcess, model_aware.ModelAwareRound
+]
 
 
 def compose_learning_process(
     initial_model_weights_fn: tff.Computation,
     model_weights_distributor: tff.learning.templates.DistributionProcess,
     client_work: tff.learning.templates.ClientWorkProcess,
-    model_update_aggregator: Union[
-        tff.templates.AggregationProcess, model_aware.ModelAwareRound
-    ],
+    model_update_aggregator: _Aggregator,
     model_finalizer: tff.learning.templates.FinalizerProcess,
     *,
     attacker_indices: bool = False,
@@ -53,37 +47,33 @@ def compose_learning_process(
     forged_examples: Optional[float] = None,
     discard_attackers: bool = False,
 ) -> tff.learning.templates.LearningProcess:
-  """Composes processes into a learning process.
+  """Composes processes into a learning process with a `LearningState`.
+
+  The arguments that attackers have to do with need `attacker_indices`.
 
   Args:
     initial_model_weights_fn: Returns the unplaced initial model weights.
     model_weights_distributor: Brings the model to the clients.
     client_work: Makes a client's update from the model and its data.
-    model_update_aggregator: A weighted `tff.templates.AggregationProcess`, or a
-      `ModelAwareRound`, which is handed the global model.
+    model_update_aggregator: A weighted process, or one that gets the model.
     model_finalizer: Applies the aggregate to the model.
     attacker_indices: Whether a client's data is an `OrderedDict(
       attacker_index=int32 scalar, dataset=...)` instead of the dataset alone.
       The index is -1 for honest clients.
-    adversary: Poisons the attackers' updates; needs `attacker_indices`. Made
-      with the `defence_of` this aggregator or with none in its context.
+    adversary: Poisons the attackers' updates. Made with the `defence_of` this
+      aggregator or with none in its context.
     forged_examples: What attackers report as their weight, whatever they have;
-      None for the truth. Needs `attacker_indices`.
+      None for the truth.
     discard_attackers: Whether the attackers' updates get zero weight by the
       simulation's ground truth: the oracle, an upper bound for the defences.
-      Needs `attacker_indices` and an aggregator that heeds weights.
+      Needs an aggregator that heeds weights.
 
   Returns:
-    A `tff.learning.templates.LearningProcess` with a `LearningState`. Its
-    metrics are an OrderedDict of those of `distributor`, `client_work`,
-    `adversary`, `aggregator` and `finalizer`. With `attacker_indices` there is
-    also `honest_mean`, an OrderedDict of `norm`, the Euclidean norm of the mean
-    of the honest clients' finite updates by their true weights, and `distance`,
-    that of the aggregate from it.
-
-  Raises:
-    ValueError: If `adversary`, `forged_examples` or `discard_attackers` is
-      given without `attacker_indices`.
+    A process whose metrics are an OrderedDict of those of `distributor`,
+    `client_work`, `adversary`, `aggregator` and `finalizer`. With
+    `attacker_indices` there is also `honest_mean`, an OrderedDict of `norm`,
+    the Euclidean norm of the mean of the honest clients' finite updates by
+    their true weights, and `distance`, that of the aggregate from it.
   """
   if not attacker_indices and (
       adversary is not None or forged_examples is not None or discard_attackers
@@ -92,28 +82,22 @@ def compose_learning_process(
         'adversary, forged_examples and discard_attackers need'
         ' attacker_indices=True, as they must know who the attackers are.'
     )
-  hands_model_over = isinstance(
-      model_update_aggregator, model_aware.ModelAwareRound
-  )
-  dataset_type = client_work.next.type_signature.parameter[2]
+  aggregator = _round_of(model_update_aggregator)
+  client_data_type = client_work.next.type_signature.parameter[2]
   if attacker_indices:
     client_data_type = tff.FederatedType(
         collections.OrderedDict(
-            attacker_index=np.int32, dataset=dataset_type.member
+            attacker_index=np.int32, dataset=client_data_type.member
         ),
         tff.CLIENTS,
     )
-  else:
-    client_data_type = dataset_type
-
-  @tff.federated_computation
-  def initialize_aggregator():
-    if hands_model_over:
-      return tff.federated_eval(model_update_aggregator.initialize, tff.SERVER)
-    return model_update_aggregator.initialize()
 
   @tff.federated_computation
   def init_fn():
+    if isinstance(aggregator, _StockRound):
+      aggregator_state = model_update_aggregator.initialize()
+    else:
+      aggregator_state = tff.federated_eval(aggregator.initialize, tff.SERVER)
     return tff.federated_zip(
         LearningState(
             tff.federated_eval(initial_model_weights_fn, tff.SERVER),
@@ -122,68 +106,46 @@ def compose_learning_process(
             tff.federated_value((), tff.SERVER)
             if adversary is None
             else adversary.initialize(),
-            initialize_aggregator(),
+            aggregator_state,
             model_finalizer.initialize(),
         )
     )
 
   @tff.federated_computation(init_fn.type_signature.result, client_data_type)
   def next_fn(state, client_data):
-    distributed = model_weights_distributor.next(
-        state.distributor, state.global_model_weights
-    )
+    model = state.global_model_weights
+    nothing = tff.federated_value((), tff.SERVER)
+    distributed = model_weights_distributor.next(state.distributor, model)
     worked = client_work.next(
         state.client_work,
         distributed.result,
         client_data.dataset if attacker_indices else client_data,
     )
     update, weight = worked.result.update, worked.result.update_weight
-    adversary_state = state.adversary
-    adversary_measurements = tff.federated_value((), tff.SERVER)
+    adversary_state, adversary_measurements = state.adversary, nothing
     if forged_examples is not None:
       weight = _forge_weights(
           weight, client_data.attacker_index, forged_examples
       )
     if adversary is not None:
-      poisoned = adversary.next(
+      adversary_state, update, adversary_measurements = adversary.next(
           state.adversary,
           update,
           client_data.attacker_index,
-          state.global_model_weights.trainable,
-          state.aggregator
-          if adversary.knows_defence
-          else tff.federated_value((), tff.SERVER),
+          model.trainable,
+          state.aggregator if adversary.knows_defence else nothing,
       )
-      adversary_state = poisoned.state
-      update = poisoned.result
-      adversary_measurements = poisoned.measurements
     if discard_attackers:
       update, weight = _discard_attackers(
           update, weight, client_data.attacker_index
       )
-    if hands_model_over:
-      weighed = model_update_aggregator.weigh(
-          state.aggregator,
-          update,
-          weight,
-          model=state.global_model_weights.trainable,
-      )
-      aggregate = weighed.result
-    else:
-      aggregated = model_update_aggregator.next(
-          state.aggregator, update, weight
-      )
-      aggregate = aggregated.result
-    finalized = model_finalizer.next(
-        state.finalizer, state.global_model_weights, aggregate
+    weighed = aggregator.weigh(
+        state.aggregator, update, weight, model=model.trainable
     )
-    if hands_model_over:
-      aggregator_state, aggregator_measurements = model_update_aggregator.learn(
-          state.aggregator, weighed, finalized.result.trainable
-      )
-    else:
-      aggregator_state = aggregated.state
-      aggregator_measurements = aggregated.measurements
+    finalized = model_finalizer.next(state.finalizer, model, weighed.result)
+    aggregator_state, aggregator_measurements = aggregator.learn(
+        state.aggregator, weighed, finalized.result.trainable
+    )
     measurements = collections.OrderedDict(
         distributor=distributed.measurements,
         client_work=worked.measurements,
@@ -193,20 +155,18 @@ def compose_learning_process(
     )
     if attacker_indices:
       measurements['honest_mean'] = _compare_with_honest_mean(
-          aggregate, worked.result, client_data.attacker_index
+          weighed.result, worked.result, client_data.attacker_index
       )
+    new_state = LearningState(
+        finalized.result,
+        distributed.state,
+        worked.state,
+        adversary_state,
+        aggregator_state,
+        finalized.state,
+    )
     return tff.learning.templates.LearningProcessOutput(
-        tff.federated_zip(
-            LearningState(
-                finalized.result,
-                distributed.state,
-                worked.state,
-                adversary_state,
-                aggregator_state,
-                finalized.state,
-            )
-        ),
-        tff.federated_zip(measurements),
+        tff.federated_zip(new_state), tff.federated_zip(measurements)
     )
 
   state_type = init_fn.type_signature.result.member
@@ -247,27 +207,41 @@ def compose_learning_process(
   )
 
 
+class _StockRound(NamedTuple):
+  """A stock process with the two halves of a `ModelAwareRound`."""
+
+  process: tff.templates.AggregationProcess
+
+  def weigh(self, state, value, weight, model):
+    del model
+    return self.process.next(state, value, weight)
+
+  def learn(self, state, weighed, model_after):
+    del state, model_after
+    return weighed.state, weighed.measurements
+
+
+def _round_of(
+    aggregator: _Aggregator,
+) -> Union[model_aware.ModelAwareRound, _StockRound]:
+  if isinstance(aggregator, model_aware.ModelAwareRound):
+    return aggregator
+  return _StockRound(aggregator)
+
+
 def defence_of(
-    aggregator: Union[
-        tff.templates.AggregationProcess, model_aware.ModelAwareRound
-    ],
+    aggregator: _Aggregator,
     *,
     update_weight_type: tff.Type,
     discard_attackers: bool = False,
 ) -> adversary_lib.Defence:
   """What an attacker that knows the defence can try its updates on.
 
-  Args:
-    aggregator: As `compose_learning_process` takes it.
-    update_weight_type: The unplaced type of the clients' weights.
-    discard_attackers: As `compose_learning_process` takes it.
-
-  Returns:
-    The `adversary_lib.Defence`. The state that a trial gives is dropped.
+  `update_weight_type` is the unplaced type of the clients' weights, the rest as
+  `compose_learning_process` takes it. The state that a trial gives is dropped.
   """
-  hands_model_over = isinstance(aggregator, model_aware.ModelAwareRound)
   state_type = aggregator.initialize.type_signature.result
-  if not hands_model_over:
+  if isinstance(state_type, tff.FederatedType):
     state_type = state_type.member
 
   @tff.tensorflow.computation(np.int32)
@@ -279,11 +253,16 @@ def defence_of(
     weight = tff.federated_map(equal_weight, index)
     if discard_attackers:
       update, weight = _discard_attackers(update, weight, index)
-    if hands_model_over:
-      return aggregator.weigh(state, update, weight, model=model).result
-    return aggregator.next(state, update, weight).result
+    trial = _round_of(aggregator).weigh(state, update, weight, model=model)
+    return trial.result
 
   return adversary_lib.Defence(state_type, aggregate)
+
+
+def _map(fn: Callable[..., Any], *values: tff.Value) -> tff.Value:
+  """Maps a function of TensorFlow over values of the same placement."""
+  types = [value.type_signature.member for value in values]
+  return tff.federated_map(tff.tensorflow.computation(fn, types), values)
 
 
 def _forge_weights(
@@ -291,13 +270,10 @@ def _forge_weights(
 ) -> tff.Value:
   """Lets the attackers report another weight."""
 
-  @tff.tensorflow.computation(
-      weight.type_signature.member, index.type_signature.member
-  )
   def forge(weight, index):
     return tf.where(index >= 0, tf.cast(forged, weight.dtype), weight)
 
-  return tff.federated_map(forge, (weight, index))
+  return _map(forge, weight, index)
 
 
 def _discard_attackers(
@@ -305,18 +281,13 @@ def _discard_attackers(
 ) -> Tuple[tff.Value, tff.Value]:
   """Gives the attackers zero updates of zero weight."""
 
-  @tff.tensorflow.computation(
-      update.type_signature.member,
-      weight.type_signature.member,
-      index.type_signature.member,
-  )
   def discard(update, weight, index):
     # Both: a zero weight alone would let a NaN through.
     zeros = tf.nest.map_structure(tf.zeros_like, update)
     kept = tf.cond(index >= 0, lambda: zeros, lambda: update)
     return kept, tf.where(index >= 0, tf.zeros_like(weight), weight)
 
-  kept = tff.federated_map(discard, (update, weight, index))
+  kept = _map(discard, update, weight, index)
   return kept[0], kept[1]
 
 
@@ -325,9 +296,6 @@ def _compare_with_honest_mean(
 ) -> tff.Value:
   """The measurement `honest_mean`."""
 
-  @tff.tensorflow.computation(
-      client_result.type_signature.member, index.type_signature.member
-  )
   def to_terms(client_result, index):
     flat = flat_updates.flatten(client_result.update)
     counts = tf.logical_and(index < 0, flat_updates.is_finite_update(flat))
@@ -336,11 +304,8 @@ def _compare_with_honest_mean(
     )
     return tf.where(counts, weight * flat, 0.0), weight
 
-  sums = tff.federated_sum(tff.federated_map(to_terms, (client_result, index)))
+  sums = tff.federated_sum(_map(to_terms, client_result, index))
 
-  @tff.tensorflow.computation(
-      aggregate.type_signature.member, sums.type_signature.member
-  )
   def compare(aggregate, sums):
     mean = tf.math.divide_no_nan(sums[0], sums[1])
     return collections.OrderedDict(
@@ -348,4 +313,4 @@ def _compare_with_honest_mean(
         distance=tf.norm(flat_updates.flatten(aggregate) - mean),
     )
 
-  return tff.federated_map(compare, (aggregate, sums))
+  return _map(compare, aggregate, sums)

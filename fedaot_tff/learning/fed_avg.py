@@ -1,6 +1,6 @@
 """Federated averaging with FedAOT, and with any aggregator under attack."""
 
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Dict, Optional, Union
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,9 @@ ModelFn = Union[
     Callable[[], tff.learning.models.VariableModel],
     tff.learning.models.FunctionalModel,
 ]
+_Distributor = tff.learning.templates.DistributionProcess
+_Loop = tff.learning.LoopImplementation
+_Weighting = tff.learning.ClientWeighting
 # The clients' weights, as TFF's client work reports them.
 _WEIGHT_TYPE = tff.TensorType(np.float32)
 
@@ -30,16 +33,10 @@ def build_fedaot_fed_avg(
     holdout: Optional[holdout_lib.HoldOut] = None,
     config: Optional[config_lib.FedAOTConfig] = None,
     seed: Optional[int] = None,
-    client_weighting: tff.learning.ClientWeighting = (
-        tff.learning.ClientWeighting.NUM_EXAMPLES
-    ),
-    model_distributor: Optional[
-        tff.learning.templates.DistributionProcess
-    ] = None,
+    client_weighting: _Weighting = _Weighting.NUM_EXAMPLES,
+    model_distributor: Optional[_Distributor] = None,
     metrics_aggregator: Any = None,
-    loop_implementation: tff.learning.LoopImplementation = (
-        tff.learning.LoopImplementation.DATASET_ITERATOR
-    ),
+    loop_implementation: _Loop = _Loop.DATASET_ITERATOR,
 ) -> tff.learning.templates.LearningProcess:
   """Builds federated averaging that aggregates with FedAOT.
 
@@ -47,32 +44,18 @@ def build_fedaot_fed_avg(
   `fedaot_factory(holdout)` as its aggregator, but the aggregator is handed the
   global model each round: it keeps no mirror of it, so model, server optimizer
   and initial weights may be anything, `set_model_weights` needs no
-  synchronization, and the state is smaller.
+  synchronization, and the state is smaller. Raises ValueError if the hold-out's
+  model is not the one that is trained. Other arguments as there, and
 
   Args:
-    model_fn: A no-argument function that returns a new
-      `tff.learning.models.VariableModel`, or a
-      `tff.learning.models.FunctionalModel`.
-    client_optimizer_fn: The clients' `tff.learning.optimizers.Optimizer`; also
-      the hold-out's, if that was made without one.
-    server_optimizer_fn: The server's; None (default) is SGD with learning rate
-      1.
+    client_optimizer_fn: The clients' optimizer; also the hold-out's, if that
+      was made without one.
+    server_optimizer_fn: The server's; None is SGD with learning rate 1.
     holdout: The clean examples at the server, or None for agreement mode.
     config: The constants of FedAOT; None for the defaults.
     seed: The secret seed, see `fedaot_factory`.
     client_weighting: What clients report as their weight; of effect only with
       `config.max_example_ratio`.
-    model_distributor: Brings the model to the clients; None is a broadcast.
-    metrics_aggregator: Aggregates the clients' training metrics; None sums and
-      finalizes.
-    loop_implementation: The clients' training loop.
-
-  Returns:
-    A `tff.learning.templates.LearningProcess`.
-
-  Raises:
-    TypeError: If an argument is of another kind.
-    ValueError: If the hold-out's model is not the one that is trained.
   """
   if isinstance(holdout, holdout_lib.HoldOut):
     holdout = holdout.with_default_client_optimizer(client_optimizer_fn)
@@ -80,11 +63,13 @@ def build_fedaot_fed_avg(
       model_fn,
       client_optimizer_fn,
       server_optimizer_fn,
-      model_aggregator=fedaot.fedaot_factory(holdout, config=config, seed=seed),
-      client_weighting=client_weighting,
+      fedaot.fedaot_factory(holdout, config=config, seed=seed),
+      dict(
+          client_weighting=client_weighting,
+          metrics_aggregator=metrics_aggregator,
+          loop_implementation=loop_implementation,
+      ),
       model_distributor=model_distributor,
-      metrics_aggregator=metrics_aggregator,
-      loop_implementation=loop_implementation,
   )
 
 
@@ -98,13 +83,9 @@ def build_attacked_fed_avg(
     forged_examples: Optional[float] = None,
     discard_attackers: bool = False,
     seed: int = 0,
-    client_weighting: tff.learning.ClientWeighting = (
-        tff.learning.ClientWeighting.UNIFORM
-    ),
+    client_weighting: _Weighting = _Weighting.UNIFORM,
     metrics_aggregator: Any = None,
-    loop_implementation: tff.learning.LoopImplementation = (
-        tff.learning.LoopImplementation.DATASET_ITERATOR
-    ),
+    loop_implementation: _Loop = _Loop.DATASET_ITERATOR,
 ) -> tff.learning.templates.LearningProcess:
   """Builds federated averaging in which some clients are attackers.
 
@@ -112,40 +93,26 @@ def build_attacked_fed_avg(
   the index is -1 for an honest client and else the number of the attacker, from
   0. Attacks on the data are made in the dataset; attacks on the update happen
   between the client's work and the aggregator. Every aggregator sees the same
-  updates.
+  updates. Other arguments as those of `build_fedaot_fed_avg`, and
 
   Args:
-    model_fn: See `build_fedaot_fed_avg`.
-    client_optimizer_fn: See `build_fedaot_fed_avg`.
-    server_optimizer_fn: See `build_fedaot_fed_avg`.
     model_aggregator: A weighted or unweighted factory. One that works with a
       hold-out, a `ModelAwareFactory`, is handed the global model.
     update_poisoning: What attackers do to their updates; None for nothing.
     forged_examples: The weight that attackers report, positive; None for the
       truth. Of effect only if `client_weighting` and the aggregator heed it.
     discard_attackers: Whether the attackers' updates get zero weight by the
-      ground truth: the oracle. Needs an aggregator that heeds weights.
+      ground truth: the oracle. ValueError if the aggregator heeds no weights.
     seed: Fixes what attackers draw at random; nonnegative, below 2^63.
     client_weighting: What clients report as their weight. UNIFORM (default),
       as example counts are under the attackers' control.
-    metrics_aggregator: See `build_fedaot_fed_avg`.
-    loop_implementation: See `build_fedaot_fed_avg`.
-
-  Returns:
-    A `tff.learning.templates.LearningProcess`.
-
-  Raises:
-    TypeError: If an argument is of another kind.
-    ValueError: If the hold-out's model is not the one that is trained, or
-      `discard_attackers` is set for an aggregator that does not heed weights.
   """
-  if update_poisoning is not None and not isinstance(
-      update_poisoning, adversary_lib.UpdatePoisoning
-  ):
-    raise TypeError(
-        'update_poisoning must be an UpdatePoisoning or None; found'
-        f' {type(update_poisoning).__name__}.'
-    )
+  checks.check_kind(
+      'update_poisoning',
+      update_poisoning,
+      adversary_lib.UpdatePoisoning,
+      type(None),
+  )
   if forged_examples is not None:
     forged_examples = checks.check_number(
         'forged_examples', forged_examples, above=0
@@ -167,15 +134,17 @@ def build_attacked_fed_avg(
       model_fn,
       client_optimizer_fn,
       server_optimizer_fn,
-      model_aggregator=model_aggregator,
-      client_weighting=client_weighting,
-      metrics_aggregator=metrics_aggregator,
-      loop_implementation=loop_implementation,
-      attacker_indices=True,
+      model_aggregator,
+      dict(
+          client_weighting=client_weighting,
+          metrics_aggregator=metrics_aggregator,
+          loop_implementation=loop_implementation,
+      ),
       update_poisoning=update_poisoning,
+      seed=checks.check_seed(seed),
+      attacker_indices=True,
       forged_examples=forged_examples,
       discard_attackers=discard_attackers,
-      seed=checks.check_seed(seed),
   )
 
 
@@ -183,55 +152,40 @@ def _build_fed_avg(
     model_fn: ModelFn,
     client_optimizer_fn: tff.learning.optimizers.Optimizer,
     server_optimizer_fn: Optional[tff.learning.optimizers.Optimizer],
-    *,
     model_aggregator: tff.aggregators.AggregationFactory,
-    client_weighting: tff.learning.ClientWeighting,
-    metrics_aggregator: Any,
-    loop_implementation: tff.learning.LoopImplementation,
-    model_distributor: Optional[
-        tff.learning.templates.DistributionProcess
-    ] = None,
-    attacker_indices: bool = False,
+    work_options: Dict[str, Any],
+    *,
+    model_distributor: Optional[_Distributor] = None,
     update_poisoning: Optional[adversary_lib.UpdatePoisoning] = None,
-    forged_examples: Optional[float] = None,
-    discard_attackers: bool = False,
     seed: int = 0,
+    **attack_options,
 ) -> tff.learning.templates.LearningProcess:
-  """Federated averaging as both public builders make it."""
+  """Federated averaging with options of TFF's work and of the composition."""
   if server_optimizer_fn is None:
     server_optimizer_fn = tff.learning.optimizers.build_sgdm(learning_rate=1.0)
   for name, optimizer in (
       ('client_optimizer_fn', client_optimizer_fn),
       ('server_optimizer_fn', server_optimizer_fn),
   ):
-    if not isinstance(optimizer, tff.learning.optimizers.Optimizer):
-      raise TypeError(
-          f'{name} must be a tff.learning.optimizers.Optimizer; found'
-          f' {type(optimizer).__name__}.'
-      )
-  if metrics_aggregator is None:
-    metrics_aggregator = tff.learning.metrics.sum_then_finalize
+    checks.check_kind(name, optimizer, tff.learning.optimizers.Optimizer)
+  if work_options['metrics_aggregator'] is None:
+    work_options['metrics_aggregator'] = tff.learning.metrics.sum_then_finalize
   initial_weights = _initial_model_weights(model_fn)
   weights_type = initial_weights.type_signature.result
   if model_distributor is None:
     model_distributor = tff.learning.templates.build_broadcast_process(
         weights_type
     )
-  work_settings = dict(
-      optimizer=client_optimizer_fn,
-      client_weighting=client_weighting,
-      metrics_aggregator=metrics_aggregator,
-      loop_implementation=loop_implementation,
-  )
+  work_options['optimizer'] = client_optimizer_fn
   if isinstance(model_fn, tff.learning.models.FunctionalModel):
     client_work = (
         tff.learning.templates.build_functional_model_delta_client_work(
-            model=model_fn, **work_settings
+            model=model_fn, **work_options
         )
     )
   else:
     client_work = tff.learning.templates.build_model_delta_client_work(
-        model_fn=model_fn, **work_settings
+        model_fn=model_fn, **work_options
     )
   finalizer = tff.learning.templates.build_apply_optimizer_finalizer(
       server_optimizer_fn, weights_type
@@ -246,7 +200,7 @@ def _build_fed_avg(
             defence=composition.defence_of(
                 aggregator,
                 update_weight_type=_WEIGHT_TYPE,
-                discard_attackers=discard_attackers,
+                discard_attackers=attack_options['discard_attackers'],
             ),
         ),
     )
@@ -256,10 +210,8 @@ def _build_fed_avg(
       client_work,
       aggregator,
       finalizer,
-      attacker_indices=attacker_indices,
       adversary=adversary,
-      forged_examples=forged_examples,
-      discard_attackers=discard_attackers,
+      **attack_options,
   )
 
 

@@ -17,23 +17,12 @@ from fedaot_tff.aggregators import model_aware
 
 
 def synchronize_model(state: Any) -> Any:
-  """Copies the global model's weights into the aggregator's mirror.
+  """Copies the global model's weights into the aggregator's mirror, if any.
 
   To be called on the result of `process.initialize()` where the model does not
   start at the hold-out model's initial weights, as Keras models do not, and
-  after each `process.set_model_weights`.
-
-  Args:
-    state: The state of a learning process, with attributes
-      `global_model_weights` and `aggregator`.
-
-  Returns:
-    The state with the mirror equal to the model; as it was if the aggregator
-    keeps no mirror.
-
-  Raises:
-    TypeError: If `state` is not the state of a learning process.
-    ValueError: If the mirror is of another model.
+  after each `process.set_model_weights`. Raises TypeError if `state` is not the
+  state of a learning process and ValueError if the mirror is of another model.
   """
   weights = _global_weights(state)
 
@@ -43,20 +32,13 @@ def synchronize_model(state: Any) -> Any:
         mirror, weights=tf.nest.pack_sequence_as(mirror['weights'], weights)
     )
 
-  return state._replace(
-      aggregator=_map_mirrors(synchronize, state.aggregator)
-  )
+  return state._replace(aggregator=_map_mirrors(synchronize, state.aggregator))
 
 
 def check_model(state: Any) -> None:
-  """Raises if the aggregator's mirror differs from the global model.
+  """Raises ValueError if mirror and global model differ by a single bit.
 
-  Args:
-    state: The state of a learning process after any number of rounds.
-
-  Raises:
-    TypeError: If `state` is not the state of a learning process.
-    ValueError: If mirror and model differ by a single bit.
+  `state` is that of a learning process, else a TypeError, after any round.
   """
   weights = _global_weights(state)
 

@@ -29,10 +29,11 @@ class Checkpoint(NamedTuple):
 class Checkpoints:
   """Saves and restores states with a `tff.program.FileProgramStateManager`.
 
-  The folder has a folder `round_ROUND` for each state that is kept. A state
-  appears in it as a whole or not at all, however the process ends; one that
-  cannot be read nevertheless, as after a power failure, is passed over. Only
-  one process at a time may use the folder.
+  The folder, made if there is none, has a folder `round_ROUND` for each of the
+  `keep` >= 1 newest states. A state appears in it as a whole or not at all,
+  however the process ends; one that cannot be read nevertheless, as after a
+  power failure, is passed over, of which `warn` is told in a line. Only one
+  process at a time may use the folder.
   """
 
   def __init__(
@@ -42,16 +43,6 @@ class Checkpoints:
       keep: int = 3,
       warn: Callable[[str], None] = logging.warning,
   ):
-    """Initializes `Checkpoints`.
-
-    Args:
-      folder: The folder, which is made if there is none.
-      keep: The number of states that are kept, the newest; at least 1.
-      warn: Told, in a line, of a state that cannot be read.
-
-    Raises:
-      OSError: If the folder cannot be made.
-    """
     checks.check_kind('folder', folder, str, os.PathLike)
     checks.check_kind('warn', warn, Callable)
     self._folder = pathlib.Path(folder)
@@ -71,14 +62,11 @@ class Checkpoints:
   def restore(
       self, structure: Any, *, last_round: Optional[int] = None
   ) -> Optional[Checkpoint]:
-    """Restores the newest state that can be read.
+    """Restores the newest state that can be read, up to `last_round` if given.
 
+    `structure` is a state of the same kind, such as `process.initialize()`.
     Newer ones leave the list of `rounds`: those that cannot be read are renamed
     to `unreadable_round_ROUND`, those after `last_round` are removed.
-
-    Args:
-      structure: A state of the same structure, such as `process.initialize()`.
-      last_round: The last round to consider; None for no limit.
     """
     self._remove_unfinished()
     for round_num in reversed(self.rounds()):

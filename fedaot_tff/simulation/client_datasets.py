@@ -23,10 +23,11 @@ _MAX_COUNTED_CLIENTS = 100
 class ClientDatasets:
   """Makes the training datasets of a cohort.
 
-  A client's examples are poisoned if it is an attacker, shuffled anew in each
-  epoch, and batched. The order of the examples depends on the seed, the client
-  and the round alone. Up to 1 GiB of examples are kept in memory, poisoned
-  ones included, so that a client is read and poisoned once.
+  A client's unbatched clean examples, `OrderedDict(x=..., y=...)`, are poisoned
+  if it is an attacker, shuffled anew in each of its `client_epochs` a round,
+  and batched; the last batch may be smaller. The order of the examples depends
+  on the seed, the client and the round alone. Up to 1 GiB of examples are kept
+  in memory, poisoned ones included, so that a client is read and poisoned once.
   """
 
   def __init__(
@@ -39,16 +40,6 @@ class ClientDatasets:
       data_poisoning: Optional[attack.DataPoisoning] = None,
       seed: int = 0,
   ):
-    """Initializes `ClientDatasets`.
-
-    Args:
-      client_data: Unbatched clean examples, `OrderedDict(x=..., y=...)`.
-      num_classes: The number of classes.
-      batch_size: Examples in a batch; the last one may be smaller.
-      client_epochs: Passes over a client's examples in a round.
-      data_poisoning: What the attackers of a cohort do to their data.
-      seed: Fixes the order of examples and the attackers' seeds; nonnegative.
-    """
     checks.check_kind(
         'client_data', client_data, tff.simulation.datasets.ClientData
     )
@@ -76,14 +67,9 @@ class ClientDatasets:
   ) -> List[collections.OrderedDict]:
     """The clients' data in a round, from 1, in the order of the cohort.
 
-    Returns:
-      For each client an `OrderedDict(attacker_index=np.int32,
-      dataset=tf.data.Dataset)`, as `build_attacked_fed_avg` takes them. A
-      dataset that is iterated in this process once more is in another order;
-      a computation always sees the first.
-
-    Raises:
-      ValueError: If a client is unknown or has no examples.
+    As `build_attacked_fed_avg` takes them. A dataset that is iterated in this
+    process once more is in another order; a computation always sees the first.
+    Raises ValueError if a client is unknown or has no examples.
     """
     return [
         collections.OrderedDict(
@@ -108,9 +94,7 @@ class ClientDatasets:
     batches = np.ceil(self._client_epochs * sizes / self._batch_size)
     return round(float(np.mean(batches)))
 
-  def _training_data(
-      self, client_id: str, attacker_index: int, round_num: int
-  ) -> tf.data.Dataset:
+  def _training_data(self, client_id, attacker_index, round_num):
     """Shuffled, repeated and batched examples."""
     if client_id not in self._positions:
       raise ValueError(f'client_data has no client {client_id!r}.')
@@ -151,9 +135,7 @@ class ClientDatasets:
       self._cache[key] = examples
     return examples.dataset
 
-  def _poison(
-      self, client_id: str, attacker_index: int, dataset: tf.data.Dataset
-  ) -> tf.data.Dataset:
+  def _poison(self, client_id, attacker_index, dataset) -> tf.data.Dataset:
     """The attacker's data, or an error if the attack changes its type."""
     rng = seeding.generator(
         self._seed, seeding.Purpose.POISONING, self._positions[client_id]

@@ -12,15 +12,11 @@ _SAMPLINGS = ('exact', 'random')
 
 
 class Cohort(NamedTuple):
-  """The clients of a round.
-
-  Attributes:
-    client_ids: Their ids, in the order in which they are given to the process.
-    attacker_index: For each of them its number among all attackers, from 0 in
-      the order of their ids, or -1 for an honest client.
-  """
+  """The clients of a round, in the order in which the process is given them."""
 
   client_ids: Tuple[str, ...]
+  # Their numbers among all attackers, from 0 in the order of the ids; -1 for an
+  # honest client.
   attacker_index: Tuple[int, ...]
 
   @property
@@ -30,7 +26,14 @@ class Cohort(NamedTuple):
 
 
 class CohortSampler:
-  """Draws the attackers once and a cohort for each round."""
+  """Draws the attackers once and a cohort for each round, from the seed alone.
+
+  Of all clients, in any order, round(byzantine_fraction * number of clients)
+  are attackers, the fraction in [0, 1). The sampling 'exact' takes
+  round(byzantine_fraction * cohort_size) of them in each round, 'random' is a
+  uniform sample of all clients. Raises ValueError if an id comes twice, or the
+  fraction rounds to no attacker or to no honest client.
+  """
 
   def __init__(
       self,
@@ -41,21 +44,6 @@ class CohortSampler:
       byzantine_sampling: str = 'exact',
       seed: int = 0,
   ):
-    """Initializes `CohortSampler`.
-
-    Args:
-      client_ids: The ids of all clients; their order has no effect.
-      cohort_size: The number of clients in a round.
-      byzantine_fraction: Fraction of attackers among all clients, in [0, 1).
-        round(fraction * number of clients) of them are attackers.
-      byzantine_sampling: 'exact' for round(fraction * cohort_size) attackers in
-        each round, 'random' for a uniform sample of all clients.
-      seed: Fixes attackers and cohorts; nonnegative.
-
-    Raises:
-      ValueError: If an id comes twice, or the fraction rounds to no attacker or
-        to no honest client.
-    """
     self._seed = checks.check_int('seed', seed, minimum=0)
     self._client_ids = _check_client_ids(client_ids)
     self._cohort_size = checks.check_int(

@@ -24,16 +24,14 @@ def build_evaluation(
   Args:
     model: A model whose predictions are logits [b, C] and whose loss is a mean
       over examples.
-    test: The examples, a mapping of arrays `x` [n, ...] and `y` [n].
-    batch_size: Examples in a batch; of effect on memory and time only.
+    test: The examples, a mapping of arrays `x` [n, ...] and `y` [n]; ValueError
+      if there are none or they do not fit the model.
+    batch_size: Of effect on memory and time only.
 
   Returns:
     A function from `tff.learning.models.ModelWeights` to an OrderedDict of
     `accuracy` and `loss`, means over all examples. An example with a NaN among
     its logits counts as wrong.
-
-  Raises:
-    ValueError: If there are no examples or they do not fit the model.
   """
   checks.check_kind('model', model, tff.learning.models.FunctionalModel)
   checks.check_int('batch_size', batch_size, minimum=1)

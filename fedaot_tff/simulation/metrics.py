@@ -31,9 +31,7 @@ def detection_auroc(weights: Any, is_byzantine: Any) -> Optional[float]:
   return float((np.mean(ranks) - (len(ranks) + 1) / 2) / num_attackers)
 
 
-def _check_vectors(
-    weights: Any, is_byzantine: Any
-) -> Tuple[np.ndarray, np.ndarray]:
+def _check_vectors(weights, is_byzantine) -> Tuple[np.ndarray, np.ndarray]:
   weights = np.asarray(weights, dtype=np.float64)
   is_byzantine = np.asarray(is_byzantine)
   if is_byzantine.dtype != np.bool_:

@@ -12,7 +12,6 @@ from fedaot_tff.simulation import training
 def scalars(record: training.RoundRecord) -> Dict[str, Any]:
   """The scalars of a round: a nested OrderedDict of floats, ints and bools.
 
-  `test` is what the evaluation gave, `attack` tells of attackers and weights,
   `process` has all scalars among the metrics of the process, `time` is in
   seconds. What the round does not have is left out.
   """
@@ -27,8 +26,7 @@ def scalars(record: training.RoundRecord) -> Dict[str, Any]:
           model_is_finite=record.model_is_finite,
           process=record.metrics,
           time=collections.OrderedDict(
-              round=record.seconds,
-              evaluation=record.evaluation_seconds or None,
+              round=record.seconds, evaluation=record.evaluation_seconds or None
           ),
       )
   )

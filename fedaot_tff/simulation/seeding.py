@@ -16,16 +16,10 @@ class Purpose(enum.IntEnum):
 
 
 def generator(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:
-  """The generator for a purpose.
+  """A new generator, the same for the same arguments on every machine.
 
-  Args:
-    seed: The seed of the simulation.
-    purpose: What the numbers are for.
-    *keys: Nonnegative integers, such as the round, that tell the uses of one
-      purpose apart.
-
-  Returns:
-    A new generator, the same for the same arguments on every machine.
+  `seed` is that of the simulation; nonnegative `keys`, such as the round, tell
+  the uses of one purpose apart.
   """
   return np.random.default_rng(
       np.random.SeedSequence(seed, spawn_key=(purpose, *keys))

@@ -20,12 +20,16 @@ _MAX_IMAGES = 8
 
 
 class TensorBoardReleaseManager(tff.program.ReleaseManager):
-  """Writes each round to TensorBoard's event files.
+  """Writes each round to TensorBoard's event files, in a folder that it makes.
 
   Scalars are those of `round_summary.scalars`. Histograms: `weights/honest` and
   `weights/attackers`, the aggregation weights, where the aggregator measures
   them; and in rounds with evaluation `model/trainable/0` and so on, the weights
   of the global model. Values that are not finite are left out of histograms.
+
+  `images` are float arrays [n, h, w] or [n, h, w, c] with 1 or 3 channels, by
+  name, shown as those of round 0: the first eight of each, scaled so that the
+  least and the largest value among them are black and white.
 
   In a folder with event files, the rounds from the first that is released on
   are removed from them, so that a training that goes on after a checkpoint has
@@ -38,15 +42,6 @@ class TensorBoardReleaseManager(tff.program.ReleaseManager):
       *,
       images: Optional[Mapping[str, Any]] = None,
   ):
-    """Initializes `TensorBoardReleaseManager`.
-
-    Args:
-      folder: The folder, which is made when there is something to write.
-      images: Float arrays [n, h, w] or [n, h, w, c] with 1 or 3 channels, by
-        name, to be shown as those of round 0: the first eight of each, scaled
-        so that the least and the largest value among them are black and white.
-        None for no images.
-    """
     checks.check_kind('folder', folder, str, os.PathLike)
     self._folder = pathlib.Path(folder)
     self._images = _check_images(
@@ -55,11 +50,7 @@ class TensorBoardReleaseManager(tff.program.ReleaseManager):
     self._manager = None
 
   async def release(self, value: training.RoundRecord, key: int) -> None:
-    """Writes the round `key`.
-
-    Raises:
-      OSError: If it cannot be written.
-    """
+    """Writes the round `key`; raises OSError if it cannot be written."""
     try:
       if self._manager is None:
         _remove_rounds(self._folder, key)

@@ -25,24 +25,14 @@ from fedaot_tff.simulation import metrics as metrics_lib
 
 
 class RoundRecord(NamedTuple):
-  """What is known after a round.
+  """What is known after a round."""
 
-  Attributes:
-    round_num: The round, from 1.
-    state: The state of the process after the round.
-    seconds: Wall time of `process.next`; the first call compiles it.
-    metrics: The metrics of the process.
-    is_byzantine: Whether each client of the cohort is an attacker.
-    evaluation: The result of `evaluate`, such as an OrderedDict of `accuracy`
-      and `loss`; None in rounds without evaluation.
-    evaluation_seconds: Wall time of `evaluate`; 0 in rounds without.
-  """
-
-  round_num: int
-  state: Any
-  seconds: float
-  metrics: Any
-  is_byzantine: Tuple[bool, ...]
+  round_num: int  # From 1.
+  state: Any  # Of the process after the round.
+  seconds: float  # Wall time of `process.next`; the first call compiles it.
+  metrics: Any  # Of the process.
+  is_byzantine: Tuple[bool, ...]  # Which clients of the cohort are attackers.
+  # The result of `evaluate` and its wall time; None and 0 in rounds without.
   evaluation: Optional['collections.OrderedDict[str, float]'] = None
   evaluation_seconds: float = 0.0
 
@@ -110,8 +100,8 @@ def train_rounds(
     evaluate: A function of the global `ModelWeights`, such as
       `evaluation.build_evaluation` makes; None for no evaluation.
     evaluate_every: Evaluates in rounds divisible by this, and in the last.
-    checkpoints: Where states are saved. If there is one already, the first
-      round is the one after it. None for not saving any.
+    checkpoints: Where states are saved, None for nowhere. The first round is
+      the one after the newest there.
     checkpoint_every: Saves in rounds divisible by this, and in the last. A
       round's state is saved when the next record is asked for, so what the
       caller does with a record comes before.
@@ -126,10 +116,6 @@ def train_rounds(
     An iterator of `RoundRecord`. It raises ValueError after a round that leaves
     the aggregator's mirror of the model other than the model, OSError if a
     state cannot be saved, and what a release manager raises.
-
-  Raises:
-    TypeError: If an argument is of another kind.
-    ValueError: If a number is not positive.
   """
   checks.check_kind('process', process, tff.learning.templates.LearningProcess)
   checks.check_kind('evaluate', evaluate, Callable, type(None))

@@ -214,22 +214,24 @@ def test_attackers_may_send_apart_what_they_agreed_on():
 
 # --- The type of an adversary ------------------------------------------------
 
-_VALUES = tff.FederatedType(_TYPE, tff.CLIENTS)
-_MODEL = tff.FederatedType(_TYPE, tff.SERVER)
-_INDICES = tff.FederatedType(np.int32, tff.CLIENTS)
-_FLAGS = tff.FederatedType(np.bool_, tff.CLIENTS)
-_ONE_INDEX = tff.FederatedType(np.int32, tff.SERVER)
 _STATE = tff.FederatedType(adversary.NO_DEFENCE_STATE, tff.SERVER)
+_PARAMETERS = dict(
+    update=tff.FederatedType(_TYPE, tff.CLIENTS),
+    index=tff.FederatedType(np.int32, tff.CLIENTS),
+    model=tff.FederatedType(_TYPE, tff.SERVER),
+    defence=_STATE,
+)
 
 
-def _make_adversary(*parameters, result=lambda update, index: update):
+def _make_adversary(result=lambda update, index: update, **changes):
   """An adversary whose `next` has these parameters besides the state."""
+  parameters = {**_PARAMETERS, **changes}
 
   @tff.federated_computation
   def init_fn():
     return tff.federated_value((), tff.SERVER)
 
-  @tff.federated_computation([_STATE, *parameters])
+  @tff.federated_computation([_STATE, *filter(None, parameters.values())])
   def next_fn(arguments):
     return tff.templates.MeasuredProcessOutput(
         arguments[0],
@@ -241,28 +243,21 @@ def _make_adversary(*parameters, result=lambda update, index: update):
 
 
 def test_accepts_an_adversary_of_the_right_type():
-  process = _make_adversary(_VALUES, _INDICES, _MODEL, _STATE)
-  assert not process.knows_defence
+  assert not _make_adversary().knows_defence
 
 
 @pytest.mark.parametrize(
-    'parameters, options',
+    'changes',
     [
-        ((_VALUES, _INDICES), {}),
-        ((_VALUES, _FLAGS, _MODEL, _STATE), {}),
-        ((_VALUES, _ONE_INDEX, _MODEL, _STATE), {}),
-        (
-            (_VALUES, _INDICES, _MODEL, _STATE),
-            dict(result=lambda update, index: tff.federated_sum(update)),
-        ),
-        (
-            (_VALUES, _INDICES, _MODEL, _STATE),
-            dict(result=lambda update, index: index),
-        ),
+        dict(model=None),
+        dict(index=tff.FederatedType(np.bool_, tff.CLIENTS)),
+        dict(index=tff.FederatedType(np.int32, tff.SERVER)),
+        dict(result=lambda update, index: tff.federated_sum(update)),
+        dict(result=lambda update, index: index),
     ],
     ids=['no_model', 'flags', 'index_at_server', 'sum', 'index_as_result'],
 )
-def test_refuses_an_adversary_of_a_wrong_type(parameters, options):
+def test_refuses_an_adversary_of_a_wrong_type(changes):
   with pytest.raises(TypeError, match='must take state, updates') as info:
-    _make_adversary(*parameters, **options)
+    _make_adversary(**changes)
   assert '\n' not in str(info.value)

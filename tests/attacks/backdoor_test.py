@@ -46,15 +46,6 @@ def test_poisons_exactly_a_fraction_of_the_examples(shape, fraction, num):
   np.testing.assert_array_equal(y, np.where(is_poisoned, 3, clean_y))
 
 
-def test_only_the_seed_tells_the_examples():
-  clean = poisoned_data.dataset(range(1, 5), shape=[9])
-  first, again = (
-      poisoned_data.arrays(_poison(clean, seed=1, attacker_index=i))[1]
-      for i in (0, 4)
-  )
-  np.testing.assert_array_equal(first, again)
-
-
 # --- In parts ----------------------------------------------------------------
 
 

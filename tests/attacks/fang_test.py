@@ -18,12 +18,7 @@ def test_draws_between_the_extreme_and_factor_times_it(factor):
   vector, state = hand_made.agree(fang.FangTrimmedMean(factor=factor), rows)
   for found, (near, far) in zip(
       np.reshape(vector, [4, 500]),
-      [
-          (1, 1 / factor),
-          (-2, -2 * factor),
-          (2, 2 * factor),
-          (-1, -1 / factor),
-      ],
+      [(1, 1 / factor), (-2, -2 * factor), (2, 2 * factor), (-1, -1 / factor)],
   ):
     way = (found - near) / (far - near)
     assert np.all((way >= 0) & (way <= 1))

@@ -36,34 +36,39 @@ def poison(
   return sent.numpy()
 
 
-def agree(
-    poisoning: attack.CollusivePoisoning,
+def knowledge(
     rows: Any,
-    state: Any = None,
     *,
+    sees_table: bool = True,
     num_attackers: int = 2,
     round_num: int = 1,
     seed: int = 1,
     model: Any = None,
-) -> Tuple[np.ndarray, Any]:
-  """The vector and the new state of attackers who know honest rows [h, d]."""
+    defence_state: Any = (),
+) -> attack.Knowledge:
+  """What colluding attackers know who see the honest rows [h, d]."""
   table = tf.constant(rows, tf.float32)
-  num_honest, num_coordinates = table.shape
-  if state is None:
-    state = poisoning.initial_state(num_coordinates)
   if model is None:
-    model = tf.zeros([num_coordinates])
-  vector, state = poisoning.agree(
-      attack.Knowledge(
-          honest=table if poisoning.sees_table else vectors.moments(table),
-          num_honest=tf.constant(num_honest),
-          num_attackers=tf.constant(num_attackers),
-          round_num=tf.constant(round_num),
-          seed=tf.constant([seed, 7]),
-          model=tf.constant(model, tf.float32),
-      ),
-      state,
+    model = tf.zeros([table.shape[1]])
+  return attack.Knowledge(
+      honest=table if sees_table else vectors.moments(table),
+      num_honest=tf.constant(table.shape[0]),
+      num_attackers=tf.constant(num_attackers),
+      round_num=tf.constant(round_num),
+      seed=tf.constant([seed, 7]),
+      model=tf.constant(model, tf.float32),
+      defence_state=defence_state,
   )
+
+
+def agree(
+    poisoning: attack.CollusivePoisoning, rows: Any, state: Any = None, **known
+) -> Tuple[np.ndarray, Any]:
+  """The vector and the new state of attackers with this `knowledge`."""
+  known = knowledge(rows, sees_table=poisoning.sees_table, **known)
+  if state is None:
+    state = poisoning.initial_state(known.model.shape[0])
+  vector, state = poisoning.agree(known, state)
   assert vector.dtype == tf.float32
   return vector.numpy(), state
 

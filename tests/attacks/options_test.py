@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from fedaot_tff.attacks import adaptive_fedaot
 from fedaot_tff.attacks import alie
 from fedaot_tff.attacks import backdoor
 from fedaot_tff.attacks import fang
@@ -19,54 +20,44 @@ from fedaot_tff.attacks import reference_mimic
 
 
 @pytest.mark.parametrize(
-    'kind, name, value, error',
+    'kind, name, kinds, values',
     [
-        (alie.Alie, 'z', '1', TypeError),
-        (alie.Alie, 'z', math.nan, ValueError),
-        (backdoor.Backdoor, 'target', -1, ValueError),
-        (backdoor.Backdoor, 'target', 1.0, TypeError),
-        (backdoor.Backdoor, 'fraction', 0, ValueError),
-        (backdoor.Backdoor, 'fraction', '1', TypeError),
-        (backdoor.Backdoor, 'size', 0, ValueError),
-        (backdoor.Backdoor, 'size', 2.5, TypeError),
-        (backdoor.Backdoor, 'value', None, TypeError),
-        (backdoor.Backdoor, 'value', math.inf, ValueError),
-        (backdoor.Backdoor, 'num_parts', 0, ValueError),
-        (backdoor.Backdoor, 'num_parts', 2.0, TypeError),
-        # More than the trigger has pixels.
-        (backdoor.Backdoor, 'num_parts', 10, ValueError),
-        (fang.FangKrum, 'threshold', 0, ValueError),
-        (fang.FangTrimmedMean, 'factor', '2', TypeError),
-        (fang.FangTrimmedMean, 'factor', 1.0, ValueError),
-        (gaussian_noise.GaussianNoise, 'scale', 0, ValueError),
-        (gaussian_noise.GaussianNoise, 'stddev', -1.0, ValueError),
-        (ipm.Ipm, 'epsilon', 0, ValueError),
-        (label_noise.LabelNoise, 'fraction', True, TypeError),
-        (label_noise.LabelNoise, 'fraction', 0, ValueError),
-        (label_noise.LabelNoise, 'fraction', 1.1, ValueError),
-        (mimic.Mimic, 'warmup_rounds', 0, ValueError),
-        (mimic.Mimic, 'warmup_rounds', 1.0, TypeError),
-        (mimic.Mimic, 'target', 'last', ValueError),
-        (multiples.ModelReplacement, 'boost', 0, ValueError),
-        (multiples.Scaling, 'factor', -10.0, ValueError),
-        (multiples.SignFlip, 'scale', '3', TypeError),
-        (multiples.SignFlip, 'scale', 0, ValueError),
-        (noise_backdoor.NoiseBackdoorUpdates, 'boost', True, TypeError),
-        (noise_backdoor.NoiseBackdoorUpdates, 'boost', 0, ValueError),
-        (noise_backdoor.NoiseBackdoorUpdates, 'noise_scale', '3', TypeError),
-        (noise_backdoor.NoiseBackdoorUpdates, 'noise_scale', 0, ValueError),
-        (perturbed_mean.MinMax, 'direction', None, TypeError),
-        (perturbed_mean.MinSum, 'direction', 'std', ValueError),
-        (random_nan_inf.RandomNanInf, 'fraction', 1.1, ValueError),
-        (reference_mimic.ReferenceMimic, 'poison', -1.0, ValueError),
-        (reference_mimic.ReferenceMimic, 'scale', 0.0, ValueError),
-        (reference_mimic.ReferenceMimic, 'jitter', '1', TypeError),
-        (reference_mimic.ReferenceMimic, 'jitter', -0.1, ValueError),
-        (reference_mimic.ReferenceMimic, 'memory', 1.0, ValueError),
-        (reference_mimic.ReferenceMimic, 'memory', -0.1, ValueError),
+        (adaptive_fedaot.AdaptiveFedAOT, 'mode', [], ['x']),
+        (adaptive_fedaot.AdaptiveFedAOT, 'steps', [], [0]),
+        (adaptive_fedaot.AdaptiveFedAOT, 'jitter', [], [-0.1]),
+        (adaptive_fedaot.AdaptiveFedAOT, 'max_scale', ['2'], [0]),
+        (alie.Alie, 'z', ['1'], [math.nan]),
+        (backdoor.Backdoor, 'target', [1.0], [-1]),
+        (backdoor.Backdoor, 'fraction', ['1'], [0]),
+        (backdoor.Backdoor, 'size', [2.5], [0]),
+        (backdoor.Backdoor, 'value', [None], [math.inf]),
+        # The trigger has nine pixels.
+        (backdoor.Backdoor, 'num_parts', [2.0], [0, 10]),
+        (fang.FangKrum, 'threshold', [], [0]),
+        (fang.FangTrimmedMean, 'factor', ['2'], [1.0]),
+        (gaussian_noise.GaussianNoise, 'scale', [], [0]),
+        (gaussian_noise.GaussianNoise, 'stddev', [], [-1.0]),
+        (ipm.Ipm, 'epsilon', [], [0]),
+        (label_noise.LabelNoise, 'fraction', [True], [0, 1.1]),
+        (mimic.Mimic, 'warmup_rounds', [1.0], [0]),
+        (mimic.Mimic, 'target', [], ['last']),
+        (multiples.ModelReplacement, 'boost', [], [0]),
+        (multiples.Scaling, 'factor', [], [-10.0]),
+        (multiples.SignFlip, 'scale', ['3'], [0]),
+        (noise_backdoor.NoiseBackdoorUpdates, 'boost', [True], [0]),
+        (noise_backdoor.NoiseBackdoorUpdates, 'noise_scale', ['3'], [0]),
+        (perturbed_mean.MinMax, 'direction', [None], ['std']),
+        (random_nan_inf.RandomNanInf, 'fraction', [], [1.1]),
+        (reference_mimic.ReferenceMimic, 'poison', [], [-1.0]),
+        (reference_mimic.ReferenceMimic, 'scale', [], [0.0]),
+        (reference_mimic.ReferenceMimic, 'jitter', ['1'], [-0.1]),
+        (reference_mimic.ReferenceMimic, 'memory', [], [1.0, -0.1]),
     ],
 )
-def test_refuses_a_wrong_option(kind, name, value, error):
-  with pytest.raises(error, match=f'^{name} must .*found {value!r}') as info:
-    kind(**{name: value})
-  assert '\n' not in str(info.value)
+def test_refuses_a_wrong_option(kind, name, kinds, values):
+  for error, wrong in ((TypeError, kinds), (ValueError, values)):
+    for value in wrong:
+      message = f'^{name} must .*found {value!r}'
+      with pytest.raises(error, match=message) as info:
+        kind(**{name: value})
+      assert '\n' not in str(info.value)

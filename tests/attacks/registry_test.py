@@ -2,9 +2,6 @@
 
 import importlib
 import inspect
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,32 +9,6 @@ import pytest
 from fedaot_tff.attacks import mimic
 from fedaot_tff.attacks import perturbed_mean
 from fedaot_tff.attacks import registry
-
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def test_lookup_imports_no_tensorflow():
-  source = """
-import sys
-from fedaot_tff.attacks import registry
-for name in registry.attack_names():
-  assert registry.get_attack(name).name == name
-try:
-  registry.get_attack('sign_flip:scale=0')
-except ValueError:
-  assert 'tensorflow' not in sys.modules
-else:
-  raise AssertionError
-"""
-  result = subprocess.run(
-      [sys.executable, '-c', source],
-      cwd=_ROOT,
-      stdin=subprocess.DEVNULL,
-      capture_output=True,
-      text=True,
-      timeout=60,
-  )
-  assert result.returncode == 0, result.stderr
 
 
 def test_all_stands_for_all_attacks():
@@ -66,18 +37,15 @@ def test_options_reach_the_data(text, num_pixels):
   assert np.count_nonzero(x) == x.sum() == num_pixels
 
 
-def _parts():
-  # pylint: disable-next=protected-access
-  for name, entry in registry._ENTRIES.items():
-    for part in filter(None, entry):
-      yield pytest.param(part, id=f'{name}-{part.path}')
-
-
-@pytest.mark.parametrize('part', _parts())
-def test_every_option_is_an_argument(part):
-  module, _, name = part.path.partition('.')
-  made = getattr(importlib.import_module(f'fedaot_tff.attacks.{module}'), name)
-  inspect.signature(made).bind(**{**part.defaults, **part.options})
+@pytest.mark.parametrize('name', registry.attack_names())
+def test_every_option_is_an_argument(name):
+  entry = registry._ENTRIES[name]  # pylint: disable=protected-access
+  known = set()
+  for path in filter(None, (entry.data, entry.update)):
+    module, _, part = path.partition('.')
+    module = importlib.import_module(f'fedaot_tff.attacks.{module}')
+    known.update(inspect.signature(getattr(module, part)).parameters)
+  assert known >= {*entry.options, *entry.defaults}
 
 
 @pytest.mark.parametrize(
@@ -95,15 +63,7 @@ def test_every_kind_can_be_chosen(text, kinds):
 @pytest.mark.parametrize(
     'text, message',
     [
-        (
-            'flip',
-            "unknown attack 'flip'; known: none, label_flip,",
-        ),
-        ('none:scale=1', "attack 'none' has no option 'scale'; known: none"),
-        (
-            'sign_flip:scale=-1',
-            "option 'scale' of attack 'sign_flip' must be > 0; found -1",
-        ),
+        ('flip', "unknown attack 'flip'; known: none, label_flip,"),
         (
             'switching:attacks=alie/label_flip',
             "option 'attacks' of attack 'switching' must be one of"

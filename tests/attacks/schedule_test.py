@@ -42,30 +42,13 @@ class _Counting(attack.CollusivePoisoning):
 
 
 def test_switches_after_some_rounds_and_begins_anew():
-  sent = _run(
-      schedule.Switching(
-          attacks=[
-              multiples.SignFlip(scale=2.0), multiples.Scaling(factor=5.0)
-          ],
-          rounds=2,
-      ),
-      5,
-  )
+  attacks = [multiples.SignFlip(scale=2.0), multiples.Scaling(factor=5.0)]
+  sent = _run(schedule.Switching(attacks=attacks, rounds=2), 5)
   flipped, scaled = [-2, -4], [5, 10]
   assert sent == [flipped, flipped, scaled, scaled, flipped]
 
 
-def test_honest_before_the_attack():
-  sent = _run(
-      schedule.Intermittent(
-          attack=multiples.Scaling(factor=5.0), honest_rounds=2
-      ),
-      4,
-  )
-  assert sent == [[1, 2], [1, 2], [5, 10], [5, 10]]
-
-
-def test_attacks_observe_the_rounds_of_others():
+def test_attacks_observe_the_honest_rounds_before_their_own():
   sent = _run(schedule.Intermittent(attack=_Counting(), honest_rounds=2), 4)
   assert sent == [[1, 2], [1, 2], [3, 3], [4, 4]]
 
@@ -80,31 +63,24 @@ def test_by_name():
 
 
 @pytest.mark.parametrize(
-    'kind, name, value, message',
+    'kind, options, message',
     [
+        (schedule.Switching, dict(attacks=['zero']), 'be >= 2; found 1'),
         (
             schedule.Switching,
-            'attacks',
-            ['zero'],
-            'number of attacks must be >= 2; found 1',
-        ),
-        (
-            schedule.Switching,
-            'attacks',
-            ['zero', 3],
+            dict(attacks=['zero', 3]),
             'an attack must be a UpdatePoisoning or str; found int',
         ),
-        (schedule.Switching, 'rounds', 0, 'rounds must be >= 1; found 0'),
+        (schedule.Switching, dict(rounds=0), 'rounds must be >= 1; found 0'),
         (
             schedule.Intermittent,
-            'attack',
-            'backdoor',
+            dict(attack='backdoor'),
             "one of gaussian_noise, .*; found 'backdoor'",
         ),
-        (schedule.Intermittent, 'honest_rounds', 1.5, 'an int; found 1.5'),
+        (schedule.Intermittent, dict(honest_rounds=1.5), 'an int; found 1.5'),
     ],
 )
-def test_tells_what_is_wrong(kind, name, value, message):
+def test_tells_what_is_wrong(kind, options, message):
   with pytest.raises((TypeError, ValueError), match=message) as info:
-    kind(**{name: value})
+    kind(**options)
   assert '\n' not in str(info.value)

@@ -12,15 +12,10 @@ from fedaot_tff.learning import adversary as adversary_lib
 from fedaot_tff.learning import composition
 from tests import small_problem
 
+_SHAPE = [small_problem.NUM_FEATURES, small_problem.NUM_CLASSES]
 _WEIGHTS_TYPE = tff.to_type(
     tff.learning.models.ModelWeights(
-        trainable=(
-            tff.TensorType(
-                np.float32,
-                [small_problem.NUM_FEATURES, small_problem.NUM_CLASSES],
-            ),
-            tff.TensorType(np.float32, [small_problem.NUM_CLASSES]),
-        ),
+        trainable=((np.float32, _SHAPE), (np.float32, _SHAPE[1:])),
         non_trainable=(),
     )
 )
@@ -114,11 +109,7 @@ def test_adversary_keeps_a_state_and_its_measurements_are_released():
   assert first.metrics['adversary'] == 2
   assert second.metrics['adversary'] == 1
   assert list(first.metrics) == [
-      'distributor',
-      'client_work',
-      'adversary',
-      'aggregator',
-      'finalizer',
+      'distributor', 'client_work', 'adversary', 'aggregator', 'finalizer',
       'honest_mean',
   ]
   assert first.metrics['finalizer']['update_non_finite'] == 0

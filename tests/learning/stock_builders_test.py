@@ -12,43 +12,22 @@ from fedaot_tff.learning import model_mirror
 from tests import small_problem
 
 _MEASUREMENTS = {
-    'weights',
-    'statistics',
-    'z',
-    'norms',
-    'norm_bound',
-    'num_clients',
-    'num_non_finite',
-    'num_attenuated',
-    'num_clipped',
-    'effective_clients',
-    'weighting',
-    'meta_objective',
-    'meta_gradient_norm',
+    'weights', 'statistics', 'z', 'norms', 'norm_bound', 'num_clients',
+    'num_non_finite', 'num_attenuated', 'num_clipped', 'effective_clients',
+    'weighting', 'meta_objective', 'meta_gradient_norm',
 }
 _HOLDOUT_MEASUREMENTS = {
-    'root_norm',
-    'holdout_loss_before',
-    'holdout_loss_after',
+    'root_norm', 'holdout_loss_before', 'holdout_loss_after',
 }
 
 
-def _fed_avg(build, aggregator):
+def _fed_avg(build, aggregator, **options):
   return build(
-      small_problem.model(),
-      small_problem.client_optimizer(),
-      tff.learning.optimizers.build_sgdm(1.0),
+      model_fn=small_problem.model(),
+      client_optimizer_fn=small_problem.client_optimizer(),
+      server_optimizer_fn=tff.learning.optimizers.build_sgdm(1.0),
       model_aggregator=aggregator,
-  )
-
-
-def _fed_prox(aggregator):
-  return tff.learning.algorithms.build_weighted_fed_prox(
-      small_problem.model(),
-      0.1,
-      small_problem.client_optimizer(),
-      tff.learning.optimizers.build_sgdm(1.0),
-      model_aggregator=aggregator,
+      **options,
   )
 
 
@@ -65,6 +44,11 @@ _weighted = functools.partial(
 )
 _unweighted = functools.partial(
     _fed_avg, tff.learning.algorithms.build_unweighted_fed_avg
+)
+_fed_prox = functools.partial(
+    _fed_avg,
+    tff.learning.algorithms.build_weighted_fed_prox,
+    proximal_strength=0.1,
 )
 _clipping = functools.partial(tff.aggregators.clipping_factory, 1.0)
 
@@ -106,9 +90,7 @@ def test_runs_in_a_stock_builder(mode, build, weighted, wrap):
   aggregator = aggregator if weighted else aggregator.unweighted
   process = build(aggregator if wrap is None else wrap(aggregator))
   initialize, next_fn = process.initialize, process.next
-  assert (
-      initialize.type_signature.result == next_fn.type_signature.result.state
-  )
+  assert initialize.type_signature.result == next_fn.type_signature.result.state
 
   first = process.initialize()
   outputs = small_problem.run(process, 2, first)

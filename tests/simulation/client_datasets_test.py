@@ -14,6 +14,9 @@ from fedaot_tff.simulation import client_datasets
 from fedaot_tff.simulation import cohort as cohort_lib
 
 _SIZES = {'a': 7, 'b': 4, 'c': 12}
+_BATCH_SPEC = collections.OrderedDict(
+    x=tf.TensorSpec([None, 1], tf.float32), y=tf.TensorSpec([None], tf.int64)
+)
 
 
 def _examples(client_id):
@@ -60,8 +63,7 @@ class _RecordingPoisoning(attack.DataPoisoning):
   """Adds 1000 to x and keeps the indices and seeds it is given."""
 
   def __init__(self):
-    self.indices = []
-    self.seeds = []
+    self.indices, self.seeds = [], []
 
   def poison(self, dataset, *, num_classes, attacker_index, seed):
     self.indices.append(attacker_index)
@@ -98,9 +100,7 @@ def test_batches():
   (client,) = _datasets().for_cohort(_cohort(a=-1), 1)
   # 2 x 7 examples: batches reach over the end of the first epoch.
   assert [len(b['y']) for b in client['dataset']] == [5, 5, 4]
-  assert client['dataset'].element_spec == collections.OrderedDict(
-      x=tf.TensorSpec([None, 1], tf.float32), y=tf.TensorSpec([None], tf.int64)
-  )
+  assert client['dataset'].element_spec == _BATCH_SPEC
 
 
 def test_order_depends_on_seed_client_and_round_alone():
@@ -130,12 +130,7 @@ def test_computations_see_the_same_order():
   (client,) = _datasets().for_cohort(_cohort(c=-1), 1)
 
   @tff.tensorflow.computation(
-      tff.SequenceType(
-          collections.OrderedDict(
-              x=tff.TensorType(np.float32, [None, 1]),
-              y=tff.TensorType(np.int64, [None]),
-          )
-      )
+      tff.SequenceType(tff.types.tensorflow_to_type(_BATCH_SPEC))
   )
   def concatenate(dataset):
     return dataset.reduce(
@@ -245,8 +240,7 @@ def test_rejects_clients_without_data():
 def test_rejects_attacks_that_change_the_type():
   class Casting(attack.DataPoisoning):
 
-    def poison(self, dataset, *, num_classes, attacker_index, seed):
-      del num_classes, attacker_index, seed
+    def poison(self, dataset, **_):
       return dataset.map(
           lambda e: collections.OrderedDict(x=e['x'], y=e['x'][0])
       )
@@ -264,16 +258,8 @@ def test_rejects_attacks_that_change_the_type():
         (dict(client_epochs=1.5), TypeError, 'client_epochs must be an int'),
         (dict(num_classes=True), TypeError, 'num_classes must be an int'),
         (dict(seed=-1), ValueError, 'seed must be >= 0; found -1'),
-        (
-            dict(data_poisoning='label_flip'),
-            TypeError,
-            'must be a DataPoisoning or NoneType; found str',
-        ),
-        (
-            dict(client_data={'a': 1}),
-            TypeError,
-            'client_data must be a ClientData; found dict',
-        ),
+        (dict(data_poisoning='x'), TypeError, 'or NoneType; found str'),
+        (dict(client_data={'a': 1}), TypeError, 'ClientData; found dict'),
     ],
 )
 def test_rejects_other_arguments(options, kind, message):

@@ -45,13 +45,6 @@ def test_cohorts_are_of_different_clients_with_true_flags(sampling):
         assert sampler.attackers[index] == client_id
 
 
-@pytest.mark.parametrize('fraction, expected', [(0, 0), (0.25, 2), (0.44, 4)])
-def test_exact_sampling_has_the_same_number_each_round(fraction, expected):
-  sampler = _sampler(byzantine_fraction=fraction)
-  counts = {sum(sampler.sample(r).is_byzantine) for r in range(1, 20)}
-  assert counts == {expected}
-
-
 def test_random_sampling_varies_around_the_fraction():
   sampler = _sampler(byzantine_sampling='random')
   counts = [sum(sampler.sample(r).is_byzantine) for r in range(1, 501)]
@@ -82,19 +75,20 @@ def test_depends_on_seed_and_round_alone():
   assert _sampler(seed=5).sample(9) != last
 
 
-def test_exact_sampling_finds_enough_clients_of_both_kinds():
+@pytest.mark.parametrize('fraction', [0, 0.1, 0.25, 0.5, 0.75, 0.9])
+def test_exact_sampling_has_the_same_number_each_round(fraction):
   for num_clients in range(1, 21):
     for cohort_size in range(1, num_clients + 1):
-      for fraction in (0.1, 0.5, 0.75, 0.9):
-        try:
-          sampler = _sampler(
-              _IDS[:num_clients],
-              cohort_size=cohort_size,
-              byzantine_fraction=fraction,
-          )
-        except ValueError:
-          continue
-        sample = sampler.sample(1)
+      try:
+        sampler = _sampler(
+            _IDS[:num_clients],
+            cohort_size=cohort_size,
+            byzantine_fraction=fraction,
+        )
+      except ValueError:
+        continue
+      for round_num in (1, 2, 3):
+        sample = sampler.sample(round_num)
         assert len(sample.client_ids) == cohort_size
         assert sum(sample.is_byzantine) == round(fraction * cohort_size)
 
@@ -107,37 +101,13 @@ def test_exact_sampling_finds_enough_clients_of_both_kinds():
         (dict(cohort_size=2.0), TypeError, 'cohort_size must .* found 2.0'),
         (dict(byzantine_fraction=1.0), ValueError, '>= 0 and < 1; found 1.0'),
         (dict(byzantine_fraction='0.2'), TypeError, "a number; found '0.2'"),
-        (
-            dict(byzantine_fraction=0.05),
-            ValueError,
-            'less than one attacker in a cohort of 8',
-        ),
-        (
-            dict(byzantine_fraction=0.01),
-            ValueError,
-            'less than one attacker in the population of 20',
-        ),
-        (
-            dict(byzantine_fraction=0.95),
-            ValueError,
-            'no honest client in a cohort of 8',
-        ),
-        (
-            dict(byzantine_fraction=0.99),
-            ValueError,
-            'no honest client in the population of 20',
-        ),
-        (
-            dict(byzantine_sampling='all'),
-            ValueError,
-            "one of exact, random; found 'all'",
-        ),
+        (dict(byzantine_fraction=0.05), ValueError, 'less .* a cohort of 8'),
+        (dict(byzantine_fraction=0.01), ValueError, 'less .*population of 20'),
+        (dict(byzantine_fraction=0.95), ValueError, 'no honest .*cohort of 8'),
+        (dict(byzantine_fraction=0.99), ValueError, 'no honest .*lation of 20'),
+        (dict(byzantine_sampling='all'), ValueError, "random; found 'all'"),
         (dict(seed=-1), ValueError, 'seed must be >= 0; found -1'),
-        (
-            dict(client_ids=['a', 'b', 'a']),
-            ValueError,
-            "unique; 'a' comes twice",
-        ),
+        (dict(client_ids=['a', 'b', 'a']), ValueError, "'a' comes twice"),
         (dict(client_ids='abc'), TypeError, 'or tuple; found str'),
         (dict(client_ids=[1, 2]), TypeError, 'id must be a str; found int'),
     ],

@@ -72,16 +72,10 @@ def test_scalars_and_histograms(tmp_path):
   )
   found = _read(tmp_path / 'a' / 'b')
   assert {tag for plugin, tag in found if plugin == 'scalars'} == {
-      'test/accuracy',
-      'test/loss',
-      'attack/num_attackers',
-      'attack/attacker_weight',
-      'attack/detection_auroc',
-      'model_is_finite',
-      'process/client_work/train/loss',
-      'process/aggregator/num_clients',
-      'time/round',
-      'time/evaluation',
+      'test/accuracy', 'test/loss', 'attack/num_attackers',
+      'attack/attacker_weight', 'attack/detection_auroc', 'model_is_finite',
+      'process/client_work/train/loss', 'process/aggregator/num_clients',
+      'time/round', 'time/evaluation',
   }
   assert found['scalars', 'test/accuracy'] == {2: 2.5}
   assert found['scalars', 'attack/num_attackers'] == {1: 1.0, 2: 1.0}

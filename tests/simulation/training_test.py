@@ -69,9 +69,7 @@ def fixture_process():
 @pytest.fixture(name='fedaot_process', scope='module')
 def fixture_fedaot_process():
   aggregator = aggregators.get_aggregator('fedaot_no_holdout')
-  return _make_process(
-      aggregator.create(aggregators.AggregatorContext(seed=1))
-  )
+  return _make_process(aggregator.create(aggregators.AggregatorContext(seed=1)))
 
 
 def _make_datasets(examples, seed=0):
@@ -183,9 +181,7 @@ def test_the_mean_measures_no_weights():
 
 
 def test_without_attackers(process):
-  (record,) = _train(
-      process, cohorts=_make_cohorts(fraction=0.0), num_rounds=1
-  )
+  (record,) = _train(process, cohorts=_make_cohorts(fraction=0.0), num_rounds=1)
   assert record.num_attackers == 0
   assert record.attacker_weight == 0.0
   assert record.detection_auroc is None

@@ -14,23 +14,14 @@ import tasks
 
 @dataclasses.dataclass(frozen=True)
 class _Case:
-  """What is expected of a task.
+  """What is expected of a task."""
 
-  Attributes:
-    shape: Of one example.
-    sizes: The number of clients, of their examples all together, of hold-out
-      and of test examples.
-    parameters: The number of parameters of every model.
-    members: The examples of each class in all sets together, if the hold-out is
-      stratified.
-    fixed: What does not depend on the seed.
-  """
-
-  shape: tuple
-  sizes: tuple
-  parameters: dict
+  shape: tuple  # Of one example.
+  sizes: tuple  # Clients, all their examples, hold-out and test examples.
+  parameters: dict  # The number of parameters of every model.
+  # Of each class in all sets together, if the hold-out is stratified.
   members: tuple = ()
-  fixed: tuple = ()
+  fixed: tuple = ()  # What does not depend on the seed.
 
 
 _CIFAR_SHAPE, _MNIST_SHAPE = (32, 32, 3), (28, 28, 1)

@@ -57,9 +57,7 @@ def _mlp(weights, x):
 
 def _cnn(weights, x, pooled=(0, 1)):
   features = x.astype(np.float64)
-  for index, (kernel, bias) in enumerate(
-      zip(weights[:-4:2], weights[1:-4:2])
-  ):
+  for index, (kernel, bias) in enumerate(zip(weights[:-4:2], weights[1:-4:2])):
     features = np.maximum(_convolve(features, kernel) + bias, 0.0)
     if index in pooled:
       features = _max_pool(features)
@@ -127,20 +125,20 @@ def test_forward_pass_and_loss(name):
   )
 
 
-def test_other_layers():
-  for name, forward, options in (
-      ('mlp', _mlp, {'hidden_sizes': (5, 4)}),
-      ('mlp', _mlp, {'hidden_sizes': ()}),
-      ('cnn', _cnn, {'filters': (5,), 'hidden_size': 6}),
-  ):
-    model = _build(name, **options)
-    weights = _shifted(model)
-    np.testing.assert_allclose(
-        model.predict_on_batch((weights, ()), _X, training=False),
-        forward(weights, _X),
-        rtol=1e-3,
-        atol=1e-3,
-    )
+@pytest.mark.parametrize(
+    'name, options',
+    [
+        ('mlp', {'hidden_sizes': (5, 4)}),
+        ('mlp', {'hidden_sizes': ()}),
+        ('cnn', {'filters': (5,), 'hidden_size': 6}),
+    ],
+)
+def test_other_layers(name, options):
+  model = _build(name, **options)
+  weights = _shifted(model)
+  logits = model.predict_on_batch((weights, ()), _X, training=False)
+  expected = _FORWARD[name](weights, _X)
+  np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize('name', ['mlp', 'cnn', 'cnn_dropout', 'resnet20'])

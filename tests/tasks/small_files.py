@@ -184,6 +184,4 @@ def _write_sqlite(path, num_clients, prefix, features):
 
 
 def _integers(values):
-  return tf.train.Feature(
-      int64_list=tf.train.Int64List(value=np.ravel(values))
-  )
+  return tf.train.Feature(int64_list=tf.train.Int64List(value=np.ravel(values)))

@@ -95,13 +95,13 @@ def test_keras_model():
 @pytest.mark.parametrize(
     'changes, kind, message',
     [
-        ({'name': 3}, TypeError, 'name must be a str; found a int'),
+        ({'name': 3}, TypeError, 'name must be a str; found int'),
         ({'client_data': {}}, TypeError, 'client_data must be a ClientData'),
         ({'holdout': [1]}, TypeError, 'holdout must be a Mapping'),
         (
             {'test': _with(_examples(2), y=[0, 1])},
             TypeError,
-            'test.y must be a ndarray; found a list',
+            'test.y must be a ndarray; found list',
         ),
         ({'model': tf.keras.Sequential()}, TypeError, 'FunctionalModel; found'),
         ({'num_classes': 3.0}, TypeError, 'num_classes must be an int'),
