@@ -44,9 +44,9 @@ class Runner:
   """Runs experiments one after another.
 
   What experiments share is made once: the task, its evaluation and, for those
-  that differ only in what happens to the data, the learning process and with it
-  its compilation. Experiments with the same task, task options and seed should
-  therefore follow each other.
+  that differ only in what happens to the data, the learning process with its
+  compilation. Those with the same task, task options and seed should therefore
+  follow each other.
   """
 
   def __init__(self):
@@ -69,12 +69,11 @@ class Runner:
 
     Args:
       experiment: The settings.
-      checkpoint_folder: Where states are saved and, if there are some of this
-        experiment, which to go on from.
+      checkpoint_folder: Where states are saved, and gone on from.
       tensorboard_folder: Where event files for TensorBoard are written.
       release_managers: See `training.train_rounds`. A round comes to them last.
-      report: Told in a line each, by its methods: `warn` of a checkpoint that
-        cannot be read; `note` which devices an in-process context runs on.
+      report: Told in a line each: `warn` of a checkpoint that cannot be read,
+        `note` which devices an in-process context runs on.
       **options: `checkpoint_every` and `last_checkpoint` of `train_rounds`.
 
     Raises:
@@ -94,24 +93,21 @@ class Runner:
         data_poisoning=attack.data_poisoning,
         seed=experiment.seed,
     )
-    managers = [logging_release.LoggingReleaseManager()]
+    managers = [logging_release.LoggingReleaseManager(), *release_managers]
     if tensorboard_folder is not None:
-      managers.append(
-          tensorboard_release.TensorBoardReleaseManager(
-              tensorboard_folder, images=_example_images(task, attack)
-          )
+      tensorboard = tensorboard_release.TensorBoardReleaseManager(
+          tensorboard_folder, images=_example_images(task, attack)
       )
+      managers.insert(0, tensorboard)
     if checkpoint_folder is not None:
       options['checkpoints'] = checkpoints.Checkpoints(
           checkpoint_folder, warn=report.warn
       )
+    e = experiment
     process_key = (
-        experiment.aggregator,
-        None if attack.update_poisoning is None else experiment.attack,
-        experiment.byzantine_fraction,
-        experiment.forged_examples,
-        experiment.server_optimizer,
-        experiment.server_learning_rate,
+        None if attack.update_poisoning is None else e.attack,
+        e.aggregator, e.byzantine_fraction, e.forged_examples,
+        e.server_optimizer, e.server_learning_rate,
     )
     return training.train_rounds(
         self._make_once(
@@ -128,7 +124,7 @@ class Runner:
         num_rounds=task.rounds,
         evaluate=self._evaluation(experiment.attack, attack, task),
         evaluate_every=experiment.evaluate_every,
-        release_managers=[*managers, *release_managers],
+        release_managers=managers,
         **options,
     )
 
@@ -196,21 +192,19 @@ def _build_process(
         batch_size=task.batch_size,
         num_steps=datasets.mean_num_batches(),
     )
-  # As many as a cohort has with exact sampling.
-  num_byzantine = round(experiment.byzantine_fraction * task.cohort_size)
+  context = aggregators.AggregatorContext(
+      holdout=holdout,
+      # As many as a cohort has with exact sampling.
+      num_byzantine=round(experiment.byzantine_fraction * task.cohort_size),
+      seed=experiment.seed,
+  )
   return fed_avg.build_attacked_fed_avg(
       task.model,
       client_optimizer,
       _SERVER_OPTIMIZERS[experiment.server_optimizer](
           learning_rate=experiment.server_learning_rate
       ),
-      model_aggregator=aggregator.create(
-          aggregators.AggregatorContext(
-              holdout=holdout,
-              num_byzantine=num_byzantine,
-              seed=experiment.seed,
-          )
-      ),
+      model_aggregator=aggregator.create(context),
       update_poisoning=attack.update_poisoning,
       forged_examples=experiment.forged_examples,
       discard_attackers=aggregator.discard_attackers,

@@ -47,8 +47,7 @@ def run(
     experiment: The settings.
     folder: The folder of the run.
     progress: Told each round that is run.
-    overwrite: Whether to begin anew whatever is in the folder, which removes
-      the files of another run.
+    overwrite: Whether to begin anew, and remove the files of another run.
     remedy: What the error says to do about a folder with something else.
     checkpoint_every: The number of rounds from checkpoint to checkpoint.
     tensorboard: Whether to write event files for TensorBoard.
@@ -75,7 +74,7 @@ def run(
       if len(log.rows) == experiment.task_options['rounds']:
         return log.rows
       try:
-        application.remove_error(folder)
+        (folder / application.ERROR_FILE).unlink(missing_ok=True)
         if log.rows:
           run_record.add_continuation(folder)
         else:
@@ -83,10 +82,8 @@ def run(
               folder, seed=experiment.seed, settings=experiment.to_dict()
           )
         _train(
-            experiment, folder, progress, log,
-            checkpoint_every=checkpoint_every,
-            tensorboard=tensorboard,
-            keep_checkpoints=keep_checkpoints,
+            experiment, folder, progress, log, checkpoint_every, tensorboard,
+            keep_checkpoints,
         )
       except (application.UserError, ModuleNotFoundError):
         raise
@@ -113,12 +110,11 @@ def _describe_other(
   """What keeps the rows in the folder from being this run's, if anything."""
   if not rows:
     return None
-  record = run_record.read(folder)
+  record = output_folder.read_json(folder / run_record.FILE_NAME)
   if record is None:
     return f'a run without {run_record.FILE_NAME}'
   difference = output_folder.describe_difference(
-      experiment_lib.complete_settings(record.get('settings') or {}),
-      experiment.to_dict(),
+      record.get('settings') or {}, experiment.to_dict()
   )
   if difference is None and len(rows) < experiment.task_options['rounds']:
     difference = run_record.describe_other_versions(record)
@@ -130,7 +126,6 @@ def _train(
     folder: pathlib.Path,
     progress: progress_lib.RunProgress,
     log: run_metrics.RunLog,
-    *,
     checkpoint_every: int,
     tensorboard: bool,
     keep_checkpoints: bool,
@@ -156,12 +151,12 @@ def _train(
         ),
         report=progress,
     ):
-      *earlier, row = log.rows[-2:]
+      row = log.rows[-1]
       if row['test_accuracy'] is not None:
         accuracy = f'test accuracy {row["test_accuracy"]:.4f}'
       progress.advance(f'round {row["round"]}/{num_rounds}, {accuracy}')
-      was_finite = all(r['model_is_finite'] for r in earlier)
-      if was_finite and not row['model_is_finite']:
+      are_finite = [r['model_is_finite'] for r in log.rows[-2:]]
+      if are_finite in ([False], [True, False]):
         progress.warn(f'the model is not finite from round {row["round"]} on')
       is_last = row['round'] == num_rounds
       if is_last or row['round'] % checkpoint_every == 0:
@@ -175,23 +170,18 @@ def _train(
 
 def _newest_checkpoint(folder: pathlib.Path, last_round: int) -> int:
   """The round after which the run can go on; 0 if it has to begin anew."""
-  matches = (
-      _CHECKPOINT_NAME.fullmatch(path.name)
-      for path in (folder / _CHECKPOINTS_FOLDER).glob('round_*')
-  )
-  rounds = [int(match[1]) for match in matches if match]
+  names = (p.name for p in (folder / _CHECKPOINTS_FOLDER).glob('round_*'))
+  rounds = [int(m[1]) for m in map(_CHECKPOINT_NAME.fullmatch, names) if m]
   return max((r for r in rounds if r <= last_round), default=0)
 
 
 def _remove_checkpoints(folder: pathlib.Path) -> None:
   """Removes the checkpoints, and their folder if nothing else is in it."""
   checkpoints = folder / _CHECKPOINTS_FOLDER
-  if not checkpoints.is_dir():
-    return
-  for path in checkpoints.iterdir():
+  for path in checkpoints.glob('*'):
     if _ANY_CHECKPOINT_NAME.fullmatch(path.name):
       shutil.rmtree(path, ignore_errors=True)
-  if not any(checkpoints.iterdir()):
+  with contextlib.suppress(OSError):
     checkpoints.rmdir()
 
 

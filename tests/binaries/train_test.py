@@ -7,7 +7,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -103,7 +102,6 @@ def test_finished_run_is_told_again_unless_overwritten(tmp_path):
   again = _train(tmp_path)
   assert (again.returncode, again.stdout) == (0, first.stdout)
   assert _contents(tmp_path) == before
-  _assert_refused(tmp_path, 'with seed=0, not 1;', '--seed=1')
   (tmp_path / 'tensorboard').mkdir()
   (tmp_path / 'tensorboard' / 'events.out.tfevents.1.host').touch()
   for foreign in ('mine', 'tensorboard/mine', 'checkpoints/mine'):
@@ -121,12 +119,7 @@ def test_finished_run_is_told_again_unless_overwritten(tmp_path):
 def test_unfinished_run_is_gone_on_with_by_its_like_alone(tmp_path):
   crashed = _train(tmp_path, '--checkpoint_every=1', FAKE_CRASH='fedaot')
   assert crashed.returncode == -signal.SIGKILL
-  assert programs.read_lines(tmp_path / 'metrics.csv')[-1] == '2,0.1'
   _assert_refused(tmp_path, 'with seed=0, not 1;', '--seed=1')
-  _assert_refused(
-      tmp_path, "with context='native', not 'in_process';",
-      '--context=in_process',
-  )
   record_path = tmp_path / 'run.json'
   record = record_path.read_text()
   programs.change_json(
@@ -135,21 +128,13 @@ def test_unfinished_run_is_gone_on_with_by_its_like_alone(tmp_path):
   _assert_refused(tmp_path, "with numpy='1.0', not '")
   record_path.unlink()
   _assert_refused(tmp_path, 'without run.json;')
-  # As before there was a choice of context.
   record_path.write_text(record)
-  programs.change_json(
-      record_path, lambda record: record['settings'].pop('context')
-  )
-  _assert_refused(
-      tmp_path, "with context='native', not 'in_process';",
-      '--context=in_process',
-  )
   result = _train(tmp_path, '--checkpoint_every=1')
   assert result.returncode == 0
   assert 'goes on after the checkpoint of round 1' in result.stderr
 
 
-@pytest.mark.parametrize('checkpoint_every', [1, 3, 10])
+@pytest.mark.parametrize('checkpoint_every', [1, 3])
 def test_run_goes_on_after_a_kill(tmp_path, whole, checkpoint_every):
   arguments = (
       f'--checkpoint_every={checkpoint_every}',
@@ -235,10 +220,7 @@ def test_second_program_on_a_folder_is_refused(tmp_path):
     process.communicate(timeout=60)
 
 
-@pytest.mark.skipif(
-    not sys.platform.startswith('linux') or os.geteuid() != 0,
-    reason='mounting a small disk needs root on Linux',
-)
+@pytest.mark.skipif(os.geteuid() != 0, reason='mounting a disk needs root')
 @pytest.mark.parametrize('checkpoint_every', [1, 5000])
 def test_full_disk_is_one_line_and_loses_nothing(tmp_path, checkpoint_every):
   disk, copy, whole = (tmp_path / name for name in ('disk', 'copy', 'whole'))
@@ -286,15 +268,6 @@ def test_failure_is_one_line_with_the_traceback_in_a_file(tmp_path):
   assert not path.exists()
 
 
-def test_missing_package_is_one_line(tmp_path):
-  result = _train(tmp_path, FAKE_MISSING='1')
-  assert result.returncode == 1
-  assert result.stderr == (
-      "train: No module named 'tensorflow'; install what requirements.txt"
-      ' lists.\n'
-  )
-
-
 def test_model_that_is_not_finite_is_told_once(tmp_path):
   result = _train(tmp_path, '--quiet', FAKE_NOT_FINITE='fedaot')
   assert result.returncode == 0
@@ -335,59 +308,39 @@ def test_interrupt_keeps_the_rows_and_tells_how_to_go_on(tmp_path):
 def test_equal_settings_give_equal_runs(tmp_path):
   for name in ('a', 'b'):
     result = programs.run(
-        'binaries.train',
-        '--aggregator=fedaot',
-        '--attack=sign_flip',
-        '--num_clients=8',
-        '--cohort_size=5',
-        '--rounds=3',
+        'binaries.train', '--aggregator=fedaot', '--attack=sign_flip',
+        '--num_clients=8', '--cohort_size=5', '--rounds=3',
         f'--output_dir={tmp_path / name}',
     )
     assert result.returncode == 0, result.stderr
     placement, *_ = result.stderr.splitlines()
     assert placement.startswith('context: in_process, clients on ')
-    assert placement.count('context') == 1 and ', server on ' in placement
-    assert 'Traceback' not in result.stderr
-    assert not (tmp_path / name / 'error.txt').exists()
-  a, b = (
-      programs.read_columns(tmp_path / name / 'metrics.csv', 2)
-      for name in ('a', 'b')
-  )
-  assert a == b
+    assert result.stderr.count('context') == 1 and ', server on ' in placement
+  assert _results(tmp_path / 'a') == _results(tmp_path / 'b')
   rows = _rows(tmp_path / 'a')
   # Ten classes: a loss below that of a uniform guess goes with an accuracy
   # above it.
   assert float(rows[-1]['test_loss']) < 2.3
   assert float(rows[-1]['test_accuracy']) > 0.2
   assert [row['num_attackers'] for row in rows] == ['2'] * 3
-  assert all(0 <= float(row['attacker_weight']) <= 1 for row in rows)
-  assert all(0 <= float(row['detection_auroc']) <= 1 for row in rows)
+  for name in ('attacker_weight', 'detection_auroc'):
+    assert all(0 <= float(row[name]) <= 1 for row in rows)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('aggregator', ['fedaot', 'fedaot_no_holdout'])
 def test_real_run_survives_kills_at_random_moments(tmp_path, aggregator):
   arguments = (
-      'binaries.train',
-      f'--aggregator={aggregator}',
-      '--attack=backdoor',
-      '--num_clients=8',
-      '--cohort_size=5',
-      '--client_epochs=1',
-      '--evaluate_every=2',
-      '--checkpoint_every=2',
-      '--rounds=8',
-      '--server_optimizer=adam',
-      '--server_learning_rate=0.01',
-      '--tensorboard',
-      '--quiet',
+      'binaries.train', f'--aggregator={aggregator}', '--attack=backdoor',
+      '--num_clients=8', '--cohort_size=5', '--client_epochs=1',
+      '--evaluate_every=2', '--checkpoint_every=2', '--rounds=8',
+      '--server_optimizer=adam', '--server_learning_rate=0.01',
+      '--tensorboard', '--quiet',
   )
   killed, whole = tmp_path / 'killed', tmp_path / 'whole'
   moments = random.Random(1)
   for num_rows in (2, 4, 5):
-    process = programs.start(
-        ['-m', *arguments, f'--output_dir={killed}'], {}
-    )
+    process = programs.start(['-m', *arguments, f'--output_dir={killed}'], {})
     # In a round, or in the checkpoint that follows on an even one.
     programs.wait_until(lambda: len(_rows(killed)) >= num_rows, seconds=200)
     time.sleep(moments.uniform(0, 0.5))
