@@ -63,8 +63,8 @@ class Experiment:
   forged_examples: Optional[float] = _setting(
       None, float,
       'The number of examples that attackers claim to have. With it, honest'
-      ' clients report how many they have, and aggregators that heed counts'
-      ' weigh by them; by default all clients count the same.',
+      ' clients report theirs, which aggregators may weigh by; by default all'
+      ' clients count the same.',
       above=0,
   )
   server_optimizer: str = _setting(
@@ -82,10 +82,9 @@ class Experiment:
   )
   context: str = _setting(
       'in_process', str,
-      'Where computations run. native: in a worker process of TFF, which has'
-      ' no GPU support; in_process: in the process of the program, on its'
-      ' GPUs if it has any, and at the end of a run a line tells how busy'
-      ' they were. Results agree but for rounding.',
+      'Where computations run. native: in a worker process of TFF, on the CPU;'
+      ' in_process: in the process of the program, on its GPUs if it has any.'
+      ' Results agree but for rounding.',
       choices=('native', 'in_process'),
   )
   seed: int = _setting(

@@ -97,9 +97,8 @@ def run_unfinished(
   Rows are written to the table as runs end, in the order of the grid. Those of
   other grids stay and come first.
 
-  Raises:
-    UserError: If the folder has runs with other settings, cannot be written, or
-      another process is writing it; or if a package is missing.
+  UserError if the folder has runs with other settings, cannot be written or
+  another process is writing it, or if a package is missing.
   """
   with output_folder.locked(folder):
     _check_settings(folder, grid.settings)
@@ -120,11 +119,8 @@ def run_unfinished(
       return 0
     # With the axes spelled out.
     flags = {'num_workers': num_workers, 'output_dir': str(folder)}
-    run_record.write(
-        folder,
-        seed=list(grid.seeds),
-        flags={**grid.settings, **grid.axes, **flags},
-    )
+    flags = {**grid.settings, **grid.axes, **flags}
+    run_record.write(folder, seed=list(grid.seeds), flags=flags)
     num_failed = 0
     with progress_lib.Progress(
         num_runs,

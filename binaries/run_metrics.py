@@ -69,9 +69,8 @@ class RunLog:
     """Writes the `RoundRecord` of a round, `key`."""
     # First the weights, so that a round with metrics is complete.
     if value.weights is not None:
-      self._append(
-          WEIGHTS_FILE_NAME, WEIGHTS_COLUMNS, make_client_rows(value), key
-      )
+      clients = make_client_rows(value)
+      self._append(WEIGHTS_FILE_NAME, WEIGHTS_COLUMNS, clients, key)
     row = make_row(value)
     self._append(FILE_NAME, COLUMNS, [row], key)
     self.rows[key - 1 :] = [row]
@@ -117,19 +116,20 @@ def make_row(record: Any) -> Dict[str, Any]:
 def make_client_rows(record: Any) -> Iterator[Dict[str, Any]]:
   """The rows of the clients of a `RoundRecord` with weights.
 
-  `is_byzantine` is 0 or 1; `norm` and the standardized statistics `z_1`, ...
-  are FedAOT's and None for others.
+  Norm and standardized statistics are FedAOT's and None for others.
   """
-  measurements = record.metrics['aggregator']
-  norms, z = measurements.get('norms'), measurements.get('z')
-  for i, is_byzantine in enumerate(record.is_byzantine):
+  nothing = [None] * len(record.weights)
+  found = {'norms': nothing, 'z': nothing, **record.metrics['aggregator']}
+  for is_byzantine, weight, norm, z in zip(
+      record.is_byzantine, record.weights, found['norms'], found['z']
+  ):
     yield {
         'round': record.round_num,
         'is_byzantine': int(is_byzantine),
-        'weight': record.weights[i],
-        'norm': None if norms is None else norms[i],
+        'weight': weight,
+        'norm': norm,
         **dict.fromkeys(_STATISTICS),
-        **dict(zip(_STATISTICS, () if z is None else z[i])),
+        **dict(zip(_STATISTICS, () if z is None else z)),
     }
 
 
@@ -178,10 +178,9 @@ def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> Optional[float]:
 
 def _relative_deviation(rows: Sequence[Mapping[str, Any]]) -> Optional[float]:
   # The median, as a model that has diverged has rounds without any scale.
-  deviations = [
+  deviation = statistics.median([
       row['honest_mean_distance'] / row['honest_mean_norm']
       for row in rows
       if row['honest_mean_norm'] > 0
-  ]
-  deviation = statistics.median(deviations) if deviations else math.nan
+  ] or [math.nan])
   return deviation if math.isfinite(deviation) else None

@@ -6,7 +6,6 @@
 import contextlib
 import functools
 import pathlib
-import re
 import shutil
 from typing import Any, Dict, List, Optional
 
@@ -22,9 +21,6 @@ DEFAULT_CHECKPOINT_EVERY = 10
 
 _CHECKPOINTS_FOLDER = 'checkpoints'
 _TENSORBOARD_FOLDER = 'tensorboard'
-# What `fedaot_tff.simulation.checkpoints` writes; group 1 is the round.
-_CHECKPOINT_NAME = re.compile(r'round_(\d+)')
-_ANY_CHECKPOINT_NAME = re.compile(r'(unreadable_)?round_\d+(_temp\d+)?')
 
 
 def run(
@@ -171,16 +167,16 @@ def _train(
 def _newest_checkpoint(folder: pathlib.Path, last_round: int) -> int:
   """The round after which the run can go on; 0 if it has to begin anew."""
   names = (p.name for p in (folder / _CHECKPOINTS_FOLDER).glob('round_*'))
-  rounds = [int(m[1]) for m in map(_CHECKPOINT_NAME.fullmatch, names) if m]
+  rounds = [int(name[6:]) for name in names if name[6:].isdigit()]
   return max((r for r in rounds if r <= last_round), default=0)
 
 
 def _remove_checkpoints(folder: pathlib.Path) -> None:
   """Removes the checkpoints, and their folder if nothing else is in it."""
   checkpoints = folder / _CHECKPOINTS_FOLDER
-  for path in checkpoints.glob('*'):
-    if _ANY_CHECKPOINT_NAME.fullmatch(path.name):
-      shutil.rmtree(path, ignore_errors=True)
+  # Those that are unreadable or unfinished, too.
+  for path in checkpoints.glob('*round_[0-9]*'):
+    shutil.rmtree(path, ignore_errors=True)
   with contextlib.suppress(OSError):
     checkpoints.rmdir()
 

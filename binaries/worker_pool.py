@@ -28,8 +28,9 @@ from binaries import single_run
 
 _LOG_FILE = 'worker.log'
 _STOP_TIMEOUT_SECONDS = 10.0
-# What a worker sends besides reports, which are named by `RunProgress`.
-_FINISHED, _FAILED, _UNABLE = 'finished', 'failed', 'unable'
+# What a worker sends besides reports, which are named by `RunProgress`: rows
+# and error of a run, or what keeps every run from working.
+_ENDED, _UNABLE = 'ended', 'unable'
 
 
 class Outcome(NamedTuple):
@@ -81,11 +82,10 @@ def run(
         kind, value = worker.receive()
         if kind == _UNABLE:
           raise application.UserError(value)
-        if kind not in (_FINISHED, _FAILED):
+        if kind != _ENDED:
           getattr(worker.progress, kind)(value)
           continue
-        rows, error = (value, None) if kind == _FINISHED else (None, value)
-        yield Outcome(worker.cell.experiment, worker.progress, rows, error)
+        yield Outcome(worker.cell.experiment, worker.progress, *value)
         if not left:
           workers.remove(worker)
           worker.stop()
@@ -140,7 +140,7 @@ class _Worker:
     try:
       return self.connection.recv()
     except (EOFError, OSError):
-      return _FAILED, self._describe_death()
+      return _ENDED, (None, self._describe_death())
 
   def stop(self) -> None:
     """Ends the process, which does so by itself when it is idle."""
@@ -233,9 +233,9 @@ def _work(
     _redirect_output(folder / _LOG_FILE)
     try:
       rows = single_run.run(experiment, folder, _Reporter(connection))
-      answer = _FINISHED, rows
+      answer = _ENDED, (rows, None)
     except application.UserError as error:
-      answer = _FAILED, str(error)
+      answer = _ENDED, (None, str(error))
     except ModuleNotFoundError as error:
       answer = _UNABLE, application.describe_missing(error)
     (folder / _LOG_FILE).unlink(missing_ok=True)

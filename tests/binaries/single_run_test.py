@@ -99,11 +99,11 @@ def test_finished_run_is_not_run_again(tmp_path, run):
   assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')} == before
 
 
-@pytest.mark.parametrize('keep', [False, True])
-def test_checkpoints_of_a_finished_run(tmp_path, run, keep):
-  run(tmp_path, checkpoint_every=2, keep_checkpoints=keep)
-  assert (tmp_path / 'checkpoints').exists() == keep
-  assert (tmp_path / 'checkpoints' / 'round_6').exists() == keep
+def test_checkpoints_of_a_finished_run_go_unless_they_are_kept(tmp_path, run):
+  run(tmp_path / 'a', checkpoint_every=2)
+  assert not (tmp_path / 'a' / 'checkpoints').exists()
+  run(tmp_path / 'b', checkpoint_every=2, keep_checkpoints=True)
+  assert (tmp_path / 'b' / 'checkpoints' / 'round_6').exists()
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,13 @@ def test_use_of_gpus_is_remarked_at_the_end(
     runner = _InterruptedRunner(num_rounds)
     run(tmp_path, runner, _make_experiment(context=context), report)
   assert report.told.get('remark', []) == remarks
+
+
+def test_model_that_is_not_finite_is_told_once(monkeypatch, tmp_path, run):
+  monkeypatch.setenv('FAKE_NOT_FINITE', 'fedaot')
+  rows, told = run(tmp_path)
+  assert told['warn'] == ['the model is not finite from round 2 on']
+  assert [row['model_is_finite'] for row in rows] == [True] + 5 * [False]
 
 
 def test_run_with_other_settings_is_left_alone(tmp_path, run):

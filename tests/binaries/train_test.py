@@ -16,6 +16,11 @@ from binaries import run_metrics
 from tests.binaries import programs
 
 
+_WHOLE = (
+    '--rounds=8', '--checkpoint_every=2', '--evaluate_every=3', '--seed=5'
+)
+
+
 def _train(output_dir, *arguments, **environment):
   return programs.finish(_start(output_dir, *arguments, **environment))
 
@@ -63,10 +68,7 @@ def _assert_refused(folder, found, *arguments):
 def _make_whole(tmp_path_factory):
   """A run that nothing happened to, with checkpoints of rounds 4, 6 and 8."""
   folder = tmp_path_factory.mktemp('whole') / 'a' / 'b'
-  result = _train(
-      folder, '--rounds=8', '--checkpoint_every=2', '--evaluate_every=3',
-      '--seed=5',
-  )
+  result = _train(folder, *_WHOLE)
   assert (result.returncode, result.stderr) == (0, '')
   return folder, result.stdout
 
@@ -91,8 +93,7 @@ def test_run_is_written(whole):
   assert record['flags']['rounds'] == 8
   assert shlex.split(record['command']) == [
       'python', '-m', 'tests.binaries.fake_program', f'--output_dir={folder}',
-      '--rounds=4', '--context=native', '--rounds=8', '--checkpoint_every=2',
-      '--evaluate_every=3', '--seed=5',
+      '--rounds=4', '--context=native', *_WHOLE,
   ]
 
 
@@ -116,39 +117,26 @@ def test_finished_run_is_told_again_unless_overwritten(tmp_path):
   assert after['metrics.csv'] != before['metrics.csv']
 
 
-def test_unfinished_run_is_gone_on_with_by_its_like_alone(tmp_path):
-  crashed = _train(tmp_path, '--checkpoint_every=1', FAKE_CRASH='fedaot')
+def test_killed_run_is_gone_on_with_by_its_like_alone(tmp_path, whole):
+  arguments = (*_WHOLE, '--checkpoint_every=1')
+  crashed = _train(tmp_path, *arguments, FAKE_CRASH='fedaot')
   assert crashed.returncode == -signal.SIGKILL
-  _assert_refused(tmp_path, 'with seed=0, not 1;', '--seed=1')
+  assert programs.read_lines(tmp_path / 'metrics.csv')[-1] == '2,0.1'
+  _assert_refused(tmp_path, 'with seed=5, not 1;', *arguments, '--seed=1')
   record_path = tmp_path / 'run.json'
   record = record_path.read_text()
   programs.change_json(
       record_path, lambda record: record['versions'].update(numpy='1.0')
   )
-  _assert_refused(tmp_path, "with numpy='1.0', not '")
+  _assert_refused(tmp_path, "with numpy='1.0', not '", *arguments)
   record_path.unlink()
-  _assert_refused(tmp_path, 'without run.json;')
+  _assert_refused(tmp_path, 'without run.json;', *arguments)
   record_path.write_text(record)
-  result = _train(tmp_path, '--checkpoint_every=1')
-  assert result.returncode == 0
-  assert 'goes on after the checkpoint of round 1' in result.stderr
-
-
-@pytest.mark.parametrize('checkpoint_every', [1, 3])
-def test_run_goes_on_after_a_kill(tmp_path, whole, checkpoint_every):
-  arguments = (
-      f'--checkpoint_every={checkpoint_every}',
-      '--rounds=8', '--evaluate_every=3', '--seed=5',
-  )
-  _train(tmp_path, *arguments, FAKE_CRASH='fedaot')
-  assert programs.read_lines(tmp_path / 'metrics.csv')[-1] == '2,0.1'
   result = _train(tmp_path, *arguments)
-  assert result.returncode == 0, result.stderr
   told = 'fedaot, none: goes on after the checkpoint of round 1\n'
-  assert result.stderr == (told if checkpoint_every == 1 else '')
+  assert (result.returncode, result.stderr) == (0, told)
   assert _results(tmp_path) == _results(whole[0])
-  record = json.loads((tmp_path / 'run.json').read_text())
-  assert len(record['continued']) == 1
+  assert len(json.loads(record_path.read_text())['continued']) == 1
 
 
 def test_run_survives_kills_at_random_moments(tmp_path):
@@ -193,31 +181,10 @@ def test_checkpoint_that_does_not_serve(
   if torn is not None:
     state = folder / 'checkpoints' / torn / 'state.json'
     state.write_text(state.read_text()[:100])
-  result = _train(
-      folder, '--rounds=8', '--checkpoint_every=2', '--evaluate_every=3',
-      '--seed=5',
-  )
+  result = _train(folder, *_WHOLE)
   assert result.returncode == 0
   assert result.stderr.endswith(f'fedaot, none: {told}')
   assert _results(folder) == _results(whole[0])
-
-
-def test_second_program_on_a_folder_is_refused(tmp_path):
-  process = _start(tmp_path, FAKE_ENDLESS='fedaot')
-  try:
-    programs.wait_until(lambda: _rows(tmp_path))
-    before = _contents(tmp_path)
-    for arguments in ((), ('--overwrite', '--seed=1')):
-      second = _train(tmp_path, *arguments)
-      assert second.returncode == 1
-      assert second.stderr == (
-          f'train: another program is writing to {tmp_path}; wait until it has'
-          ' ended or choose another --output_dir.\n'
-      )
-    assert _contents(tmp_path) == before
-  finally:
-    process.kill()
-    process.communicate(timeout=60)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='mounting a disk needs root')
@@ -255,28 +222,6 @@ def test_full_disk_is_one_line_and_loses_nothing(tmp_path, checkpoint_every):
     result = _train(folder, *arguments, '--checkpoint_every=5000')
     assert (result.returncode, result.stderr) == (0, '')
   assert _results(copy) == _results(whole)
-
-
-def test_failure_is_one_line_with_the_traceback_in_a_file(tmp_path):
-  result = _train(tmp_path, '--quiet', FAKE_FAILURE='fedaot')
-  assert result.returncode == 1
-  path = tmp_path / 'error.txt'
-  assert result.stderr == f'train: something is wrong (traceback: {path})\n'
-  assert 'Traceback' in path.read_text()
-  assert len(_rows(tmp_path)) == 1
-  assert _train(tmp_path).returncode == 0
-  assert not path.exists()
-
-
-def test_model_that_is_not_finite_is_told_once(tmp_path):
-  result = _train(tmp_path, '--quiet', FAKE_NOT_FINITE='fedaot')
-  assert result.returncode == 0
-  assert result.stderr == (
-      'fedaot, none: the model is not finite from round 2 on\n'
-  )
-  assert [row['model_is_finite'] for row in _rows(tmp_path)] == [
-      'True', 'False', 'False', 'False',
-  ]
 
 
 def test_interrupt_keeps_the_rows_and_tells_how_to_go_on(tmp_path):
