@@ -1,7 +1,4 @@
-"""The runs of a comparison, in a folder, and their results in one table.
-
-`binaries.compare` tells what is in the folder.
-"""
+"""The runs of a comparison, in a folder, and their results in one table."""
 
 import contextlib
 import dataclasses
@@ -71,10 +68,9 @@ class Grid:
         for aggregator in self.aggregators
         for attack in self.attacks
     ]
+    names = experiment_lib.AXES
     return {
-        key: dataclasses.replace(
-            self.base, **dict(zip(experiment_lib.AXES, key))
-        )
+        key: dataclasses.replace(self.base, **dict(zip(names, key)))
         for key in keys
     }
 
@@ -137,11 +133,9 @@ def run_unfinished(
           of_run.end('failed')
           continue
         axes = {n: getattr(e, n) for n in experiment_lib.AXES}
+        summary = run_metrics.summarize(rows)
         results[tuple(axes.values())] = {
-            'task': e.task,
-            **axes,
-            'rounds': len(rows),
-            **run_metrics.summarize(rows),
+            'task': e.task, **axes, 'rounds': len(rows), **summary
         }
         _write_results(grid, folder, results)
         of_run.end(f'test accuracy {rows[-1]["test_accuracy"]:.4f}')

@@ -29,14 +29,9 @@ class Progress:
       quiet: bool = False,
       stream: Optional[TextIO] = None,
   ):
-    """Initializes `Progress`.
+    """Initializes `Progress` on `num_runs` runs, finished ones included.
 
-    Args:
-      num_runs: How many runs there are, finished ones included.
-      rounds_per_run: How many rounds each has.
-      num_finished: How many runs are finished already.
-      quiet: Whether to report nothing but problems.
-      stream: Where to; None for the standard error.
+    If quiet, it reports nothing but problems.
     """
     self._stream = stream or sys.stderr
     self._is_terminal = self._stream.isatty()

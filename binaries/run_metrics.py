@@ -3,7 +3,7 @@
 `metrics.csv` has a row a round, `weights.csv` one for each client of a round.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import functools
 import math
 import pathlib
@@ -50,9 +50,7 @@ class RunLog:
   A release manager as `training.train_rounds` takes them, though not derived
   from TFF's, which takes seconds to import. The first round that is released
   replaces the rows there are of it and of later ones; before, nothing changes.
-
-  Attributes:
-    rows: The rows of `metrics.csv` from round 1 on, as `make_row` makes them.
+  `rows` are those of `metrics.csv` from round 1 on, as `make_row` makes them.
   """
 
   def __init__(self, folder: pathlib.Path):
@@ -85,20 +83,12 @@ class RunLog:
     for log in self._logs.values():
       log.close()
 
-  def _append(
-      self,
-      name: str,
-      columns: Sequence[str],
-      rows: Iterable[Mapping[str, Any]],
-      round_num: int,
-  ) -> None:
+  def _append(self, name: str, columns: Sequence[str], rows, round_num: int):
     if name not in self._logs:
       path = self._folder / name
-      self._logs[name] = csv_log.CsvLog(path, columns, [
-          row
-          for row in csv_log.read_rows(path, columns)
-          if int(row['round']) < round_num
-      ])
+      earlier = csv_log.read_rows(path, columns)
+      earlier = [row for row in earlier if int(row['round']) < round_num]
+      self._logs[name] = csv_log.CsvLog(path, columns, earlier)
     for row in rows:
       self._logs[name].append(row)
 

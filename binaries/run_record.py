@@ -1,6 +1,5 @@
 """What made a run: the file `run.json`, written when the run starts."""
 
-import contextlib
 import datetime
 import functools
 import hashlib
@@ -24,18 +23,12 @@ FILE_NAME = 'run.json'
 _ROOT = pathlib.Path(fedaot_tff.__file__).resolve().parents[1]
 # What the numbers of a run come from; what only presents them may change.
 _SOURCES = (
-    'fedaot/**/*.py',
-    'fedaot_tff/**/*.py',
-    'tasks/**/*.py',
+    *(f'{package}/**/*.py' for package in ('fedaot', 'fedaot_tff', 'tasks')),
     'binaries/runner.py',
 )
-_DISTRIBUTIONS = {
-    'tensorflow': ('tensorflow', 'tensorflow-cpu'),
-    'tensorflow_federated': ('tensorflow-federated',),
-    'numpy': ('numpy',),
-}
+_LIBRARIES = ('tensorflow', 'tensorflow_federated', 'numpy')
 # Another version of these may give other numbers.
-_DECISIVE_VERSIONS = (*_DISTRIBUTIONS, 'fedaot_tff', 'sources')
+_DECISIVE_VERSIONS = (*_LIBRARIES, 'fedaot_tff', 'sources')
 _GIT_TIMEOUT_SECONDS = 10.0
 
 
@@ -84,18 +77,17 @@ def versions() -> Mapping[str, Optional[str]]:
   """
   return {
       'python': platform.python_version(),
-      **{name: _version(*names) for name, names in _DISTRIBUTIONS.items()},
+      **{name: _version(name) for name in _LIBRARIES},
       'fedaot_tff': fedaot_tff.__version__,
       'sources': _source_digest(),
   }
 
 
-def _version(*distributions: str) -> Optional[str]:
-  """The version of the one that is installed."""
-  for name in distributions:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-      return importlib.metadata.version(name)
-  return None
+def _version(library: str) -> Optional[str]:
+  try:
+    return importlib.metadata.version(library)
+  except importlib.metadata.PackageNotFoundError:
+    return None
 
 
 def _source_digest() -> str:
@@ -149,8 +141,9 @@ def _git() -> Dict[str, Any]:
   """The commit of our sources, if they are under git's control."""
   try:
     _run_git('ls-files', '--error-unmatch', 'fedaot_tff/__init__.py')
-    found = _run_git('describe', '--always', '--dirty', '--abbrev=40',
-                     '--exclude=*')
+    found = _run_git(
+        'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'
+    )
   except (OSError, subprocess.SubprocessError):
     return {}
   commit, _, changes = found.partition('-')

@@ -80,50 +80,48 @@ class Runner:
       OSError: If the task's data cannot be read.
       ValueError: If the settings do not fit together.
     """
+    e = experiment
     # First of all, as TensorFlow can no longer be told how to use its devices
     # once it has run something.
-    self._enter_context(experiment.context, report)
-    task = self._load_task(experiment)
-    attack = attacks.get_attack(experiment.attack)
+    self._enter_context(e.context, report)
+    task = self._load_task(e)
+    attack = attacks.get_attack(e.attack)
     datasets = client_datasets.ClientDatasets(
         task.client_data,
         num_classes=task.num_classes,
         batch_size=task.batch_size,
         client_epochs=task.client_epochs,
         data_poisoning=attack.data_poisoning,
-        seed=experiment.seed,
+        seed=e.seed,
     )
     managers = [logging_release.LoggingReleaseManager(), *release_managers]
     if tensorboard_folder is not None:
-      tensorboard = tensorboard_release.TensorBoardReleaseManager(
-          tensorboard_folder, images=_example_images(task, attack)
-      )
-      managers.insert(0, tensorboard)
+      images = _example_images(task, attack)
+      managers.insert(0, tensorboard_release.TensorBoardReleaseManager(
+          tensorboard_folder, images=images
+      ))
     if checkpoint_folder is not None:
       options['checkpoints'] = checkpoints.Checkpoints(
           checkpoint_folder, warn=report.warn
       )
-    e = experiment
     process_key = (
         None if attack.update_poisoning is None else e.attack,
         e.aggregator, e.byzantine_fraction, e.forged_examples,
         e.server_optimizer, e.server_learning_rate,
     )
     return training.train_rounds(
-        self._make_once(
-            process_key, _build_process, experiment, attack, task, datasets
-        ),
+        self._make_once(process_key, _build_process, e, attack, task, datasets),
         cohorts=cohort.CohortSampler(
             task.client_data.client_ids,
             cohort_size=task.cohort_size,
-            byzantine_fraction=experiment.attacker_fraction,
-            byzantine_sampling=experiment.byzantine_sampling,
-            seed=experiment.seed,
+            byzantine_fraction=e.attacker_fraction,
+            byzantine_sampling=e.byzantine_sampling,
+            seed=e.seed,
         ),
         datasets=datasets,
         num_rounds=task.rounds,
-        evaluate=self._evaluation(experiment.attack, attack, task),
-        evaluate_every=experiment.evaluate_every,
+        evaluate=self._evaluation(e.attack, attack, task),
+        evaluate_every=e.evaluate_every,
         release_managers=managers,
         **options,
     )

@@ -20,7 +20,7 @@ from binaries import run_record
 DEFAULT_CHECKPOINT_EVERY = 10
 
 _CHECKPOINTS_FOLDER = 'checkpoints'
-_TENSORBOARD_FOLDER = 'tensorboard'
+_TENSORBOARD = 'tensorboard'
 
 
 def run(
@@ -36,8 +36,8 @@ def run(
 ) -> List[Dict[str, Any]]:
   """Runs an experiment, or what an earlier process has left to do of it.
 
-  If the folder holds a part of the same run, that is gone on with after its
-  newest checkpoint; a finished run is not run again.
+  A part of the same run in the folder is gone on with after its newest
+  checkpoint; a finished run is not run again. Returns `metrics.csv`'s rows.
 
   Args:
     experiment: The settings.
@@ -49,21 +49,16 @@ def run(
     tensorboard: Whether to write event files for TensorBoard.
     keep_checkpoints: Whether the newest stay when the run is finished.
 
-  Returns:
-    The rows of `metrics.csv`.
-
   Raises:
-    UserError: If the folder holds a run with other settings or one that other
-      code has begun, which is left alone; if it cannot be written or another
-      process is writing it; or if the run fails.
+    UserError: If the folder holds a run with other settings or of other code,
+      which is left alone; if it cannot be written or locked; if the run fails.
     ModuleNotFoundError: If a package is missing.
   """
   with output_folder.locked(folder):
     if overwrite:
       _remove_results(folder)
     with contextlib.closing(run_metrics.RunLog(folder)) as log:
-      other = _describe_other(experiment, folder, log.rows)
-      if other is not None:
+      if other := _describe_other(experiment, folder, log.rows):
         raise application.UserError(
             f'{folder} holds {other}; choose another --output_dir or {remedy}.'
         )
@@ -84,9 +79,8 @@ def run(
       except (application.UserError, ModuleNotFoundError):
         raise
       except Exception as error:
-        raise application.UserError(
-            application.write_error(folder, error)
-        ) from error
+        message = application.write_error(folder, error)
+        raise application.UserError(message) from error
       return log.rows
 
 
@@ -114,7 +108,7 @@ def _describe_other(
   )
   if difference is None and len(rows) < experiment.task_options['rounds']:
     difference = run_record.describe_other_versions(record)
-  return None if difference is None else f'a run with {difference}'
+  return difference and f'a run with {difference}'
 
 
 def _train(
@@ -142,9 +136,7 @@ def _train(
         checkpoint_every=checkpoint_every,
         last_checkpoint=len(log.rows),
         release_managers=[log],
-        tensorboard_folder=(
-            folder / _TENSORBOARD_FOLDER if tensorboard else None
-        ),
+        tensorboard_folder=folder / _TENSORBOARD if tensorboard else None,
         report=progress,
     ):
       row = log.rows[-1]
@@ -188,5 +180,5 @@ def _remove_results(folder: pathlib.Path) -> None:
   ):
     (folder / name).unlink(missing_ok=True)
   _remove_checkpoints(folder)
-  for path in (folder / _TENSORBOARD_FOLDER).glob('events.out.tfevents.*'):
+  for path in (folder / _TENSORBOARD).glob('events.out.tfevents.*'):
     path.unlink()

@@ -98,8 +98,7 @@ def run(
         worker.begin(cell, progress)
   finally:
     for worker in workers:
-      worker.process.kill()
-      worker.process.join()
+      worker.stop(0)
 
 
 class _Worker:
@@ -142,10 +141,10 @@ class _Worker:
     except (EOFError, OSError):
       return _ENDED, (None, self._describe_death())
 
-  def stop(self) -> None:
+  def stop(self, timeout: float = _STOP_TIMEOUT_SECONDS) -> None:
     """Ends the process, which does so by itself when it is idle."""
     self.connection.close()
-    self.process.join(_STOP_TIMEOUT_SECONDS)
+    self.process.join(timeout)
     self.process.kill()
     self.process.join()
 

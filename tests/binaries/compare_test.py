@@ -146,22 +146,15 @@ def test_workers_find_what_one_finds(tmp_path, small):
 def test_all_stands_for_every_aggregator_and_is_recorded(tmp_path):
   _compare(
       tmp_path, '--aggregators=all,nnm+mean', '--attacks=none', '--rounds=1',
-      '--byzantine_fractions=0.2', '--seeds=1,2',
   )
   names = [*registry.aggregator_names(), 'nnm+mean']
-  assert _finished(tmp_path) == [
-      (name, 'none', seed) for seed in '12' for name in names
-  ]
-  assert (tmp_path / 'runs' / 'mnist5k-nnm_mean-none-0.2-1').is_dir()
+  assert [aggregator for aggregator, _, _ in _finished(tmp_path)] == names
+  assert (tmp_path / 'runs' / 'mnist5k-nnm_mean-none-0.4-0').is_dir()
   record = json.loads((tmp_path / 'run.json').read_text())
-  assert record['seed'] == [1, 2]
-  assert record['flags'].items() >= {
-      'aggregators': names,
-      'attacks': ['none'],
-      'byzantine_fractions': [0.2],
-      'seeds': [1, 2],
-      'rounds': 1,
-  }.items()
+  assert record['seed'] == record['flags']['seeds'] == [0]
+  assert record['flags']['aggregators'] == names
+  assert record['flags']['byzantine_fractions'] == [0.4]
+  assert record['flags']['rounds'] == 1
 
 
 def test_other_settings_are_refused(small):
@@ -256,12 +249,11 @@ def test_workers_take_gpus_in_turn(tmp_path, num_workers, gpus):
   ]
 
 
-def test_killed_again_and_again_it_ends_with_the_same(tmp_path):
+def test_killed_again_and_again_it_ends_with_the_same(tmp_path, small):
   moments = random.Random(0)
   finished = 0
-  arguments = ('--num_workers=2', '--rounds=12')
   for _ in range(3):
-    process = _start(tmp_path, *arguments, FAKE_SECONDS='0.2')
+    process = _start(tmp_path, '--num_workers=2', FAKE_SECONDS='0.8')
     # The last run of the grid has but one worker.
     programs.wait_until(
         lambda: _workers(process.pid) or process.poll() is not None
@@ -274,10 +266,8 @@ def test_killed_again_and_again_it_ends_with_the_same(tmp_path):
     assert len(_finished(tmp_path)) >= finished
     finished = len(_finished(tmp_path))
   assert finished < 6
-  _compare(tmp_path, *arguments)
-  found = _untimed(tmp_path)
-  _compare(tmp_path / 'whole', '--rounds=12')
-  assert found == _untimed(tmp_path / 'whole')
+  _compare(tmp_path, '--num_workers=2')
+  assert _untimed(tmp_path) == _untimed(small[0])
 
 
 def test_interrupt_ends_the_workers_and_tells_how_to_go_on(tmp_path):
@@ -319,25 +309,6 @@ def test_missing_package_is_told_once(tmp_path):
   )
 
 
-_SMALL_TASK = ('--num_clients=8', '--cohort_size=5', '--rounds=2', '--noreport')
-
-
-@pytest.mark.slow
-def test_impossible_experiment_leaves_the_others(tmp_path):
-  # Nobody is left to be honest.
-  result = programs.run(
-      'binaries.compare', *_SMALL_TASK, f'--output_dir={tmp_path}',
-      '--aggregators=mean', '--attacks=label_flip',
-      '--byzantine_fractions=0.95,0.4',
-  )
-  assert result.returncode == 1
-  first, *_, last = result.stderr.splitlines()
-  assert 'mean, label_flip, 95%, seed 0: failed: ' in first
-  assert last.startswith('compare: 1 of 2 runs failed')
-  assert 'Traceback' not in result.stderr
-  assert _finished(tmp_path) == [('mean', 'label_flip', '0')]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('context', ['native', 'in_process'])
 def test_workers_train_as_one_process_does(tmp_path, context):
@@ -345,8 +316,9 @@ def test_workers_train_as_one_process_does(tmp_path, context):
   for num_workers in (1, 2):
     folder = tmp_path / str(num_workers)
     result = programs.run(
-        'binaries.compare', *_SMALL_TASK, f'--output_dir={folder}',
-        '--aggregators=fedaot', '--attacks=none,label_flip',
+        'binaries.compare', '--num_clients=8', '--cohort_size=5', '--rounds=2',
+        '--noreport', f'--output_dir={folder}', '--aggregators=fedaot',
+        '--attacks=none,label_flip',
         f'--context={context}', f'--num_workers={num_workers}',
     )
     assert result.returncode == 0, result.stderr

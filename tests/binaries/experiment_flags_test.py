@@ -14,11 +14,9 @@ from tests.binaries import programs
 
 
 @pytest.mark.parametrize('program', ['train', 'compare'])
-@pytest.mark.parametrize(
-    'argument, code', [('--help', 0), ('--rounds=0', 1), ('--attac=none', 1)]
-)
+@pytest.mark.parametrize('argument, code', [('--help', 0), ('--rounds=0', 1)])
 def test_help_and_flag_errors_do_without_tensorflow(program, argument, code):
-  output = programs.run_source(f"""
+  *_, last = programs.run_source(f"""
 import sys
 from binaries import application, {program}
 sys.argv = ['{program}.py', '{argument}']
@@ -27,8 +25,8 @@ try:
 except SystemExit as end:
   heavy = ('tensorflow', 'tensorflow_federated', 'matplotlib', 'pandas')
   print(end.code, [name for name in heavy if name in sys.modules])
-""")
-  assert output.splitlines()[-1] == f'{code} []'
+""").splitlines()
+  assert last == f'{code} []'
 
 
 @pytest.mark.parametrize('program', ['train', 'compare'])
@@ -38,8 +36,8 @@ def test_help_lists_the_flags_of_the_program(program):
   axes = (f'{n}s' if program == 'compare' else n for n in experiment.AXES)
   for flag in ('task', 'model', 'rounds', 'context', 'output_dir', *axes):
     assert f'\n  --{flag}: ' in result.stdout
-  assert f'python -m binaries.{program} ' in result.stdout
   text = ' '.join(result.stdout.split())
+  assert f'python -m binaries.{program} ' in text
   assert re.search(r'Default: [^.]*\b30 \([^)]*\bmnist5k\b', text)
 
 
@@ -59,7 +57,6 @@ def _read_error(program, argument) -> str:
         ('--rounds=ten', 'flag --rounds=ten: '),
         ('--rounds=0', 'option `rounds` must be >= 1; found 0'),
         ('--cohort_size=99', 'cohort_size'),
-        ('--server_learning_rate=inf', 'found inf'),
         ('--server_optimizer=lbfgs', 'sgd|adam|yogi'),
         ('--task=no_such_task', 'mnist5k'),
         ('--round=3', 'Did you mean: rounds'),

@@ -31,14 +31,8 @@ def write(
 ) -> pathlib.Path:
   """Writes results, settings and metrics of runs, and returns the folder.
 
-  Args:
-    folder: The folder, which is made.
-    accuracies: The final accuracy for aggregator, attack, fraction and seed.
-    others: Other measurements by column, for the same.
-    columns: The columns of `results.csv`.
-    rounds: The number of rounds.
-    settings: What settings.json holds.
-    run_info: What run.json holds, None for no such file.
+  `accuracies` and `others`, by column, are measurements for aggregator, attack,
+  fraction and seed; `settings` and `run_info` the files' content.
   """
   folder.mkdir(parents=True, exist_ok=True)
   rows = []

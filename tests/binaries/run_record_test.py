@@ -1,7 +1,6 @@
 """Tests for run_record."""
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -79,7 +78,6 @@ def test_digest_is_of_what_the_numbers_come_from(tmp_path, monkeypatch):
       digest = changed
 
 
-@pytest.mark.skipif(shutil.which('git') is None, reason='needs git')
 def test_commit_is_that_of_the_work_tree_of_the_sources(tmp_path, monkeypatch):
   monkeypatch.setattr(run_record, '_ROOT', tmp_path)
   source = tmp_path / 'fedaot_tff' / '__init__.py'
