@@ -6,7 +6,7 @@ A run is named by aggregator, attack, fraction of attackers and seed.
 import json
 import pathlib
 import random
-from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
+from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple
 
 from binaries import csv_log
 from binaries import experiment
