@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from typing import Callable, Optional, Sequence
+from typing import Callable, List, Optional
 import warnings
 
 from absl import app
@@ -20,10 +20,8 @@ from absl import logging
 
 from fedaot_tff.runtime import worker_process
 
-_EXIT_ERROR = 1
-_EXIT_INTERRUPTED = 128 + signal.SIGINT
+ERROR_FILE = 'error.txt'
 _STOP_TIMEOUT_SECONDS = 5.0
-_ERROR_FILE = 'error.txt'
 _MAX_MESSAGE_LENGTH = 400
 # Their messages are written for the user; the name of the type adds nothing.
 _PLAIN_ERRORS = (ImportError, OSError, TypeError, ValueError)
@@ -35,11 +33,12 @@ class UserError(Exception):
   """An error that is told in one line, without a traceback."""
 
 
-def run(main: Callable[[], int]) -> None:
+def run(main: Callable[..., int], *, max_arguments: int = 0) -> None:
   """Parses the flags, runs `main`, which returns the exit code, and exits.
 
-  `main` imports what needs TensorFlow itself, so that flag errors are told at
-  once and the libraries find themselves told to be quiet.
+  `main`, which is given the arguments that are no flags, imports what needs
+  TensorFlow itself, so that flag errors are told at once and the libraries find
+  themselves told to be quiet.
   """
   # Not `app.run`: TensorFlow takes its being done for a sign to look for GPUs
   # while it is imported, before it has turned its eager mode on, and then `==`
@@ -48,16 +47,36 @@ def run(main: Callable[[], int]) -> None:
   # Where Ctrl-C is ignored, as by nohup, it stays so.
   if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, _exit_at_once)
+  code = 1
   try:
-    _parse_flags(sys.argv)
-    code = _run(main)
+    arguments = parse_flags(sys.argv, max_arguments)
+    _quiet_libraries()
+    code = main(*arguments)
     sys.stdout.flush()
+  except UserError as error:
+    print(f'{_program_name()}: {error}', file=sys.stderr)
+  except ModuleNotFoundError as error:
+    print(f'{_program_name()}: {describe_missing(error)}', file=sys.stderr)
   except BrokenPipeError:
     # Who read the output, `head` say, has gone; Python's flush at exit must
     # not fail over it as well.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    code = _EXIT_ERROR
   sys.exit(code)
+
+
+def parse_flags(argv: List[str], max_arguments: int = 0) -> List[str]:
+  """Parses the flags; returns the other arguments, UserError if it fails."""
+  hint = '(--help lists the flags)'
+  try:
+    _, *arguments = flags.FLAGS(argv)
+  except flags.Error as error:
+    raise UserError(f'{_one_line(error)} {hint}') from error
+  except SystemExit:
+    # A flag such as --help, for which absl exits with 1.
+    sys.exit(0)
+  if len(arguments) > max_arguments:
+    raise UserError(f'unexpected argument {arguments[max_arguments]!r} {hint}')
+  return arguments
 
 
 def command(interpreter: str = 'python') -> str:
@@ -68,15 +87,9 @@ def command(interpreter: str = 'python') -> str:
 
 
 def announce_resume(*more_arguments: str) -> None:
-  """From now on, Ctrl-C tells that this command goes on, with more arguments.
-
-  The command is for the folder and the Python that the program runs in.
-  """
+  """From now on, Ctrl-C tells how to go on: this command and more arguments."""
   global _resume_command
-  python = os.path.relpath(sys.executable)
-  if python.startswith(os.pardir):
-    python = sys.executable
-  _resume_command = ' '.join([command(python), *more_arguments])
+  _resume_command = ' '.join([command(sys.executable), *more_arguments])
 
 
 def end_process(code: int) -> None:
@@ -103,45 +116,14 @@ def describe_missing(error: ModuleNotFoundError) -> str:
 
 def write_error(folder: pathlib.Path, error: BaseException) -> str:
   """Writes the traceback into a folder and returns the error in one line."""
-  path = folder / _ERROR_FILE
-  lines = traceback.format_exception(type(error), error, error.__traceback__)
+  path = folder / ERROR_FILE
+  lines = traceback.format_exception(None, error, error.__traceback__)
   try:
     path.write_text(''.join(lines), encoding='utf-8')
   except OSError:
     # What made the run fail, a full disk say, may hit this file too.
     return describe_error(error)
   return f'{describe_error(error)} (traceback: {path})'
-
-
-def remove_error(folder: pathlib.Path) -> None:
-  """Removes what `write_error` left in a folder."""
-  (folder / _ERROR_FILE).unlink(missing_ok=True)
-
-
-def _parse_flags(argv: Sequence[str]) -> None:
-  """Parses the flags; ends the program if there is no more to do."""
-  try:
-    _, *more = flags.FLAGS(argv)
-  except flags.Error as error:
-    sys.exit(_fail(f'{_one_line(error)} (--help lists the flags)'))
-  except SystemExit:
-    # A flag such as --help, for which absl exits with 1.
-    sys.exit(0)
-  if more:
-    sys.exit(
-        _fail(f'unexpected argument {more[0]!r} (--help lists the flags)')
-    )
-
-
-def _run(main: Callable[[], int]) -> int:
-  """Runs a program whose flags are parsed; returns its exit code."""
-  _quiet_libraries()
-  try:
-    return main()
-  except UserError as error:
-    return _fail(str(error))
-  except ModuleNotFoundError as error:
-    return _fail(describe_missing(error))
 
 
 def _exit_at_once(unused_signal, unused_frame) -> None:
@@ -157,20 +139,13 @@ def _exit_at_once(unused_signal, unused_frame) -> None:
     message = f'\n{message}'
   # Not a print: what was interrupted may be one, and it cannot be re-entered.
   os.write(2, message.encode())
-  end_process(_EXIT_INTERRUPTED)
+  end_process(128 + signal.SIGINT)
 
 
 def _one_line(error: BaseException) -> str:
-  """The error's message, shortened."""
   message = ' '.join(str(error).split())
   rest = message[_MAX_MESSAGE_LENGTH:]
   return f'{message[:_MAX_MESSAGE_LENGTH]} ...' if rest else message
-
-
-def _fail(message: str) -> int:
-  """Tells an error; returns the exit code."""
-  print(f'{_program_name()}: {message}', file=sys.stderr)
-  return _EXIT_ERROR
 
 
 def _program_name() -> str:
@@ -178,16 +153,14 @@ def _program_name() -> str:
 
 
 def _quiet_libraries() -> None:
-  """Keeps what TensorFlow logs about itself from the terminal.
+  """Keeps what libraries log about themselves from the terminal, unless --v=1.
 
-  An environment variable or flag that asks for more is heeded: with --v=1 the
-  libraries log what they like.
+  An environment variable or flag that asks for more is heeded.
   """
-  if flags.FLAGS['verbosity'].value >= logging.DEBUG:
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '0')
-    return
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  if flags.FLAGS['verbosity'].using_default_value:
+  verbosity = flags.FLAGS['verbosity']
+  is_quiet = verbosity.value < logging.DEBUG
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3' if is_quiet else '0')
+  if is_quiet and verbosity.using_default_value:
     logging.set_verbosity(logging.ERROR)
-  if not sys.warnoptions:
+  if is_quiet and not sys.warnoptions:
     warnings.simplefilter('ignore')

@@ -17,16 +17,11 @@ Runs all combinations of --aggregators, --attacks, --byzantine_fractions and
   runs/           for each run a folder with metrics.csv, a row a round, and
                   error.txt if it failed
 
-The same command goes on where an earlier one was interrupted. A run that fails
-does not keep the others from running; the exit code is 1 then. Rows are in
-results.csv as soon as runs end, in the order of the grid: by seed, fraction,
-aggregator and attack. Rows of other grids come first.
-
-Runs go on in processes of their own, --num_workers side by side, each on its
-share of the cores and, if there are several, on a GPU. A worker that is killed
-costs the run that it was at. On GPUs a line at the end of each run tells how
-busy they were and how much of their memory was in use at most. With
---context=native TFF's worker processes compute, on the CPU.
+The same command goes on where an earlier one was interrupted, and tries again
+what failed. Rows are in the order of the grid: by seed, fraction, aggregator
+and attack; those of other grids come first. Runs go on in processes of their
+own, --num_workers side by side, each on its share of the cores and, if there
+are several, on a GPU; if one is killed, that costs the run that it was at.
 
 Example:
 
@@ -35,7 +30,6 @@ Example:
 
 import pathlib
 import sys
-from typing import Any, Callable, List, Sequence
 
 from absl import flags
 
@@ -47,8 +41,18 @@ from binaries import output_folder
 from fedaot_tff.aggregators import registry as aggregator_registry
 from fedaot_tff.attacks import registry as attack_registry
 
-_TABLES_FILE = 'comparison.md'
-_FIGURE_FILE = 'comparison.png'
+
+
+class _ListOf(flags.ListParser):
+  """Parses comma-separated numbers of a kind."""
+
+  def __init__(self, kind):
+    super().__init__()
+    self._kind = kind
+
+  def parse(self, argument):
+    return list(map(self._kind, super().parse(argument)))
+
 
 flags.adopt_module_key_flags(experiment_flags)
 _AGGREGATORS = flags.DEFINE_string(
@@ -63,15 +67,14 @@ _ATTACKS = flags.DEFINE_string(
     'Comma-separated; all stands for all without options.'
     f' {experiment_lib.SETTINGS["attack"].help}',
 )
-_BYZANTINE_FRACTIONS = flags.DEFINE_list(
-    'byzantine_fractions',
-    [str(experiment_lib.default_of('byzantine_fraction'))],
-    f'Comma-separated. {experiment_lib.SETTINGS["byzantine_fraction"].help}',
-)
-_SEEDS = flags.DEFINE_list(
-    'seeds',
-    [str(experiment_lib.default_of('seed'))],
-    f'Comma-separated. {experiment_lib.SETTINGS["seed"].help}',
+_BYZANTINE_FRACTIONS, _SEEDS = (
+    flags.DEFINE(
+        _ListOf(experiment_lib.SETTINGS[name].kind),
+        f'{name}s',
+        [getattr(experiment_lib.Experiment, name)],
+        f'Comma-separated. {experiment_lib.SETTINGS[name].help}',
+    )
+    for name in ('byzantine_fraction', 'seed')
 )
 _NUM_WORKERS = flags.DEFINE_integer(
     'num_workers',
@@ -91,13 +94,12 @@ def main() -> int:
       pathlib.Path(flags.FLAGS.output_dir or 'out/compare')
   )
 
-  # Not needed before the end, but if matplotlib is missing, better now.
   # pylint: disable=g-import-not-at-top
+  # Not needed before the end, but if matplotlib is missing, better now.
   from binaries.reporting import figures
+  from binaries.reporting import page
   from binaries.reporting import results as results_lib
   from binaries.reporting import tables
-
-  # pylint: enable=g-import-not-at-top
 
   application.announce_resume()
   num_failed = grid_lib.run_unfinished(
@@ -105,18 +107,25 @@ def main() -> int:
   )
   results = results_lib.read(folder, grid.axes)
   summary = tables.summary_tables(results)
-  (folder / _TABLES_FILE).write_text(
+  (folder / 'comparison.md').write_text(
       '\n'.join(map(tables.format_markdown, summary)), encoding='utf-8'
   )
-  figures.save_summary(folder / _FIGURE_FILE, results)
+  figures.save_summary(folder / 'comparison.png', results)
   print('\n'.join(map(tables.format_text, summary)))
   print(
-      f'See {folder / _FIGURE_FILE}, {folder / _TABLES_FILE} and'
+      f'See {folder}/comparison.png, {folder}/comparison.md and'
       f' {folder / grid_lib.RESULTS_FILE}',
       flush=True,
   )
   if _REPORT.value and results.num_finished:
-    print(_write_report(folder, results.num_finished), flush=True)
+    if not flags.FLAGS.quiet:
+      # It can take a minute.
+      message = f'writing the report on {results.num_finished} runs'
+      print(message, file=sys.stderr, flush=True)
+    written = page.write(folder)
+    for problem in written.problems:
+      print(f'left out of the report: {problem}', file=sys.stderr)
+    print(written.page)
   if num_failed:
     raise application.UserError(
         f'{num_failed} of {len(grid.experiments)} runs failed; the same command'
@@ -129,39 +138,14 @@ def make_grid() -> grid_lib.Grid:
   """The grid that the flags describe; UserError if they describe none."""
   aggregators = aggregator_registry.split_list(_AGGREGATORS.value)
   attacks = attack_registry.split_list(_ATTACKS.value)
-  fractions = _parse('byzantine_fractions', float, _BYZANTINE_FRACTIONS.value)
-  seeds = _parse('seeds', int, _SEEDS.value)
-  base = experiment_flags.make_experiment(
-      **{name: experiment_lib.default_of(name) for name in experiment_lib.AXES}
-  )
+  axes = {n: getattr(experiment_lib.Experiment, n) for n in experiment_lib.AXES}
+  base = experiment_flags.make_experiment(**axes)
   try:
-    return grid_lib.Grid(base, aggregators, attacks, fractions, seeds)
+    return grid_lib.Grid(
+        base, aggregators, attacks, _BYZANTINE_FRACTIONS.value, _SEEDS.value
+    )
   except (TypeError, ValueError) as error:
     raise application.UserError(application.describe_error(error)) from error
-
-
-def _parse(
-    name: str, parse: Callable[[str], Any], texts: Sequence[str]
-) -> List[Any]:
-  try:
-    return list(map(parse, texts))
-  except ValueError as error:
-    raise application.UserError(
-        f'flag --{name}={",".join(texts)}: {error}'
-    ) from error
-
-
-def _write_report(folder: pathlib.Path, num_runs: int) -> pathlib.Path:
-  """Writes the report; returns the path of the page."""
-  from binaries.reporting import page  # pylint: disable=g-import-not-at-top
-
-  if not flags.FLAGS.quiet:
-    # It can take a minute.
-    print(f'writing the report on {num_runs} runs', file=sys.stderr, flush=True)
-  written = page.write(folder)
-  for problem in written.problems:
-    print(f'left out of the report: {problem}', file=sys.stderr)
-  return written.page
 
 
 if __name__ == '__main__':

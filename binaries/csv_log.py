@@ -29,11 +29,7 @@ class CsvLog:
     self._file = open(path, 'ab', buffering=0)
 
   def append(self, row: Mapping[str, Any]) -> None:
-    """Appends a row, a value for each column.
-
-    Raises:
-      OSError: If the row cannot be written; the file is left without it.
-    """
+    """Appends a row; OSError if it fails, and the file is left without it."""
     line = _format_row(row[name] for name in self._columns).encode()
     size = os.fstat(self._file.fileno()).st_size
     written = 0
@@ -53,20 +49,13 @@ class CsvLog:
     """Closes the file."""
     self._file.close()
 
-  def __enter__(self) -> 'CsvLog':
-    return self
-
-  def __exit__(self, *unused_exception) -> None:
-    self.close()
-
 
 def read_rows(
     path: pathlib.Path, columns: Sequence[str] = ()
 ) -> List[Dict[str, str]]:
   """The rows that are completely written, as texts by column; [] for no file.
 
-  Raises:
-    UserError: If there are rows with other columns than those asked for.
+  UserError if there are rows with other columns than those asked for.
   """
   try:
     content = path.read_bytes()

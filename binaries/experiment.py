@@ -24,12 +24,8 @@ class Experiment:
   """The settings of an experiment; equal settings give equal results.
 
   `SETTINGS` describes the fields but for `task_options`, the task's options
-  without the seed: numbers of clients and rounds, the clients' optimization,
-  and so on. Those that are left out are filled in with the task's defaults.
-
-  Raises:
-    TypeError: If a setting is of another kind.
-    ValueError: If a setting is not allowed.
+  without the seed; those that are left out get the task's defaults. TypeError
+  or ValueError for a setting that is not allowed.
   """
 
   task: str = _setting(
@@ -67,8 +63,8 @@ class Experiment:
   forged_examples: Optional[float] = _setting(
       None, float,
       'The number of examples that attackers claim to have. With it, honest'
-      ' clients report how many they have, and aggregators that heed counts'
-      ' weigh by them; by default all clients count the same.',
+      ' clients report theirs, which aggregators may weigh by; by default all'
+      ' clients count the same.',
       above=0,
   )
   server_optimizer: str = _setting(
@@ -86,10 +82,9 @@ class Experiment:
   )
   context: str = _setting(
       'in_process', str,
-      'Where computations run. native: in a worker process of TFF, which has'
-      ' no GPU support; in_process: in the process of the program, on its'
-      ' GPUs if it has any, and at the end of a run a line tells how busy'
-      ' they were. Results agree but for rounding.',
+      'Where computations run. native: in a worker process of TFF, on the CPU;'
+      ' in_process: in the process of the program, on its GPUs if it has any.'
+      ' Results agree but for rounding.',
       choices=('native', 'in_process'),
   )
   seed: int = _setting(
@@ -102,7 +97,7 @@ class Experiment:
   def __post_init__(self):
     for name, option in SETTINGS.items():
       value = getattr(self, name)
-      if value is not None or default_of(name) is not None:
+      if value is not None or getattr(type(self), name) is not None:
         option.check(name, value)
     if self.byzantine_fraction >= 1:
       raise ValueError(
@@ -126,14 +121,11 @@ class Experiment:
   @property
   def name(self) -> str:
     """A name to tell experiments of a comparison apart, fit for a folder."""
-    return run_name(
-        self.task, **{name: getattr(self, name) for name in AXES}
-    )
+    return run_name(self.task, **{n: getattr(self, n) for n in AXES})
 
   def to_dict(self) -> Dict[str, Any]:
     """All settings by name, the task's options among them."""
-    settings = {name: getattr(self, name) for name in SETTINGS}
-    return {**settings, **self.task_options}
+    return {n: getattr(self, n) for n in SETTINGS} | dict(self.task_options)
 
 
 # What the settings of an experiment may be, besides the options of its task.
@@ -155,17 +147,3 @@ def run_name(
   """The name of an experiment, of names that need not be registered."""
   parts = (task, aggregator, attack, repr(float(byzantine_fraction)), str(seed))
   return re.sub(r'[^\w.=-]', '_', '-'.join(parts), flags=re.ASCII)
-
-
-def default_of(name: str) -> Any:
-  """The default of a setting."""
-  return getattr(Experiment, name)
-
-
-def complete_settings(settings: Mapping[str, Any]) -> Dict[str, Any]:
-  """What `Experiment.to_dict` returned, of an earlier version maybe.
-
-  Settings that experiments did not have from the start are filled in with what
-  then held.
-  """
-  return {'context': 'native', **settings}

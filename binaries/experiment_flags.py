@@ -1,7 +1,6 @@
 """The flags that describe experiments, with the defaults of `Experiment`.
 
-Imported by the programs that share them; `define_settings` adds those that only
-some have. `make_experiment` turns them into an `Experiment`.
+Programs that import this share them; `define_settings` adds what some have.
 """
 
 import dataclasses
@@ -24,30 +23,21 @@ _DEFINE = {
 def define_settings(*names: str) -> None:
   """Defines flags for settings of `Experiment`."""
   for name in names:
-    _define(name, experiment.SETTINGS[name], experiment.default_of(name))
+    default = getattr(experiment.Experiment, name)
+    _define(name, experiment.SETTINGS[name], default)
 
 
 def make_experiment(**axes: Any) -> experiment.Experiment:
-  """The experiment that the flags describe.
+  """The experiment that the flags describe, but for these; or UserError."""
 
-  Args:
-    **axes: Settings that are not taken from flags of their name.
+  def given(names):
+    values = {n: flags.FLAGS[n].value for n in names if n not in axes}
+    return {n: v for n, v in values.items() if v is not None}
 
-  Raises:
-    UserError: If a setting is not allowed.
-  """
-  values = {
-      name: flags.FLAGS[name].value
-      for name in (*experiment.SETTINGS, *_TASK_OPTIONS)
-      if name not in axes
-  }
-  task_options = {
-      name: value
-      for name in _TASK_OPTIONS
-      if (value := values.pop(name)) is not None
-  }
   try:
-    return experiment.Experiment(**values, **axes, task_options=task_options)
+    return experiment.Experiment(
+        **given(experiment.SETTINGS), **axes, task_options=given(_TASK_OPTIONS)
+    )
   except (TypeError, ValueError) as error:
     raise application.UserError(application.describe_error(error)) from error
 

@@ -30,11 +30,11 @@ def visible_gpus() -> List[str]:
 def monitored(tell: Callable[[str], None]) -> Iterator[None]:
   """Tells at the end, in a line, how busy the visible GPUs were meanwhile.
 
-  A thread asks `nvidia-smi` again and again; it neither delays the run nor
-  fails it. The answers are of the whole GPU, other programs on it included. A
-  GPU that `nvidia-smi` tells nothing about, such as one that is split into
-  instances, is left out. Indices are taken for those of `nvidia-smi`, which
-  CUDA's are if all GPUs are equal or CUDA_DEVICE_ORDER is PCI_BUS_ID.
+  A thread asks `nvidia-smi`; it neither delays the run nor fails it. Answers
+  are of the whole GPU, other programs on it included. A GPU that it tells
+  nothing about, as of one that is split into instances, is left out. Indices
+  are taken for CUDA's, which they are if all GPUs are equal or
+  CUDA_DEVICE_ORDER is PCI_BUS_ID.
   """
   answers: _Answers = collections.defaultdict(list)
   stop = threading.Event()
@@ -46,13 +46,12 @@ def monitored(tell: Callable[[str], None]) -> Iterator[None]:
     stop.set()
     thread.join(_STOP_TIMEOUT_SECONDS)
     if answers:
-      tell('; '.join(map(_describe, *zip(*sorted(answers.items())))))
+      tell('; '.join(_describe(*gpu, a) for gpu, a in sorted(answers.items())))
 
 
 def _ask(answers: _Answers, stop: threading.Event) -> None:
-  chosen = []
-  if 'CUDA_VISIBLE_DEVICES' in os.environ:
-    chosen = [f'--id={",".join(visible_gpus())}']
+  is_limited = 'CUDA_VISIBLE_DEVICES' in os.environ
+  chosen = [f'--id={",".join(visible_gpus())}'] if is_limited else []
   while not stop.wait(_SECONDS_BETWEEN_QUESTIONS):
     for index, name, busy, memory in _query(
         'index', 'name', 'utilization.gpu', 'memory.used', options=chosen
@@ -62,8 +61,7 @@ def _ask(answers: _Answers, stop: threading.Event) -> None:
         answers[int(index), name].append((int(busy), int(memory)))
 
 
-def _describe(gpu: Tuple[int, str], answers: List[Tuple[int, int]]) -> str:
-  index, name = gpu
+def _describe(index: int, name: str, answers: List[Tuple[int, int]]) -> str:
   # Of the last second or less each, depending on the model.
   busy, memory = zip(*answers)
   return (

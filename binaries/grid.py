@@ -1,12 +1,8 @@
-"""The runs of a comparison, in a folder, and their results in one table.
-
-`binaries.compare` tells what is in the folder.
-"""
+"""The runs of a comparison, in a folder, and their results in one table."""
 
 import contextlib
 import dataclasses
 import functools
-import itertools
 import pathlib
 from typing import Any, Dict, List, Sequence, Tuple
 
@@ -21,18 +17,9 @@ from binaries import worker_pool
 
 RESULTS_FILE = 'results.csv'
 _COLUMNS = (
-    'task',
-    'aggregator',
-    'attack',
-    'byzantine_fraction',
-    'seed',
-    'rounds',
-    'test_accuracy',
-    'attack_success_rate',
-    'attacker_weight',
-    'detection_auroc',
-    'relative_deviation',
-    'seconds_per_round',
+    'task', *experiment_lib.AXES, 'rounds', 'test_accuracy',
+    'attack_success_rate', 'attacker_weight', 'detection_auroc',
+    'relative_deviation', 'seconds_per_round',
 )
 
 # The values of `experiment.AXES` of a run.
@@ -74,14 +61,16 @@ class Grid:
 
     It is also that of `results.csv`: by seed first, for what a runner keeps.
     """
-    order = itertools.product(
-        self.seeds, self.byzantine_fractions, self.aggregators, self.attacks
-    )
-    keys = [(name, attack, f, seed) for seed, f, name, attack in order]
+    keys = [
+        (aggregator, attack, fraction, seed)
+        for seed in self.seeds
+        for fraction in self.byzantine_fractions
+        for aggregator in self.aggregators
+        for attack in self.attacks
+    ]
+    names = experiment_lib.AXES
     return {
-        key: dataclasses.replace(
-            self.base, **dict(zip(experiment_lib.AXES, key))
-        )
+        key: dataclasses.replace(self.base, **dict(zip(names, key)))
         for key in keys
     }
 
@@ -104,20 +93,20 @@ def run_unfinished(
   Rows are written to the table as runs end, in the order of the grid. Those of
   other grids stay and come first.
 
-  Raises:
-    UserError: If the folder has runs with other settings, cannot be written, or
-      another process is writing it; or if a package is missing.
+  UserError if the folder has runs with other settings, cannot be written or
+  another process is writing it, or if a package is missing.
   """
   with output_folder.locked(folder):
     _check_settings(folder, grid.settings)
-    results = read_results(folder)
+    results = _read_results(folder)
     _write_results(grid, folder, results)
+    num_runs = len(grid.experiments)
     cells = [
         worker_pool.Cell(
-            f'{number}/{len(grid.experiments)} {e.aggregator}, {e.attack},'
+            f'{number}/{num_runs} {e.aggregator}, {e.attack},'
             f' {100 * e.byzantine_fraction:g}%, seed {e.seed}',
             e,
-            run_folder(folder, e),
+            folder / 'runs' / e.name,
         )
         for number, (key, e) in enumerate(grid.experiments.items(), start=1)
         if key not in results
@@ -126,74 +115,49 @@ def run_unfinished(
       return 0
     # With the axes spelled out.
     flags = {'num_workers': num_workers, 'output_dir': str(folder)}
-    run_record.write(
-        folder,
-        seed=list(grid.seeds),
-        flags={**grid.settings, **grid.axes, **flags},
-    )
+    flags = {**grid.settings, **grid.axes, **flags}
+    run_record.write(folder, seed=list(grid.seeds), flags=flags)
     num_failed = 0
     with progress_lib.Progress(
-        len(grid.experiments),
+        num_runs,
         grid.base.task_options['rounds'],
-        num_finished=len(grid.experiments) - len(cells),
+        num_finished=num_runs - len(cells),
         quiet=quiet,
     ) as progress, contextlib.closing(
         worker_pool.run(cells, progress, num_workers=num_workers)
     ) as outcomes:
-      for cell, of_run, rows, error in outcomes:
+      for e, of_run, rows, error in outcomes:
         if error is not None:
           num_failed += 1
           of_run.warn(f'failed: {error}')
           of_run.end('failed')
           continue
-        axes = {
-            n: getattr(cell.experiment, n) for n in experiment_lib.AXES
-        }
+        axes = {n: getattr(e, n) for n in experiment_lib.AXES}
+        summary = run_metrics.summarize(rows)
         results[tuple(axes.values())] = {
-            'task': cell.experiment.task,
-            **axes,
-            'rounds': len(rows),
-            **run_metrics.summarize(rows),
+            'task': e.task, **axes, 'rounds': len(rows), **summary
         }
         _write_results(grid, folder, results)
         of_run.end(f'test accuracy {rows[-1]["test_accuracy"]:.4f}')
     return num_failed
 
 
-def read_results(folder: pathlib.Path) -> Dict[Key, Dict[str, Any]]:
-  """The rows of `results.csv`, in the order of the file.
-
-  Raises:
-    UserError: If the file has other columns.
-  """
+def _read_results(folder: pathlib.Path) -> Dict[Key, Dict[str, Any]]:
+  """The rows of `results.csv`, in the order of the file."""
+  kinds = dict(zip(experiment_lib.AXES, (str, str, float, int)))
   return {
-      (
-          row['aggregator'],
-          row['attack'],
-          float(row['byzantine_fraction']),
-          int(row['seed']),
-      ): row
+      tuple(kind(row[name]) for name, kind in kinds.items()): row
       for row in csv_log.read_rows(folder / RESULTS_FILE, _COLUMNS)
   }
 
 
-def run_folder(
-    folder: pathlib.Path, experiment: experiment_lib.Experiment
-) -> pathlib.Path:
-  """Where a run of a grid in a folder has its files."""
-  return folder / 'runs' / experiment.name
-
-
 def _check_settings(folder: pathlib.Path, settings: Dict[str, Any]) -> None:
   """Raises UserError if the folder is of a comparison with other settings."""
-  earlier = output_folder.read_settings(folder)
+  path = folder / output_folder.SETTINGS_FILE
+  earlier = output_folder.read_json(path)
   if earlier is None:
-    output_folder.write_settings(folder, settings)
-    return
-  difference = output_folder.describe_difference(
-      experiment_lib.complete_settings(earlier), settings
-  )
-  if difference is not None:
+    output_folder.write_json(path, settings)
+  elif difference := output_folder.describe_difference(earlier, settings):
     raise application.UserError(
         f'{folder} holds a comparison with {difference}; choose another'
         ' --output_dir.'

@@ -6,53 +6,38 @@ import fcntl
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any, Dict, Mapping, Optional
 
 from binaries import application
 
-_SETTINGS_FILE = 'settings.json'
+SETTINGS_FILE = 'settings.json'
 _LOCK_FILE = '.lock'
 
 
 def make_folder(path: pathlib.Path) -> pathlib.Path:
-  """Makes a folder, unless it exists, and those above it; returns the path.
-
-  Raises:
-    UserError: If it is no folder or no file can be made in it.
-  """
-  try:
+  """Makes a folder and those above it, or UserError; returns the path."""
+  with _told(f'write to the output folder {path}'):
     path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path):
-      return path
-  except OSError as error:
-    raise application.UserError(
-        f'cannot write to the output folder {path}: {error.strerror}.'
-    ) from error
+  return path
 
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
   """Makes a folder, unless it exists, and keeps other programs out meanwhile.
 
-  The lock is this process's alone and ends with it.
-
-  Raises:
-    UserError: If another program has locked it or it cannot be written.
+  The lock is this process's alone and ends with it. UserError if another
+  program has it or the folder cannot be written.
   """
   make_folder(folder)
-  try:
+  with _told(f'write to the output folder {folder}'):
     file = open(folder / _LOCK_FILE, 'ab')
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as error:
-    raise application.UserError(
-        f'another program is writing to {folder}; wait until it has ended or'
-        ' choose another --output_dir.'
-    ) from error
-  except OSError as error:
-    raise application.UserError(
-        f'cannot lock {folder}: {error.strerror}.'
-    ) from error
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise application.UserError(
+          f'another program is writing to {folder}; wait until it has ended or'
+          ' choose another --output_dir.'
+      ) from error
   with file:
     yield
 
@@ -60,16 +45,12 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 def replace_file(path: pathlib.Path, text: str) -> None:
   """Writes a file, as a whole or not at all: then it raises UserError."""
   unfinished = path.with_suffix('.unfinished')
-  try:
+  with _told(f'write {path}'):
     with open(unfinished, 'w', encoding='utf-8', newline='') as file:
       file.write(text)
       file.flush()
       os.fsync(file.fileno())
     os.replace(unfinished, path)
-  except OSError as error:
-    raise application.UserError(
-        f'cannot write {path}: {error.strerror}.'
-    ) from error
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
@@ -81,27 +62,15 @@ def read_json(path: pathlib.Path) -> Optional[Dict[str, Any]]:
   """What `write_json` left in a file; None for none, UserError for another."""
   try:
     content = json.loads(path.read_text(encoding='utf-8'))
+    if not isinstance(content, dict):
+      raise ValueError('it holds no settings')
   except FileNotFoundError:
     return None
   except (OSError, ValueError) as error:
     raise application.UserError(
         f'cannot read {path}: {error}; choose another --output_dir.'
     ) from error
-  if not isinstance(content, dict):
-    raise application.UserError(
-        f'{path} holds no settings; choose another --output_dir.'
-    )
   return content
-
-
-def read_settings(folder: pathlib.Path) -> Optional[Dict[str, Any]]:
-  """`read_json` of the settings that `write_settings` left in a folder."""
-  return read_json(folder / _SETTINGS_FILE)
-
-
-def write_settings(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
-  """Writes settings into a folder as `write_json` does."""
-  write_json(folder / _SETTINGS_FILE, settings)
 
 
 def describe_difference(
@@ -112,3 +81,12 @@ def describe_difference(
     if name not in old or name not in new or old[name] != new[name]:
       return f'{name}={old.get(name)!r}, not {new.get(name)!r}'
   return None
+
+
+@contextlib.contextmanager
+def _told(task: str) -> Iterator[None]:
+  """Makes an OSError in a task a UserError."""
+  try:
+    yield
+  except OSError as error:
+    raise application.UserError(f'cannot {task}: {error.strerror}.') from error

@@ -1,12 +1,20 @@
 """What a program reports on the standard error while it runs."""
 
 import sys
-import time
 from typing import Optional, Set, TextIO
 
 import tqdm
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+class _Lines(tqdm.tqdm):
+  """Lines instead of a bar."""
+
+  def display(self, msg=None, pos=None) -> None:
+    # It closes with an empty message.
+    if msg is None:
+      print(self, file=self.fp, flush=True)
 
 
 class Progress:
@@ -21,63 +29,56 @@ class Progress:
       quiet: bool = False,
       stream: Optional[TextIO] = None,
   ):
-    """Initializes `Progress`.
+    """Initializes `Progress` on `num_runs` runs, finished ones included.
 
-    Args:
-      num_runs: How many runs there are, finished ones included.
-      rounds_per_run: How many rounds each has.
-      num_finished: How many runs are finished already.
-      quiet: Whether to report nothing but problems.
-      stream: Where to; None for the standard error.
+    If quiet, it reports nothing but problems.
     """
-    self._stream = sys.stderr if stream is None else stream
+    self._stream = stream or sys.stderr
+    self._is_terminal = self._stream.isatty()
+    self._is_measuring = False
     self.quiet = quiet
     self.rounds_per_run = rounds_per_run
-    self.rounds_left = (num_runs - num_finished) * rounds_per_run
-    self.last_line = time.monotonic()
     self.notes: Set[str] = set()
-    self._first_round_end: Optional[float] = None
-    self._rounds_measured = 0
-    self.bar = tqdm.tqdm(
+    self.bar = (tqdm.tqdm if self._is_terminal else _Lines)(
         desc='starting',
         total=num_runs * rounds_per_run,
         initial=num_finished * rounds_per_run,
+        bar_format='{desc}',
+        mininterval=0.1 if self._is_terminal else _SECONDS_BETWEEN_LINES,
+        # No line before the first round.
+        delay=0 if self._is_terminal else 1e-3,
+        miniters=1,
+        smoothing=0,
+        unit='round',
         dynamic_ncols=True,
         leave=False,
         file=self._stream,
-        bar_format='{percentage:3.0f}%|{bar:20}| {desc}',
-        disable=quiet or not self._stream.isatty(),
+        disable=quiet,
     )
 
   def start_run(self, label: str) -> 'RunProgress':
     """What a run is to be reported to; its reports begin with the label."""
-    self.bar.set_description_str(label)
     return RunProgress(self, label)
 
-  def measure_round(self) -> None:
-    """Takes the time at the end of a round."""
-    if self._first_round_end is None:
-      # No measure: imports and compilation come before it.
-      self._first_round_end = time.monotonic()
-    else:
-      self._rounds_measured += 1
+  def measure(self) -> None:
+    """Takes the time from the first end of a round on.
 
-  def pace(self) -> str:
-    """The rate and the time left over all runs, once they are known."""
-    if not self._rounds_measured or not self.rounds_left:
-      return ''
-    elapsed = time.monotonic() - self._first_round_end
-    seconds = max(elapsed / self._rounds_measured, 1e-9)
-    rate = (
-        f'{seconds:.1f} s/round' if seconds > 1 else f'{1/seconds:.1f} rounds/s'
-    )
-    left = tqdm.tqdm.format_interval(seconds * self.rounds_left)
-    return f'{rate}, {left} left'
+    That round is no measure: imports and compilation come before it.
+    """
+    if not self._is_measuring and not self.quiet:
+      self._is_measuring = True
+      self.bar.initial, self.bar.start_t = self.bar.n, self.bar._time()
+      pace = '{rate_fmt}, {remaining} left'
+      # First, as a narrow terminal cuts the end off.
+      bar = f'{{percentage:3.0f}}%|{{bar:20}}| {pace}; {{desc}}'
+      self.bar.bar_format = bar if self._is_terminal else f'{{desc}} ({pace})'
 
   def print(self, line: str) -> None:
     """Prints a line that stays."""
-    self.last_line = time.monotonic()
-    tqdm.tqdm.write(line, file=self._stream)
+    if self._is_terminal:
+      self.bar.write(line, file=self._stream)
+    else:
+      print(line, file=self._stream, flush=True)
 
   def __enter__(self) -> 'Progress':
     return self
@@ -97,28 +98,24 @@ class RunProgress:
   def skip(self, num_rounds: int) -> None:
     """Counts rounds that are done; if some are repeated, no harm is done."""
     self._rounds_left -= num_rounds
-    self._progress.rounds_left -= num_rounds
-    self._progress.bar.update(num_rounds)
+    bar = self._progress.bar
+    if not bar.disable:
+      bar.n, bar.initial = bar.n + num_rounds, bar.initial + num_rounds
 
   def advance(self, text: str) -> None:
     """Reports that a round is done, and what came of it."""
     progress = self._progress
-    progress.measure_round()
-    if self._rounds_left > 0:
-      self.skip(1)
-    if not progress.bar.disable:
-      # The pace first, as a narrow terminal cuts the end off.
-      parts = filter(None, (progress.pace(), f'{self._label}: {text}'))
-      progress.bar.set_description_str('; '.join(parts))
-    elif time.monotonic() - progress.last_line >= _SECONDS_BETWEEN_LINES:
-      self._tell(text)
+    num_new = min(1, self._rounds_left)
+    self._rounds_left -= num_new
+    progress.bar.set_description_str(f'{self._label}: {text}', refresh=False)
+    progress.bar.update(num_new)
+    progress.measure()
 
   def end(self, text: str) -> None:
     """Reports the end of the run, before its last round maybe."""
-    progress = self._progress
-    progress.rounds_left -= self._rounds_left
-    progress.bar.total = progress.bar.n + progress.rounds_left
-    self._tell(text)
+    if not self._progress.quiet:
+      self._progress.bar.total -= self._rounds_left
+    self.remark(text)
 
   def warn(self, text: str) -> None:
     """Reports a problem, quiet or not."""
@@ -134,7 +131,3 @@ class RunProgress:
     if not self._progress.quiet and text not in self._progress.notes:
       self._progress.notes.add(text)
       self._progress.print(text)
-
-  def _tell(self, text: str) -> None:
-    pace = self._progress.pace() if self._progress.bar.disable else ''
-    self.remark(f'{text} ({pace})' if pace else text)

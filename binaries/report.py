@@ -16,18 +16,12 @@ Example:
 
 import pathlib
 import sys
-from typing import List, Sequence
+from typing import Optional
 
 from absl import flags
 
 from binaries import application
 
-_RESULTS_DIR = flags.DEFINE_string(
-    'results_dir',
-    None,
-    'The folder that binaries.compare wrote; it can also be given without the'
-    ' name of the flag.',
-)
 _OUTPUT = flags.DEFINE_string(
     'output',
     None,
@@ -35,55 +29,24 @@ _OUTPUT = flags.DEFINE_string(
 )
 
 
-def main() -> int:
+def main(results_dir: Optional[str] = None) -> int:
   """Runs the program; returns its exit code."""
-  if not _RESULTS_DIR.value:
+  if results_dir is None:
     raise application.UserError(
         'name the folder of results, as in: python -m binaries.report'
         ' out/compare'
     )
-  folder = pathlib.Path(_RESULTS_DIR.value)
 
   # Takes a second and may be missing; flag errors come first.
   from binaries.reporting import page  # pylint: disable=g-import-not-at-top
 
   path = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else None
-  written = page.write(folder, path)
+  written = page.write(pathlib.Path(results_dir), path)
   for problem in written.problems:
     print(f'left out: {problem}', file=sys.stderr)
   print(f'See {written.page} and {written.files_folder}')
   return 0
 
 
-def name_folder(argv: Sequence[str]) -> List[str]:
-  """Turns the argument without a flag into --results_dir.
-
-  Args:
-    argv: The arguments of the program.
-
-  Returns:
-    The arguments, in which only a second such argument is left as it was.
-  """
-  named = []
-  takes_value = False
-  for argument in argv:
-    if (
-        argument
-        and not takes_value
-        and not argument.startswith('-')
-        and not any(a.startswith('--results_dir=') for a in named)
-    ):
-      argument = f'--results_dir={argument}'
-    name = argument.lstrip('-')
-    takes_value = (
-        argument.startswith('-')
-        and name in flags.FLAGS
-        and not flags.FLAGS[name].boolean
-    )
-    named.append(argument)
-  return named
-
-
 if __name__ == '__main__':
-  sys.argv[1:] = name_folder(sys.argv[1:])
-  application.run(main)
+  application.run(main, max_arguments=1)

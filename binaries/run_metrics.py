@@ -3,9 +3,9 @@
 `metrics.csv` has a row a round, `weights.csv` one for each client of a round.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import functools
 import math
-import operator
 import pathlib
 import statistics
 from typing import Any, Dict, List, Optional
@@ -19,52 +19,29 @@ WEIGHTS_FILE_NAME = 'weights.csv'
 _STATISTICS = ('z_1', 'z_2', 'z_3', 'z_4')
 WEIGHTS_COLUMNS = ('round', 'is_byzantine', 'weight', 'norm', *_STATISTICS)
 
-
-def _evaluation(name: str) -> Callable[[Any], Any]:
-  return lambda record: (record.evaluation or {}).get(name)
-
-
-def _measurement(name: str) -> Callable[[Any], Any]:
-  """One of the aggregator's own, None where it does not measure it."""
-
-  def value(record):
-    measurements = record.metrics['aggregator']
-    return measurements.get(name) if isinstance(measurements, Mapping) else None
-
-  return value
-
-
-def _honest_mean(name: str) -> Callable[[Any], float]:
-  return lambda record: float(record.metrics['honest_mean'][name])
-
-
-def _seconds(name: str) -> Callable[[Any], float]:
-  return lambda record: round(getattr(record, name), 4)
-
-
-# The columns and their values of a `training.RoundRecord`. Accuracies, weights
-# and areas are fractions of 1; times come last, so that the columns before them
-# can be compared.
-_VALUES = {
-    'round': operator.attrgetter('round_num'),
-    'test_accuracy': _evaluation('accuracy'),
-    'test_loss': _evaluation('loss'),
-    'attack_success_rate': _evaluation('attack_success_rate'),
-    'model_is_finite': operator.attrgetter('model_is_finite'),
-    'num_attackers': operator.attrgetter('num_attackers'),
-    'attacker_weight': operator.attrgetter('attacker_weight'),
-    'detection_auroc': operator.attrgetter('detection_auroc'),
-    'honest_mean_norm': _honest_mean('norm'),
-    'honest_mean_distance': _honest_mean('distance'),
-    'effective_clients': _measurement('effective_clients'),
-    'num_attenuated': _measurement('num_attenuated'),
-    'num_non_finite': _measurement('num_non_finite'),
-    'holdout_loss_before': _measurement('holdout_loss_before'),
-    'holdout_loss_after': _measurement('holdout_loss_after'),
-    'seconds': _seconds('seconds'),
-    'evaluation_seconds': _seconds('evaluation_seconds'),
+# The columns, and where a `training.RoundRecord` has their values. Accuracies,
+# weights and areas are fractions of 1; times come last, so that the columns
+# before them can be compared.
+_PATHS = {
+    'round': 'round_num',
+    'test_accuracy': 'evaluation.accuracy',
+    'test_loss': 'evaluation.loss',
+    'attack_success_rate': 'evaluation.attack_success_rate',
+    'model_is_finite': 'model_is_finite',
+    'num_attackers': 'num_attackers',
+    'attacker_weight': 'attacker_weight',
+    'detection_auroc': 'detection_auroc',
+    'honest_mean_norm': 'metrics.honest_mean.norm',
+    'honest_mean_distance': 'metrics.honest_mean.distance',
+    'effective_clients': 'metrics.aggregator.effective_clients',
+    'num_attenuated': 'metrics.aggregator.num_attenuated',
+    'num_non_finite': 'metrics.aggregator.num_non_finite',
+    'holdout_loss_before': 'metrics.aggregator.holdout_loss_before',
+    'holdout_loss_after': 'metrics.aggregator.holdout_loss_after',
+    'seconds': 'seconds',
+    'evaluation_seconds': 'evaluation_seconds',
 }
-COLUMNS = tuple(_VALUES)
+COLUMNS = tuple(_PATHS)
 
 
 class RunLog:
@@ -73,9 +50,7 @@ class RunLog:
   A release manager as `training.train_rounds` takes them, though not derived
   from TFF's, which takes seconds to import. The first round that is released
   replaces the rows there are of it and of later ones; before, nothing changes.
-
-  Attributes:
-    rows: The rows of `metrics.csv` from round 1 on, as `make_row` makes them.
+  `rows` are those of `metrics.csv` from round 1 on, as `make_row` makes them.
   """
 
   def __init__(self, folder: pathlib.Path):
@@ -86,15 +61,14 @@ class RunLog:
     for row in csv_log.read_rows(folder / FILE_NAME, COLUMNS):
       if row['round'] != str(len(self.rows) + 1):
         break
-      self.rows.append(parse_row(row))
+      self.rows.append({name: _parse(text) for name, text in row.items()})
 
   async def release(self, value: Any, key: int) -> None:
     """Writes the `RoundRecord` of a round, `key`."""
     # First the weights, so that a round with metrics is complete.
     if value.weights is not None:
-      self._append(
-          WEIGHTS_FILE_NAME, WEIGHTS_COLUMNS, make_client_rows(value), key
-      )
+      clients = make_client_rows(value)
+      self._append(WEIGHTS_FILE_NAME, WEIGHTS_COLUMNS, clients, key)
     row = make_row(value)
     self._append(FILE_NAME, COLUMNS, [row], key)
     self.rows[key - 1 :] = [row]
@@ -109,64 +83,53 @@ class RunLog:
     for log in self._logs.values():
       log.close()
 
-  def _append(
-      self,
-      name: str,
-      columns: Sequence[str],
-      rows: Iterable[Mapping[str, Any]],
-      round_num: int,
-  ) -> None:
+  def _append(self, name: str, columns: Sequence[str], rows, round_num: int):
     if name not in self._logs:
       path = self._folder / name
-      self._logs[name] = csv_log.CsvLog(path, columns, [
-          row
-          for row in csv_log.read_rows(path, columns)
-          if int(row['round']) < round_num
-      ])
+      earlier = csv_log.read_rows(path, columns)
+      earlier = [row for row in earlier if int(row['round']) < round_num]
+      self._logs[name] = csv_log.CsvLog(path, columns, earlier)
     for row in rows:
       self._logs[name].append(row)
 
 
 def make_row(record: Any) -> Dict[str, Any]:
   """The row of a round: the values of `COLUMNS`, None where there is none."""
-  return {name: value(record) for name, value in _VALUES.items()}
-
-
-def parse_row(texts: Mapping[str, str]) -> Dict[str, Any]:
-  """What `make_row` returned, from the texts in `metrics.csv` by column."""
-  return {name: _parse(text) for name, text in texts.items()}
+  row = {
+      name: functools.reduce(_look_up, path.split('.'), record)
+      for name, path in _PATHS.items()
+  }
+  times = {n: round(row[n], 4) for n in ('seconds', 'evaluation_seconds')}
+  return {**row, **times}
 
 
 def make_client_rows(record: Any) -> Iterator[Dict[str, Any]]:
   """The rows of the clients of a `RoundRecord` with weights.
 
-  `is_byzantine` is 0 or 1; `norm` and the standardized statistics `z_1`, ...
-  are FedAOT's and None for others.
+  Norm and standardized statistics are FedAOT's and None for others.
   """
-  measurements = record.metrics['aggregator']
-  norms, z = measurements.get('norms'), measurements.get('z')
-  for i, is_byzantine in enumerate(record.is_byzantine):
+  nothing = [None] * len(record.weights)
+  found = {'norms': nothing, 'z': nothing, **record.metrics['aggregator']}
+  for is_byzantine, weight, norm, z in zip(
+      record.is_byzantine, record.weights, found['norms'], found['z']
+  ):
     yield {
         'round': record.round_num,
         'is_byzantine': int(is_byzantine),
-        'weight': record.weights[i],
-        'norm': None if norms is None else norms[i],
+        'weight': weight,
+        'norm': norm,
         **dict.fromkeys(_STATISTICS),
-        **dict(zip(_STATISTICS, () if z is None else z[i])),
+        **dict(zip(_STATISTICS, () if z is None else z)),
     }
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
-  """What a finished run comes to.
+  """What a finished run comes to, of the rows of all its rounds.
 
-  Args:
-    rows: The rows of all rounds, as `make_row` makes them.
-
-  Returns:
-    Accuracy and success rate after the last round; means over the rounds that
-    have them of `attacker_weight` and `detection_auroc`, None if none has;
-    medians of `relative_deviation`, the distance of the aggregate from the mean
-    of the honest updates over the norm of that mean, and of the seconds.
+  Accuracy and success rate are those after the last round, weights and AUROC
+  means over the rounds that have them, and the others medians;
+  `relative_deviation` is the distance of the aggregate from the mean of the
+  honest updates over the norm of that mean.
   """
   return {
       'test_accuracy': rows[-1]['test_accuracy'],
@@ -180,11 +143,18 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
   }
 
 
+def _look_up(holder: Any, name: str) -> Any:
+  """A value as Python's own kind; None where there is none."""
+  if isinstance(holder, Mapping):
+    value = holder.get(name)
+  else:
+    value = getattr(holder, name, None)
+  return value.item() if hasattr(value, 'item') else value
+
+
 def _parse(text: str) -> Any:
-  if not text:
-    return None
-  if text in ('True', 'False'):
-    return text == 'True'
+  if text in ('', 'True', 'False'):
+    return {'': None, 'True': True, 'False': False}[text]
   try:
     return int(text)
   except ValueError:
@@ -198,10 +168,9 @@ def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> Optional[float]:
 
 def _relative_deviation(rows: Sequence[Mapping[str, Any]]) -> Optional[float]:
   # The median, as a model that has diverged has rounds without any scale.
-  deviations = [
+  deviation = statistics.median([
       row['honest_mean_distance'] / row['honest_mean_norm']
       for row in rows
       if row['honest_mean_norm'] > 0
-  ]
-  deviation = statistics.median(deviations) if deviations else math.nan
+  ] or [math.nan])
   return deviation if math.isfinite(deviation) else None

@@ -1,7 +1,4 @@
-"""What made a run: the file `run.json`, written when the run starts.
-
-TensorFlow is not imported; versions are read from what pip has installed.
-"""
+"""What made a run: the file `run.json`, written when the run starts."""
 
 import datetime
 import functools
@@ -10,6 +7,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 from typing import Any, Dict, Mapping, Optional
@@ -25,26 +23,20 @@ FILE_NAME = 'run.json'
 _ROOT = pathlib.Path(fedaot_tff.__file__).resolve().parents[1]
 # What the numbers of a run come from; what only presents them may change.
 _SOURCES = (
-    'fedaot/**/*.py',
-    'fedaot_tff/**/*.py',
-    'tasks/**/*.py',
+    *(f'{package}/**/*.py' for package in ('fedaot', 'fedaot_tff', 'tasks')),
     'binaries/runner.py',
 )
-_DISTRIBUTIONS = {
-    'tensorflow': ('tensorflow', 'tensorflow-cpu'),
-    'tensorflow_federated': ('tensorflow-federated',),
-    'numpy': ('numpy',),
-}
+_LIBRARIES = ('tensorflow', 'tensorflow_federated', 'numpy')
 # Another version of these may give other numbers.
-_DECISIVE_VERSIONS = (*_DISTRIBUTIONS, 'fedaot_tff', 'sources')
+_DECISIVE_VERSIONS = (*_LIBRARIES, 'fedaot_tff', 'sources')
 _GIT_TIMEOUT_SECONDS = 10.0
 
 
 def write(folder: pathlib.Path, *, seed: Any, **others: Any) -> Dict[str, Any]:
-  """Writes `run.json` as `output_folder.write_json` does; returns the content.
+  """Writes `run.json`, or UserError; returns the content.
 
-  That is `seed`, which may be a list of several, and what JSON can hold of
-  `others`, besides the program and what it runs on.
+  That is `seed`, which may be a list of several, and `others`, besides the
+  program and what it runs on.
   """
   record = {
       'command': application.command(),
@@ -60,14 +52,9 @@ def write(folder: pathlib.Path, *, seed: Any, **others: Any) -> Dict[str, Any]:
   return record
 
 
-def read(folder: pathlib.Path) -> Optional[Dict[str, Any]]:
-  """`output_folder.read_json` of what `write` left in a folder."""
-  return output_folder.read_json(folder / FILE_NAME)
-
-
 def add_continuation(folder: pathlib.Path) -> None:
   """Adds to `run.json` that this program goes on with the run."""
-  record = read(folder) or {}
+  record = output_folder.read_json(folder / FILE_NAME)
   record.setdefault('continued', []).append(
       {'started': _now(), 'command': application.command()}
   )
@@ -75,12 +62,7 @@ def add_continuation(folder: pathlib.Path) -> None:
 
 
 def describe_other_versions(record: Mapping[str, Any]) -> Optional[str]:
-  """Why this code may not give the numbers of a run that was begun.
-
-  Returns:
-    The first difference to what `read` returned, as in "numpy='1.25.2', not
-    '1.26.0'"; None if there is none.
-  """
+  """Why this code may not give the numbers of a run that was begun, if so."""
   old, new = record.get('versions') or {}, versions()
   return output_folder.describe_difference(
       *({name: v.get(name) for name in _DECISIVE_VERSIONS} for v in (old, new))
@@ -89,21 +71,21 @@ def describe_other_versions(record: Mapping[str, Any]) -> Optional[str]:
 
 @functools.lru_cache(maxsize=None)
 def versions() -> Mapping[str, Optional[str]]:
-  """The versions of Python and the libraries; `sources` is a digest of ours.
+  """The versions of Python and the libraries, None for one that is missing.
 
-  None stands for a library that is not installed.
+  `sources` is a digest of ours.
   """
-  found: Dict[str, Optional[str]] = {'python': platform.python_version()}
-  for name, distributions in _DISTRIBUTIONS.items():
-    found[name] = next(filter(None, map(_version, distributions)), None)
   return {
-      **found, 'fedaot_tff': fedaot_tff.__version__, 'sources': _source_digest()
+      'python': platform.python_version(),
+      **{name: _version(name) for name in _LIBRARIES},
+      'fedaot_tff': fedaot_tff.__version__,
+      'sources': _source_digest(),
   }
 
 
-def _version(distribution: str) -> Optional[str]:
+def _version(library: str) -> Optional[str]:
   try:
-    return importlib.metadata.version(distribution)
+    return importlib.metadata.version(library)
   except importlib.metadata.PackageNotFoundError:
     return None
 
@@ -126,12 +108,11 @@ def _now() -> str:
 
 def _flags() -> Dict[str, Any]:
   """The program's own flags, and others that were given."""
+  modules = flags.FLAGS.flags_by_module_dict()
   return {
       flag.name: flag.value
-      for module, of_module in sorted(
-          flags.FLAGS.flags_by_module_dict().items()
-      )
-      for flag in of_module
+      for module in sorted(modules)
+      for flag in modules[module]
       if module == sys.argv[0]
       or module.startswith('binaries.')
       or flag.present
@@ -140,50 +121,44 @@ def _flags() -> Dict[str, Any]:
 
 def _machine() -> Dict[str, Any]:
   """The machine that the run starts on."""
-  cores = os.cpu_count()
-  if hasattr(os, 'sched_getaffinity'):
-    cores = len(os.sched_getaffinity(0))
   num_bytes = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   return {
       'cpu': _cpu_model(),
-      'cores': cores,
+      'cores': len(os.sched_getaffinity(0)),
       'memory_gib': round(num_bytes / 2**30, 1),
       'platform': platform.platform(),
   }
 
 
 def _cpu_model() -> str:
-  try:
-    with open('/proc/cpuinfo', encoding='utf-8') as file:
-      for line in file:
-        name, _, value = line.partition(':')
-        if name.strip() == 'model name':
-          return value.strip()
-  except OSError:
-    pass  # Not Linux.
-  return platform.processor() or platform.machine()
+  info = pathlib.Path('/proc/cpuinfo')
+  text = info.read_text(encoding='utf-8') if info.exists() else ''
+  found = re.search(r'^model name\s*: (.+)$', text, re.MULTILINE)
+  return found[1] if found else platform.machine()
 
 
 def _git() -> Dict[str, Any]:
   """The commit of our sources, if they are under git's control."""
-  if _run_git('ls-files', '--error-unmatch', 'fedaot_tff/__init__.py') is None:
+  try:
+    _run_git('ls-files', '--error-unmatch', 'fedaot_tff/__init__.py')
+    found = _run_git(
+        'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'
+    )
+  except (OSError, subprocess.SubprocessError):
     return {}
-  changes = _run_git('status', '--porcelain', '--untracked-files=no')
-  commit = _run_git('rev-parse', 'HEAD')
+  commit, _, changes = found.partition('-')
   return {'git': {'commit': commit, 'has_changes': bool(changes)}}
 
 
-def _run_git(*arguments: str) -> Optional[str]:
-  """What a git command that changes nothing prints; None if it fails."""
-  try:
-    return subprocess.run(
-        ['git', '--no-optional-locks', '-C', str(_ROOT), *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        timeout=_GIT_TIMEOUT_SECONDS,
-        check=True,
-        text=True,
-    ).stdout.strip()
-  except (OSError, subprocess.SubprocessError):
-    return None
+def _run_git(*arguments: str) -> str:
+  """What a git command that changes nothing prints."""
+  return subprocess.run(
+      ['git', '--no-optional-locks', *arguments],
+      cwd=_ROOT,
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.DEVNULL,
+      timeout=_GIT_TIMEOUT_SECONDS,
+      check=True,
+      text=True,
+  ).stdout.strip()

@@ -44,9 +44,9 @@ class Runner:
   """Runs experiments one after another.
 
   What experiments share is made once: the task, its evaluation and, for those
-  that differ only in what happens to the data, the learning process and with it
-  its compilation. Experiments with the same task, task options and seed should
-  therefore follow each other.
+  that differ only in what happens to the data, the learning process with its
+  compilation. Those with the same task, task options and seed should therefore
+  follow each other.
   """
 
   def __init__(self):
@@ -69,66 +69,60 @@ class Runner:
 
     Args:
       experiment: The settings.
-      checkpoint_folder: Where states are saved and, if there are some of this
-        experiment, which to go on from.
+      checkpoint_folder: Where states are saved, and gone on from.
       tensorboard_folder: Where event files for TensorBoard are written.
       release_managers: See `training.train_rounds`. A round comes to them last.
-      report: Told in a line each, by its methods: `warn` of a checkpoint that
-        cannot be read; `note` which devices an in-process context runs on.
+      report: Told in a line each: `warn` of a checkpoint that cannot be read,
+        `note` which devices an in-process context runs on.
       **options: `checkpoint_every` and `last_checkpoint` of `train_rounds`.
 
     Raises:
       OSError: If the task's data cannot be read.
       ValueError: If the settings do not fit together.
     """
+    e = experiment
     # First of all, as TensorFlow can no longer be told how to use its devices
     # once it has run something.
-    self._enter_context(experiment.context, report)
-    task = self._load_task(experiment)
-    attack = attacks.get_attack(experiment.attack)
+    self._enter_context(e.context, report)
+    task = self._load_task(e)
+    attack = attacks.get_attack(e.attack)
     datasets = client_datasets.ClientDatasets(
         task.client_data,
         num_classes=task.num_classes,
         batch_size=task.batch_size,
         client_epochs=task.client_epochs,
         data_poisoning=attack.data_poisoning,
-        seed=experiment.seed,
+        seed=e.seed,
     )
-    managers = [logging_release.LoggingReleaseManager()]
+    managers = [logging_release.LoggingReleaseManager(), *release_managers]
     if tensorboard_folder is not None:
-      managers.append(
-          tensorboard_release.TensorBoardReleaseManager(
-              tensorboard_folder, images=_example_images(task, attack)
-          )
-      )
+      images = _example_images(task, attack)
+      managers.insert(0, tensorboard_release.TensorBoardReleaseManager(
+          tensorboard_folder, images=images
+      ))
     if checkpoint_folder is not None:
       options['checkpoints'] = checkpoints.Checkpoints(
           checkpoint_folder, warn=report.warn
       )
     process_key = (
-        experiment.aggregator,
-        None if attack.update_poisoning is None else experiment.attack,
-        experiment.byzantine_fraction,
-        experiment.forged_examples,
-        experiment.server_optimizer,
-        experiment.server_learning_rate,
+        None if attack.update_poisoning is None else e.attack,
+        e.aggregator, e.byzantine_fraction, e.forged_examples,
+        e.server_optimizer, e.server_learning_rate,
     )
     return training.train_rounds(
-        self._make_once(
-            process_key, _build_process, experiment, attack, task, datasets
-        ),
+        self._make_once(process_key, _build_process, e, attack, task, datasets),
         cohorts=cohort.CohortSampler(
             task.client_data.client_ids,
             cohort_size=task.cohort_size,
-            byzantine_fraction=experiment.attacker_fraction,
-            byzantine_sampling=experiment.byzantine_sampling,
-            seed=experiment.seed,
+            byzantine_fraction=e.attacker_fraction,
+            byzantine_sampling=e.byzantine_sampling,
+            seed=e.seed,
         ),
         datasets=datasets,
         num_rounds=task.rounds,
-        evaluate=self._evaluation(experiment.attack, attack, task),
-        evaluate_every=experiment.evaluate_every,
-        release_managers=[*managers, *release_managers],
+        evaluate=self._evaluation(e.attack, attack, task),
+        evaluate_every=e.evaluate_every,
+        release_managers=managers,
         **options,
     )
 
@@ -196,21 +190,19 @@ def _build_process(
         batch_size=task.batch_size,
         num_steps=datasets.mean_num_batches(),
     )
-  # As many as a cohort has with exact sampling.
-  num_byzantine = round(experiment.byzantine_fraction * task.cohort_size)
+  context = aggregators.AggregatorContext(
+      holdout=holdout,
+      # As many as a cohort has with exact sampling.
+      num_byzantine=round(experiment.byzantine_fraction * task.cohort_size),
+      seed=experiment.seed,
+  )
   return fed_avg.build_attacked_fed_avg(
       task.model,
       client_optimizer,
       _SERVER_OPTIMIZERS[experiment.server_optimizer](
           learning_rate=experiment.server_learning_rate
       ),
-      model_aggregator=aggregator.create(
-          aggregators.AggregatorContext(
-              holdout=holdout,
-              num_byzantine=num_byzantine,
-              seed=experiment.seed,
-          )
-      ),
+      model_aggregator=aggregator.create(context),
       update_poisoning=attack.update_poisoning,
       forged_examples=experiment.forged_examples,
       discard_attackers=aggregator.discard_attackers,

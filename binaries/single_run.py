@@ -6,7 +6,6 @@
 import contextlib
 import functools
 import pathlib
-import re
 import shutil
 from typing import Any, Dict, List, Optional
 
@@ -21,10 +20,7 @@ from binaries import run_record
 DEFAULT_CHECKPOINT_EVERY = 10
 
 _CHECKPOINTS_FOLDER = 'checkpoints'
-_TENSORBOARD_FOLDER = 'tensorboard'
-# What `fedaot_tff.simulation.checkpoints` writes; group 1 is the round.
-_CHECKPOINT_NAME = re.compile(r'round_(\d+)')
-_ANY_CHECKPOINT_NAME = re.compile(r'(unreadable_)?round_\d+(_temp\d+)?')
+_TENSORBOARD = 'tensorboard'
 
 
 def run(
@@ -40,42 +36,36 @@ def run(
 ) -> List[Dict[str, Any]]:
   """Runs an experiment, or what an earlier process has left to do of it.
 
-  If the folder holds a part of the same run, that is gone on with after its
-  newest checkpoint; a finished run is not run again.
+  A part of the same run in the folder is gone on with after its newest
+  checkpoint; a finished run is not run again. Returns `metrics.csv`'s rows.
 
   Args:
     experiment: The settings.
     folder: The folder of the run.
     progress: Told each round that is run.
-    overwrite: Whether to begin anew whatever is in the folder, which removes
-      the files of another run.
+    overwrite: Whether to begin anew, and remove the files of another run.
     remedy: What the error says to do about a folder with something else.
     checkpoint_every: The number of rounds from checkpoint to checkpoint.
     tensorboard: Whether to write event files for TensorBoard.
     keep_checkpoints: Whether the newest stay when the run is finished.
 
-  Returns:
-    The rows of `metrics.csv`.
-
   Raises:
-    UserError: If the folder holds a run with other settings or one that other
-      code has begun, which is left alone; if it cannot be written or another
-      process is writing it; or if the run fails.
+    UserError: If the folder holds a run with other settings or of other code,
+      which is left alone; if it cannot be written or locked; if the run fails.
     ModuleNotFoundError: If a package is missing.
   """
   with output_folder.locked(folder):
     if overwrite:
       _remove_results(folder)
     with contextlib.closing(run_metrics.RunLog(folder)) as log:
-      other = _describe_other(experiment, folder, log.rows)
-      if other is not None:
+      if other := _describe_other(experiment, folder, log.rows):
         raise application.UserError(
             f'{folder} holds {other}; choose another --output_dir or {remedy}.'
         )
       if len(log.rows) == experiment.task_options['rounds']:
         return log.rows
       try:
-        application.remove_error(folder)
+        (folder / application.ERROR_FILE).unlink(missing_ok=True)
         if log.rows:
           run_record.add_continuation(folder)
         else:
@@ -83,17 +73,14 @@ def run(
               folder, seed=experiment.seed, settings=experiment.to_dict()
           )
         _train(
-            experiment, folder, progress, log,
-            checkpoint_every=checkpoint_every,
-            tensorboard=tensorboard,
-            keep_checkpoints=keep_checkpoints,
+            experiment, folder, progress, log, checkpoint_every, tensorboard,
+            keep_checkpoints,
         )
       except (application.UserError, ModuleNotFoundError):
         raise
       except Exception as error:
-        raise application.UserError(
-            application.write_error(folder, error)
-        ) from error
+        message = application.write_error(folder, error)
+        raise application.UserError(message) from error
       return log.rows
 
 
@@ -113,16 +100,15 @@ def _describe_other(
   """What keeps the rows in the folder from being this run's, if anything."""
   if not rows:
     return None
-  record = run_record.read(folder)
+  record = output_folder.read_json(folder / run_record.FILE_NAME)
   if record is None:
     return f'a run without {run_record.FILE_NAME}'
   difference = output_folder.describe_difference(
-      experiment_lib.complete_settings(record.get('settings') or {}),
-      experiment.to_dict(),
+      record.get('settings') or {}, experiment.to_dict()
   )
   if difference is None and len(rows) < experiment.task_options['rounds']:
     difference = run_record.describe_other_versions(record)
-  return None if difference is None else f'a run with {difference}'
+  return difference and f'a run with {difference}'
 
 
 def _train(
@@ -130,7 +116,6 @@ def _train(
     folder: pathlib.Path,
     progress: progress_lib.RunProgress,
     log: run_metrics.RunLog,
-    *,
     checkpoint_every: int,
     tensorboard: bool,
     keep_checkpoints: bool,
@@ -151,17 +136,15 @@ def _train(
         checkpoint_every=checkpoint_every,
         last_checkpoint=len(log.rows),
         release_managers=[log],
-        tensorboard_folder=(
-            folder / _TENSORBOARD_FOLDER if tensorboard else None
-        ),
+        tensorboard_folder=folder / _TENSORBOARD if tensorboard else None,
         report=progress,
     ):
-      *earlier, row = log.rows[-2:]
+      row = log.rows[-1]
       if row['test_accuracy'] is not None:
         accuracy = f'test accuracy {row["test_accuracy"]:.4f}'
       progress.advance(f'round {row["round"]}/{num_rounds}, {accuracy}')
-      was_finite = all(r['model_is_finite'] for r in earlier)
-      if was_finite and not row['model_is_finite']:
+      are_finite = [r['model_is_finite'] for r in log.rows[-2:]]
+      if are_finite in ([False], [True, False]):
         progress.warn(f'the model is not finite from round {row["round"]} on')
       is_last = row['round'] == num_rounds
       if is_last or row['round'] % checkpoint_every == 0:
@@ -175,23 +158,18 @@ def _train(
 
 def _newest_checkpoint(folder: pathlib.Path, last_round: int) -> int:
   """The round after which the run can go on; 0 if it has to begin anew."""
-  matches = (
-      _CHECKPOINT_NAME.fullmatch(path.name)
-      for path in (folder / _CHECKPOINTS_FOLDER).glob('round_*')
-  )
-  rounds = [int(match[1]) for match in matches if match]
+  names = (p.name for p in (folder / _CHECKPOINTS_FOLDER).glob('round_*'))
+  rounds = [int(name[6:]) for name in names if name[6:].isdigit()]
   return max((r for r in rounds if r <= last_round), default=0)
 
 
 def _remove_checkpoints(folder: pathlib.Path) -> None:
   """Removes the checkpoints, and their folder if nothing else is in it."""
   checkpoints = folder / _CHECKPOINTS_FOLDER
-  if not checkpoints.is_dir():
-    return
-  for path in checkpoints.iterdir():
-    if _ANY_CHECKPOINT_NAME.fullmatch(path.name):
-      shutil.rmtree(path, ignore_errors=True)
-  if not any(checkpoints.iterdir()):
+  # Those that are unreadable or unfinished, too.
+  for path in checkpoints.glob('*round_[0-9]*'):
+    shutil.rmtree(path, ignore_errors=True)
+  with contextlib.suppress(OSError):
     checkpoints.rmdir()
 
 
@@ -202,5 +180,5 @@ def _remove_results(folder: pathlib.Path) -> None:
   ):
     (folder / name).unlink(missing_ok=True)
   _remove_checkpoints(folder)
-  for path in (folder / _TENSORBOARD_FOLDER).glob('events.out.tfevents.*'):
+  for path in (folder / _TENSORBOARD).glob('events.out.tfevents.*'):
     path.unlink()

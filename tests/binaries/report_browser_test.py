@@ -4,12 +4,11 @@ They need Chromium and its chromedriver, as from Debian's packages chromium and
 chromium-driver, and are skipped where these are not installed.
 """
 
+import contextlib
 import json
-import os
 import re
 import shutil
 import subprocess
-import urllib.error
 import urllib.request
 
 import pytest
@@ -17,14 +16,7 @@ import pytest
 from tests.binaries import programs
 from tests.binaries import report_folder
 
-_DRIVER = shutil.which('chromedriver')
-_BROWSER = next(
-    filter(
-        None,
-        map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')),
-    ),
-    None,
-)
+_DRIVER, _BROWSER = shutil.which('chromedriver'), shutil.which('chromium')
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -34,106 +26,77 @@ pytestmark = [
 ]
 # A laptop's screen.
 _WIDTH, _HEIGHT = 1366, 768
-_ENTER, _TAB = '\ue007', '\ue004'
+_TABLE = 'accuracy_40_percent'
 
 
 class _Browser:
   """A session of a browser, by the JSON of the WebDriver protocol."""
 
   def __init__(self, url, *arguments):
-    self._url = url
-    arguments = [
-        '--headless=new',
-        '--disable-gpu',
-        '--disable-dev-shm-usage',
-        f'--window-size={_WIDTH},{_HEIGHT}',
-        *arguments,
-    ]
-    if os.geteuid() == 0:
-      arguments.append('--no-sandbox')
-    session = self._send(
-        'POST',
-        '/session',
-        capabilities={
-            'alwaysMatch': {
-                'goog:chromeOptions': {'binary': _BROWSER, 'args': arguments},
-                'goog:loggingPrefs': {'browser': 'ALL'},
-            }
-        },
-    )
-    self._session = f'/session/{session["sessionId"]}'
+    self._url = f'{url}/session'
+    options = {
+        'binary': _BROWSER,
+        'args': [
+            '--headless=new', '--disable-dev-shm-usage', '--no-sandbox',
+            f'--window-size={_WIDTH},{_HEIGHT}', *arguments,
+        ],
+    }
+    capabilities = {
+        'goog:chromeOptions': options,
+        'goog:loggingPrefs': {'browser': 'ALL'},
+    }
+    session = self.send('', capabilities={'alwaysMatch': capabilities})
+    self._url += f'/{session["sessionId"]}'
 
-  def open(self, path):
-    self._send('POST', f'{self._session}/url', url=path.as_uri())
-
-  def run(self, script, *arguments):
-    return self._send(
-        'POST',
-        f'{self._session}/execute/sync',
-        script=script,
-        args=list(arguments),
-    )
-
-  def find(self, selector):
-    found = self._send(
-        'POST',
-        f'{self._session}/element',
-        using='css selector',
-        value=selector,
-    )
-    return next(iter(found.values()))
-
-  def click(self, selector):
-    self._send('POST', f'{self._session}/element/{self.find(selector)}/click')
-
-  def press(self, key):
-    self._send(
-        'POST',
-        f'{self._session}/actions',
-        actions=[{
-            'type': 'key',
-            'id': 'keyboard',
-            'actions': [
-                {'type': 'keyDown', 'value': key},
-                {'type': 'keyUp', 'value': key},
-            ],
-        }],
-    )
-
-  def console(self):
-    return self._send('POST', f'{self._session}/se/log', type='browser')
-
-  def send_devtools(self, command, **parameters):
-    self._send(
-        'POST',
-        f'{self._session}/goog/cdp/execute',
-        cmd=f'Emulation.{command}',
-        params=parameters,
-    )
-
-  def close(self):
-    self._send('DELETE', self._session)
-
-  def _send(self, method, path, **body):
+  def send(self, path, method='POST', **body):
     request = urllib.request.Request(
         self._url + path,
         data=json.dumps(body).encode() if method == 'POST' else None,
         method=method,
         headers={'Content-Type': 'application/json'},
     )
-    try:
-      with _opener.open(request, timeout=120) as response:
-        return json.load(response)['value']
-    except urllib.error.HTTPError as error:
-      raise AssertionError(error.read().decode()[:500]) from error
+    with _opener.open(request, timeout=120) as response:
+      return json.load(response)['value']
+
+  def run(self, script, *arguments):
+    return self.send('/execute/sync', script=script, args=arguments)
+
+  def click(self, selector):
+    found = self.send('/element', using='css selector', value=selector)
+    (element,) = found.values()
+    self.send(f'/element/{element}/click')
+
+  def press(self, key):
+    keys = [{'type': kind, 'value': key} for kind in ('keyDown', 'keyUp')]
+    source = {'type': 'key', 'id': 'keyboard', 'actions': keys}
+    self.send('/actions', actions=[source])
+
+  @contextlib.contextmanager
+  def screen(self, width, *, mobile=False, media=''):
+    """Another screen or medium for a while."""
+
+    def emulate(command, **parameters):
+      self.send(
+          '/goog/cdp/execute', cmd=f'Emulation.{command}', params=parameters
+      )
+
+    emulate(
+        'setDeviceMetricsOverride',
+        width=width, height=_HEIGHT, deviceScaleFactor=1, mobile=mobile,
+    )
+    emulate('setEmulatedMedia', media=media)
+    yield
+    emulate('setEmulatedMedia', media='')
+    emulate('clearDeviceMetricsOverride')
 
 
 # The driver is on this machine; a proxy does not reach it.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-@pytest.fixture(scope='module', name='page')
+@pytest.fixture(scope='module', name='open_page')
 def _make_page(tmp_path_factory):
+  """A function that opens the page in a browser with these arguments."""
   folder = report_folder.write_large(
       tmp_path_factory.mktemp('report') / 'results',
       num_aggregators=8,
@@ -142,98 +105,84 @@ def _make_page(tmp_path_factory):
   )
   result = programs.run('binaries.report', folder)
   assert result.returncode == 0, result.stderr
-  return folder / 'report.html'
-
-
-@pytest.fixture(scope='module', name='driver_url')
-def _start_driver():
-  process = subprocess.Popen(
+  with subprocess.Popen(
       [_DRIVER, '--port=0'],
       stdin=subprocess.DEVNULL,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,
       text=True,
-  )
-  try:
-    port = None
-    for line in process.stdout:
-      match = re.search(r'started successfully on port (\d+)', line)
-      if match:
-        port = match[1]
-        break
-    assert port, 'chromedriver did not start'
-    yield f'http://127.0.0.1:{port}'
-  finally:
-    process.terminate()
-    process.wait(timeout=30)
-    process.stdout.close()
+  ) as process, contextlib.ExitStack() as stack:
+    stack.callback(process.terminate)
+    lines = iter(process.stdout.readline, '')
+    started = (re.search(r'successfully on port (\d+)', line) for line in lines)
+    url = f'http://127.0.0.1:{next(filter(None, started))[1]}'
+
+    def open_page(*arguments):
+      browser = _Browser(url, *arguments)
+      stack.callback(browser.send, '', 'DELETE')
+      browser.send('/url', url=(folder / 'report.html').as_uri())
+      return browser
+
+    yield open_page
 
 
-@pytest.fixture(scope='module', name='browser')
-def _start_browser(driver_url, page):
-  browser = _Browser(driver_url)
-  try:
-    browser.open(page)
-    yield browser
-  finally:
-    browser.close()
+@pytest.fixture(name='browser', scope='module')
+def _shared_browser(open_page):
+  return open_page()
 
 
 @pytest.fixture(autouse=True)
-def _reload(browser, page):
-  browser.open(page)
+def _reload(browser):
+  browser.send('/refresh')
 
 
-def _column(browser, table, index):
+def _cells(browser, index, kind='textContent.trim()'):
   return browser.run(
       'return Array.from(document.querySelectorAll(`#${arguments[0]} tbody'
-      ' tr`)).map(row => row.cells[arguments[1]].textContent.trim())',
-      table,
+      f' tr`)).map(row => row.cells[arguments[1]].{kind} ?? null)',
+      _TABLE,
       index,
   )
 
 
-def _values(browser, table, index):
-  return browser.run(
-      'return Array.from(document.querySelectorAll(`#${arguments[0]} tbody'
-      ' tr`)).map(row => row.cells[arguments[1]].dataset.value ?? null)',
-      table,
-      index,
-  )
+def _sort(browser, index):
+  """Clicks on the head of a column; returns the marks of all."""
+  browser.click(f'#{_TABLE} thead th:nth-child({index + 1}) button')
+  return _sort_marks(browser)
 
 
-def _sort_marks(browser, table):
+def _sort_marks(browser):
   return browser.run(
       'return Array.from(document.querySelectorAll(`#${arguments[0]} thead'
       ' th`)).map(header => header.getAttribute("aria-sort"))',
-      table,
+      _TABLE,
   )
 
 
-_TABLE = 'accuracy_40_percent'
-
-
 def test_console_has_no_errors_and_nothing_is_loaded(browser):
-  browser.click(f'#{_TABLE} thead th:nth-child(4) button')
-  assert browser.console() == []
+  _sort(browser, 3)
+  assert browser.send('/se/log', type='browser') == []
   urls = browser.run(
       'return performance.getEntriesByType("resource").map(e => e.name)'
   )
   assert [url for url in urls if not url.startswith('data:')] == []
+  # Names from the results are no markup.
+  assert browser.run('return document.scripts.length') == 1
+  (header,) = browser.run(
+      'return [document.querySelector(`#${arguments[0]} thead th:nth-child(6)`)'
+      '.textContent]',
+      _TABLE,
+  )
+  assert header == '<script>alert("x")</script>&'
 
 
 def test_click_sorts_numbers_down_then_up_and_missing_values_last(browser):
-  index = 3
-  button = f'#{_TABLE} thead th:nth-child({index + 1}) button'
-  browser.click(button)
-  values = [float(v) for v in _values(browser, _TABLE, index) if v is not None]
-  assert len(values) == 8
-  assert values == sorted(values, reverse=True)
-  assert _sort_marks(browser, _TABLE)[index] == 'descending'
-  browser.click(button)
-  values = [float(v) for v in _values(browser, _TABLE, index) if v is not None]
-  assert values == sorted(values)
-  assert _sort_marks(browser, _TABLE)[index] == 'ascending'
+  for direction in ('descending', 'ascending'):
+    assert _sort(browser, 3)[3] == direction
+    found = _cells(browser, 3, 'dataset.value')
+    values = [float(value) for value in found if value is not None]
+    assert len(values) == 8
+    assert values == sorted(values, reverse=direction == 'descending')
   assert 'ascending' in browser.run(
       'return document.getElementById("status").textContent'
   )
@@ -243,28 +192,25 @@ def test_click_sorts_numbers_down_then_up_and_missing_values_last(browser):
       _TABLE,
   )
   for _ in range(2):
-    browser.click(f'#{_TABLE} thead th:nth-child(2) button')
-    assert _column(browser, _TABLE, 1)[-1] == 'failed'
+    _sort(browser, 1)
+    assert _cells(browser, 1)[-1] == 'failed'
 
 
 def test_names_sort_by_alphabet_and_rows_stay_together(browser):
-  before = dict(
-      zip(_column(browser, _TABLE, 0), _column(browser, _TABLE, 5))
-  )
-  browser.click(f'#{_TABLE} thead th:nth-child(1) button')
-  names = _column(browser, _TABLE, 0)
+  before = dict(zip(_cells(browser, 0), _cells(browser, 5)))
+  assert _sort(browser, 0) == ['ascending'] + [None] * 32
+  names = _cells(browser, 0)
   assert names == sorted(names)
-  assert dict(zip(names, _column(browser, _TABLE, 5))) == before
-  assert _sort_marks(browser, _TABLE) == ['ascending'] + [None] * 32
+  assert dict(zip(names, _cells(browser, 5))) == before
 
 
 def test_keyboard_sorts(browser):
   browser.run(
       'document.querySelector(`#${arguments[0]} thead button`).focus()', _TABLE
   )
-  browser.press(_TAB)
-  browser.press(_ENTER)
-  assert _sort_marks(browser, _TABLE)[:3] == [None, 'descending', None]
+  for key in ('\ue004', '\ue007'):  # Tab and Enter.
+    browser.press(key)
+  assert _sort_marks(browser)[:3] == [None, 'descending', None]
 
 
 def test_figures_are_drawn_and_have_alternative_text(browser):
@@ -281,7 +227,7 @@ def test_figures_are_drawn_and_have_alternative_text(browser):
 
 
 def test_wide_table_scrolls_alone_and_keeps_its_first_column(browser):
-  page_width, scrolls, left_before, left_after, box = browser.run(
+  page_width, scrolls, before, after, scrolled = browser.run(
       'const box = document.querySelector(`#${arguments[0]} .scroller`);'
       'const cell = box.querySelector("tbody th");'
       'const before = cell.getBoundingClientRect().left;'
@@ -292,27 +238,13 @@ def test_wide_table_scrolls_alone_and_keeps_its_first_column(browser):
       _TABLE,
   )
   assert page_width <= _WIDTH
-  assert scrolls
-  assert box == 600
-  assert left_after == pytest.approx(left_before, abs=1)
+  assert scrolls and scrolled == 600
+  assert after == pytest.approx(before, abs=1)
 
 
-def test_nothing_but_tables_and_figures_is_wider_than_a_phone(browser):
-  browser.send_devtools(
-      'setDeviceMetricsOverride',
-      width=390,
-      height=844,
-      deviceScaleFactor=1,
-      mobile=True,
-  )
-  try:
-    width = browser.run('return document.documentElement.scrollWidth')
-  finally:
-    browser.send_devtools('clearDeviceMetricsOverride')
-  assert width <= 390
-
-
-def test_text_of_cells_is_readable(browser):
+def test_text_is_readable_and_the_page_no_wider_than_a_phone(browser):
+  with browser.screen(390, mobile=True):
+    assert browser.run('return document.documentElement.scrollWidth') <= 390
   sizes = browser.run(
       'return Array.from(document.querySelectorAll("td, th")).map('
       'cell => parseFloat(getComputedStyle(cell).fontSize))'
@@ -320,47 +252,23 @@ def test_text_of_cells_is_readable(browser):
   assert min(sizes) >= 12
 
 
-def test_names_from_the_results_are_no_markup(browser):
-  assert browser.run('return document.scripts.length') == 1
-  header = browser.run(
-      'return document.querySelector(`#${arguments[0]} thead th:nth-child(6)`)'
-      '.textContent',
-      _TABLE,
+def test_dark_scheme_keeps_contrast(open_page):
+  dark, *colors = open_page('--force-dark-mode').run(
+      'const style = getComputedStyle(document.body);'
+      'return [matchMedia("(prefers-color-scheme: dark)").matches,'
+      ' style.backgroundColor, style.color]'
   )
-  assert header == '<script>alert("x")</script>&'
-
-
-def test_dark_scheme_keeps_contrast(driver_url, page):
-  browser = _Browser(driver_url, '--force-dark-mode')
-  try:
-    browser.open(page)
-    dark, page_color, text_color = browser.run(
-        'const style = getComputedStyle(document.body);'
-        'return [matchMedia("(prefers-color-scheme: dark)").matches,'
-        ' style.backgroundColor, style.color]'
-    )
-  finally:
-    browser.close()
   assert dark
-  brightness = [
-      sum(map(int, re.findall(r'\d+', color)[:3]))
-      for color in (page_color, text_color)
-  ]
-  assert brightness[0] < 150 < 600 < brightness[1]
+  page, text = (
+      sum(map(int, re.findall(r'\d+', color)[:3])) for color in colors
+  )
+  assert page < 150 < 600 < text
 
 
 def test_wide_table_fits_on_printed_paper(browser):
   # A4 on its side less its margins, at 96 pixels an inch.
   paper = int(277 / 25.4 * 96)
-  browser.send_devtools(
-      'setDeviceMetricsOverride',
-      width=paper,
-      height=718,
-      deviceScaleFactor=1,
-      mobile=False,
-  )
-  browser.send_devtools('setEmulatedMedia', media='print')
-  try:
+  with browser.screen(paper, media='print'):
     width, content, size, sticky = browser.run(
         'const table = document.querySelector(`#${arguments[0]} table`);'
         'const cells = Array.from(table.querySelectorAll("td, th"));'
@@ -370,9 +278,6 @@ def test_wide_table_fits_on_printed_paper(browser):
         ' getComputedStyle(table.querySelector("th")).position]',
         _TABLE,
     )
-  finally:
-    browser.send_devtools('setEmulatedMedia', media='')
-    browser.send_devtools('clearDeviceMetricsOverride')
   assert width <= paper
   assert content <= 1
   # Five points.

@@ -6,7 +6,7 @@ A run is named by aggregator, attack, fraction of attackers and seed.
 import json
 import pathlib
 import random
-from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
+from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple
 
 from binaries import csv_log
 from binaries import experiment
@@ -31,24 +31,21 @@ def write(
 ) -> pathlib.Path:
   """Writes results, settings and metrics of runs, and returns the folder.
 
-  Args:
-    folder: The folder, which is made.
-    accuracies: The final accuracy for aggregator, attack, fraction and seed.
-    others: Other measurements by column, for the same.
-    columns: The columns of `results.csv`.
-    rounds: The number of rounds.
-    settings: What settings.json holds.
-    run_info: What run.json holds, None for no such file.
+  `accuracies` and `others`, by column, are measurements for aggregator, attack,
+  fraction and seed; `settings` and `run_info` the files' content.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  with csv_log.CsvLog(folder / 'results.csv', columns) as log:
-    for key, accuracy in accuracies.items():
-      row = dict.fromkeys(columns)
-      row.update(zip(_KEYS, key))
-      row.update(task='digits', rounds=rounds, test_accuracy=accuracy)
-      row.update((others or {}).get(key, {}))
-      log.append(row)
-      write_metrics(folder, key, accuracy, rounds, (others or {}).get(key, {}))
+  rows = []
+  for key, accuracy in accuracies.items():
+    others_of_run = (others or {}).get(key, {})
+    rows.append({
+        **dict.fromkeys(columns),
+        **dict(zip(_KEYS, key)),
+        **dict(task='digits', rounds=rounds, test_accuracy=accuracy),
+        **others_of_run,
+    })
+    write_metrics(folder, key, accuracy, rounds, others_of_run)
+  (folder / 'results.csv').write_text(csv_log.format_rows(columns, rows))
   if settings is None:
     settings = {'task': 'digits', 'rounds': rounds, 'data_dir': None}
   (folder / 'settings.json').write_text(json.dumps(settings))
@@ -78,17 +75,17 @@ def write_metrics(
     others: Mapping[str, float],
 ) -> None:
   """Writes a `metrics.csv` in which the accuracy rises to its end."""
-  columns = ('round', 'test_accuracy', 'attacker_weight', 'unheard_of')
-  with csv_log.CsvLog(
-      run_folder(folder, key) / 'metrics.csv', columns
-  ) as log:
-    for i in range(1, rounds + 1):
-      log.append({
+  rows = [
+      {
           'round': i,
           'test_accuracy': accuracy * i / rounds,
           'attacker_weight': others.get('attacker_weight'),
           'unheard_of': 'x',
-      })
+      }
+      for i in range(1, rounds + 1)
+  ]
+  path = run_folder(folder, key) / 'metrics.csv'
+  path.write_text(csv_log.format_rows(tuple(rows[0]), rows))
 
 
 def write_weights(

@@ -1,10 +1,11 @@
 """Tests for report."""
 
-import os
-
+from absl import flags
+from absl.testing import flagsaver
 from matplotlib import image
 import pytest
 
+from binaries import application
 from binaries import report
 from tests.binaries import programs
 from tests.binaries import report_folder
@@ -45,40 +46,37 @@ def test_page_and_files_are_written(folder):
 
 def test_what_compare_writes_can_be_reported(tmp_path):
   compared = programs.run_fake(
-      'compare',
-      f'--output_dir={tmp_path}',
-      '--aggregators=mean,krum:num_byzantine=2,fedaot',
-      '--attacks=none,sign_flip',
-      '--rounds=3',
-      '--seeds=0,1',
-      '--noreport',
-      FAKE_FAILURE='krum:num_byzantine=2',
+      'compare', f'--output_dir={tmp_path}', '--noreport', '--rounds=3',
+      '--aggregators=mean,krum,fedaot', '--attacks=none', '--seeds=0,1',
+      FAKE_FAILURE='krum', FAKE_REPORTING='1',
   )
   assert compared.returncode == 1, compared.stderr
   output = tmp_path / 'elsewhere' / 'page.html'
   result = programs.run('binaries.report', f'--output={output}', tmp_path)
   assert result.returncode == 0, result.stderr
   page = output.read_text()
-  assert '8 of 12 runs have a result, 4 failed.' in page
+  assert '4 of 6 runs have a result, 2 failed.' in page
   assert 'ValueError: something is' in page or 'wrong' in page
   assert (output.parent / 'report' / 'runs_without_result.csv').exists()
   assert not (tmp_path / 'report.html').exists()
 
 
-def _error(*arguments):
+def test_wrong_arguments_are_told_in_one_line(tmp_path):
+  result = programs.run('binaries.report', tmp_path / 'missing')
+  assert (result.returncode, result.stdout) == (1, '')
+  assert result.stderr.startswith('report: there is no folder')
+  assert result.stderr.count('\n') == 1
+  with pytest.raises(application.UserError, match='name the folder of results'):
+    report.main()
+
+
+def _error(folder, output=None):
   """The one line that the program ends with."""
-  result = programs.run('binaries.report', *arguments)
-  assert result.returncode == 1
-  assert result.stdout == ''
-  (line,) = result.stderr.splitlines()
-  assert line.startswith('report: ')
-  return line
-
-
-def test_missing_folder_and_too_many_arguments(tmp_path):
-  assert 'name the folder of results' in _error()
-  assert 'there is no folder' in _error(tmp_path / 'missing')
-  assert "unexpected argument 'b'" in _error(tmp_path, 'b')
+  with flagsaver.flagsaver(), pytest.raises(application.UserError) as error:
+    flags.FLAGS(['report', *([f'--output={output}'] if output else [])])
+    report.main(folder)
+  assert '\n' not in str(error.value)
+  return str(error.value)
 
 
 def test_corrupt_results(folder):
@@ -87,37 +85,15 @@ def test_corrupt_results(folder):
 
 
 def test_output_that_cannot_be_written(folder, tmp_path):
-  assert 'is a folder' in _error(folder, f'--output={tmp_path}')
+  assert 'is a folder' in _error(folder, tmp_path)
   (tmp_path / 'file').write_text('')
   assert 'cannot write to the output folder' in _error(
-      folder, f'--output={tmp_path}/file/report.html'
+      folder, f'{tmp_path}/file/report.html'
   )
-
-
-@pytest.mark.skipif(
-    not os.path.exists('/dev/full'), reason='needs /dev/full'
-)
-def test_full_disk(folder):
   (folder / 'report.html').symlink_to('/dev/full')
   assert 'cannot write' in _error(folder)
 
 
-@pytest.mark.parametrize(
-    ('argv', 'expected'),
-    [
-        (['a'], ['--results_dir=a']),
-        (['--output=x', 'a'], ['--output=x', '--results_dir=a']),
-        (['--output', 'x', 'a'], ['--output', 'x', '--results_dir=a']),
-        (['a', '--output', 'x'], ['--results_dir=a', '--output', 'x']),
-        (['a', 'b'], ['--results_dir=a', 'b']),
-        (['--help'], ['--help']),
-        ([], []),
-    ],
-)
-def test_folder_without_a_flag(argv, expected):
-  assert report.name_folder(argv) == expected
-
-
 def test_tensorflow_is_not_needed():
-  loaded = programs.loaded_packages('binaries.report', 'binaries.reporting.page')
+  loaded = programs.loaded_packages('binaries.reporting.page')
   assert not any('tensorflow' in name for name in loaded)

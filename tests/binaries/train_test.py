@@ -7,7 +7,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -15,6 +14,11 @@ import pytest
 from binaries import csv_log
 from binaries import run_metrics
 from tests.binaries import programs
+
+
+_WHOLE = (
+    '--rounds=8', '--checkpoint_every=2', '--evaluate_every=3', '--seed=5'
+)
 
 
 def _train(output_dir, *arguments, **environment):
@@ -64,10 +68,7 @@ def _assert_refused(folder, found, *arguments):
 def _make_whole(tmp_path_factory):
   """A run that nothing happened to, with checkpoints of rounds 4, 6 and 8."""
   folder = tmp_path_factory.mktemp('whole') / 'a' / 'b'
-  result = _train(
-      folder, '--rounds=8', '--checkpoint_every=2', '--evaluate_every=3',
-      '--seed=5',
-  )
+  result = _train(folder, *_WHOLE)
   assert (result.returncode, result.stderr) == (0, '')
   return folder, result.stdout
 
@@ -92,8 +93,7 @@ def test_run_is_written(whole):
   assert record['flags']['rounds'] == 8
   assert shlex.split(record['command']) == [
       'python', '-m', 'tests.binaries.fake_program', f'--output_dir={folder}',
-      '--rounds=4', '--context=native', '--rounds=8', '--checkpoint_every=2',
-      '--evaluate_every=3', '--seed=5',
+      '--rounds=4', '--context=native', *_WHOLE,
   ]
 
 
@@ -103,7 +103,6 @@ def test_finished_run_is_told_again_unless_overwritten(tmp_path):
   again = _train(tmp_path)
   assert (again.returncode, again.stdout) == (0, first.stdout)
   assert _contents(tmp_path) == before
-  _assert_refused(tmp_path, 'with seed=0, not 1;', '--seed=1')
   (tmp_path / 'tensorboard').mkdir()
   (tmp_path / 'tensorboard' / 'events.out.tfevents.1.host').touch()
   for foreign in ('mine', 'tensorboard/mine', 'checkpoints/mine'):
@@ -118,52 +117,26 @@ def test_finished_run_is_told_again_unless_overwritten(tmp_path):
   assert after['metrics.csv'] != before['metrics.csv']
 
 
-def test_unfinished_run_is_gone_on_with_by_its_like_alone(tmp_path):
-  crashed = _train(tmp_path, '--checkpoint_every=1', FAKE_CRASH='fedaot')
+def test_killed_run_is_gone_on_with_by_its_like_alone(tmp_path, whole):
+  arguments = (*_WHOLE, '--checkpoint_every=1')
+  crashed = _train(tmp_path, *arguments, FAKE_CRASH='fedaot')
   assert crashed.returncode == -signal.SIGKILL
   assert programs.read_lines(tmp_path / 'metrics.csv')[-1] == '2,0.1'
-  _assert_refused(tmp_path, 'with seed=0, not 1;', '--seed=1')
-  _assert_refused(
-      tmp_path, "with context='native', not 'in_process';",
-      '--context=in_process',
-  )
+  _assert_refused(tmp_path, 'with seed=5, not 1;', *arguments, '--seed=1')
   record_path = tmp_path / 'run.json'
   record = record_path.read_text()
   programs.change_json(
       record_path, lambda record: record['versions'].update(numpy='1.0')
   )
-  _assert_refused(tmp_path, "with numpy='1.0', not '")
+  _assert_refused(tmp_path, "with numpy='1.0', not '", *arguments)
   record_path.unlink()
-  _assert_refused(tmp_path, 'without run.json;')
-  # As before there was a choice of context.
+  _assert_refused(tmp_path, 'without run.json;', *arguments)
   record_path.write_text(record)
-  programs.change_json(
-      record_path, lambda record: record['settings'].pop('context')
-  )
-  _assert_refused(
-      tmp_path, "with context='native', not 'in_process';",
-      '--context=in_process',
-  )
-  result = _train(tmp_path, '--checkpoint_every=1')
-  assert result.returncode == 0
-  assert 'goes on after the checkpoint of round 1' in result.stderr
-
-
-@pytest.mark.parametrize('checkpoint_every', [1, 3, 10])
-def test_run_goes_on_after_a_kill(tmp_path, whole, checkpoint_every):
-  arguments = (
-      f'--checkpoint_every={checkpoint_every}',
-      '--rounds=8', '--evaluate_every=3', '--seed=5',
-  )
-  _train(tmp_path, *arguments, FAKE_CRASH='fedaot')
-  assert programs.read_lines(tmp_path / 'metrics.csv')[-1] == '2,0.1'
   result = _train(tmp_path, *arguments)
-  assert result.returncode == 0, result.stderr
   told = 'fedaot, none: goes on after the checkpoint of round 1\n'
-  assert result.stderr == (told if checkpoint_every == 1 else '')
+  assert (result.returncode, result.stderr) == (0, told)
   assert _results(tmp_path) == _results(whole[0])
-  record = json.loads((tmp_path / 'run.json').read_text())
-  assert len(record['continued']) == 1
+  assert len(json.loads(record_path.read_text())['continued']) == 1
 
 
 def test_run_survives_kills_at_random_moments(tmp_path):
@@ -208,37 +181,13 @@ def test_checkpoint_that_does_not_serve(
   if torn is not None:
     state = folder / 'checkpoints' / torn / 'state.json'
     state.write_text(state.read_text()[:100])
-  result = _train(
-      folder, '--rounds=8', '--checkpoint_every=2', '--evaluate_every=3',
-      '--seed=5',
-  )
+  result = _train(folder, *_WHOLE)
   assert result.returncode == 0
   assert result.stderr.endswith(f'fedaot, none: {told}')
   assert _results(folder) == _results(whole[0])
 
 
-def test_second_program_on_a_folder_is_refused(tmp_path):
-  process = _start(tmp_path, FAKE_ENDLESS='fedaot')
-  try:
-    programs.wait_until(lambda: _rows(tmp_path))
-    before = _contents(tmp_path)
-    for arguments in ((), ('--overwrite', '--seed=1')):
-      second = _train(tmp_path, *arguments)
-      assert second.returncode == 1
-      assert second.stderr == (
-          f'train: another program is writing to {tmp_path}; wait until it has'
-          ' ended or choose another --output_dir.\n'
-      )
-    assert _contents(tmp_path) == before
-  finally:
-    process.kill()
-    process.communicate(timeout=60)
-
-
-@pytest.mark.skipif(
-    not sys.platform.startswith('linux') or os.geteuid() != 0,
-    reason='mounting a small disk needs root on Linux',
-)
+@pytest.mark.skipif(os.geteuid() != 0, reason='mounting a disk needs root')
 @pytest.mark.parametrize('checkpoint_every', [1, 5000])
 def test_full_disk_is_one_line_and_loses_nothing(tmp_path, checkpoint_every):
   disk, copy, whole = (tmp_path / name for name in ('disk', 'copy', 'whole'))
@@ -275,37 +224,6 @@ def test_full_disk_is_one_line_and_loses_nothing(tmp_path, checkpoint_every):
   assert _results(copy) == _results(whole)
 
 
-def test_failure_is_one_line_with_the_traceback_in_a_file(tmp_path):
-  result = _train(tmp_path, '--quiet', FAKE_FAILURE='fedaot')
-  assert result.returncode == 1
-  path = tmp_path / 'error.txt'
-  assert result.stderr == f'train: something is wrong (traceback: {path})\n'
-  assert 'Traceback' in path.read_text()
-  assert len(_rows(tmp_path)) == 1
-  assert _train(tmp_path).returncode == 0
-  assert not path.exists()
-
-
-def test_missing_package_is_one_line(tmp_path):
-  result = _train(tmp_path, FAKE_MISSING='1')
-  assert result.returncode == 1
-  assert result.stderr == (
-      "train: No module named 'tensorflow'; install what requirements.txt"
-      ' lists.\n'
-  )
-
-
-def test_model_that_is_not_finite_is_told_once(tmp_path):
-  result = _train(tmp_path, '--quiet', FAKE_NOT_FINITE='fedaot')
-  assert result.returncode == 0
-  assert result.stderr == (
-      'fedaot, none: the model is not finite from round 2 on\n'
-  )
-  assert [row['model_is_finite'] for row in _rows(tmp_path)] == [
-      'True', 'False', 'False', 'False',
-  ]
-
-
 def test_interrupt_keeps_the_rows_and_tells_how_to_go_on(tmp_path):
   process = _start(
       tmp_path, '--overwrite', '--checkpoint_every=1', FAKE_ENDLESS='fedaot'
@@ -332,62 +250,19 @@ def test_interrupt_keeps_the_rows_and_tells_how_to_go_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_equal_settings_give_equal_runs(tmp_path):
-  for name in ('a', 'b'):
-    result = programs.run(
-        'binaries.train',
-        '--aggregator=fedaot',
-        '--attack=sign_flip',
-        '--num_clients=8',
-        '--cohort_size=5',
-        '--rounds=3',
-        f'--output_dir={tmp_path / name}',
-    )
-    assert result.returncode == 0, result.stderr
-    placement, *_ = result.stderr.splitlines()
-    assert placement.startswith('context: in_process, clients on ')
-    assert placement.count('context') == 1 and ', server on ' in placement
-    assert 'Traceback' not in result.stderr
-    assert not (tmp_path / name / 'error.txt').exists()
-  a, b = (
-      programs.read_columns(tmp_path / name / 'metrics.csv', 2)
-      for name in ('a', 'b')
-  )
-  assert a == b
-  rows = _rows(tmp_path / 'a')
-  # Ten classes: a loss below that of a uniform guess goes with an accuracy
-  # above it.
-  assert float(rows[-1]['test_loss']) < 2.3
-  assert float(rows[-1]['test_accuracy']) > 0.2
-  assert [row['num_attackers'] for row in rows] == ['2'] * 3
-  assert all(0 <= float(row['attacker_weight']) <= 1 for row in rows)
-  assert all(0 <= float(row['detection_auroc']) <= 1 for row in rows)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize('aggregator', ['fedaot', 'fedaot_no_holdout'])
 def test_real_run_survives_kills_at_random_moments(tmp_path, aggregator):
   arguments = (
-      'binaries.train',
-      f'--aggregator={aggregator}',
-      '--attack=backdoor',
-      '--num_clients=8',
-      '--cohort_size=5',
-      '--client_epochs=1',
-      '--evaluate_every=2',
-      '--checkpoint_every=2',
-      '--rounds=8',
-      '--server_optimizer=adam',
-      '--server_learning_rate=0.01',
-      '--tensorboard',
-      '--quiet',
+      'binaries.train', f'--aggregator={aggregator}', '--attack=backdoor',
+      '--num_clients=8', '--cohort_size=5', '--client_epochs=1',
+      '--evaluate_every=2', '--checkpoint_every=2', '--rounds=8',
+      '--server_optimizer=adam', '--server_learning_rate=0.01',
+      '--tensorboard', '--quiet',
   )
   killed, whole = tmp_path / 'killed', tmp_path / 'whole'
   moments = random.Random(1)
   for num_rows in (2, 4, 5):
-    process = programs.start(
-        ['-m', *arguments, f'--output_dir={killed}'], {}
-    )
+    process = programs.start(['-m', *arguments, f'--output_dir={killed}'], {})
     # In a round, or in the checkpoint that follows on an even one.
     programs.wait_until(lambda: len(_rows(killed)) >= num_rows, seconds=200)
     time.sleep(moments.uniform(0, 0.5))

@@ -8,17 +8,15 @@ import pytest
 from binaries import experiment
 from binaries import gpus
 from binaries import worker_pool
-from tests.binaries import programs
 
 
-def _cell(name, context='native'):
+def _cell(name):
   """A cell named by seed, aggregator and number of the attack: '0 mean 1'."""
   seed, aggregator, attack = name.split()
   settings = experiment.Experiment(
       seed=int(seed),
       aggregator=aggregator,
       attack=('none', 'sign_flip', 'zero', 'alie')[int(attack)],
-      context=context,
   )
   return worker_pool.Cell(name, settings, pathlib.Path())
 
@@ -50,9 +48,6 @@ def test_worker_keeps_to_its_group_and_then_begins_another():
   assert not left
 
 
-@pytest.mark.skipif(
-    not hasattr(os, 'sched_getaffinity'), reason='cores cannot be assigned'
-)
 @pytest.mark.parametrize(
     ('cores', 'num_workers', 'expected'),
     [
@@ -78,11 +73,5 @@ def test_cores_are_divided(monkeypatch, cores, num_workers, expected):
 )
 def test_gpus_are_divided(monkeypatch, visible, context, expected):
   monkeypatch.setattr(gpus, 'visible_gpus', lambda: visible)
-  cells = [_cell('0 mean 0', context)]
-  assert worker_pool._divide_gpus(3, cells) == expected
-  assert worker_pool._divide_gpus(1, cells) == [None]
-
-
-def test_tensorflow_is_not_needed():
-  loaded = programs.loaded_packages('binaries.worker_pool')
-  assert not any('tensorflow' in name for name in loaded)
+  assert worker_pool._divide_gpus(3, context) == expected
+  assert worker_pool._divide_gpus(1, context) == [None]
