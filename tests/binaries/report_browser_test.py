@@ -1,23 +1,16 @@
-"""Tests of the report in a browser without a screen.
+"""Tests of the report in Chromium without a screen; skipped where it is not."""
 
-They need Chromium and its chromedriver, as from Debian's packages chromium and
-chromium-driver, and are skipped where these are not installed.
-"""
-
+import html
 import json
-import os
 import re
 import shutil
 import subprocess
-import urllib.error
-import urllib.request
 
 import pytest
 
 from tests.binaries import programs
 from tests.binaries import report_folder
 
-_DRIVER = shutil.which('chromedriver')
 _BROWSER = next(
     filter(
         None,
@@ -27,109 +20,22 @@ _BROWSER = next(
 )
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not (_DRIVER and _BROWSER),
-        reason='needs chromium and chromedriver on the PATH',
-    ),
+    pytest.mark.skipif(not _BROWSER, reason='needs chromium on the PATH'),
 ]
-# A laptop's screen.
-_WIDTH, _HEIGHT = 1366, 768
-_ENTER, _TAB = '\ue007', '\ue004'
-
-
-class _Browser:
-  """A session of a browser, by the JSON of the WebDriver protocol."""
-
-  def __init__(self, url, *arguments):
-    self._url = url
-    arguments = [
-        '--headless=new',
-        '--disable-gpu',
-        '--disable-dev-shm-usage',
-        f'--window-size={_WIDTH},{_HEIGHT}',
-        *arguments,
-    ]
-    if os.geteuid() == 0:
-      arguments.append('--no-sandbox')
-    session = self._send(
-        'POST',
-        '/session',
-        capabilities={
-            'alwaysMatch': {
-                'goog:chromeOptions': {'binary': _BROWSER, 'args': arguments},
-                'goog:loggingPrefs': {'browser': 'ALL'},
-            }
-        },
-    )
-    self._session = f'/session/{session["sessionId"]}'
-
-  def open(self, path):
-    self._send('POST', f'{self._session}/url', url=path.as_uri())
-
-  def run(self, script, *arguments):
-    return self._send(
-        'POST',
-        f'{self._session}/execute/sync',
-        script=script,
-        args=list(arguments),
-    )
-
-  def find(self, selector):
-    found = self._send(
-        'POST',
-        f'{self._session}/element',
-        using='css selector',
-        value=selector,
-    )
-    return next(iter(found.values()))
-
-  def click(self, selector):
-    self._send('POST', f'{self._session}/element/{self.find(selector)}/click')
-
-  def press(self, key):
-    self._send(
-        'POST',
-        f'{self._session}/actions',
-        actions=[{
-            'type': 'key',
-            'id': 'keyboard',
-            'actions': [
-                {'type': 'keyDown', 'value': key},
-                {'type': 'keyUp', 'value': key},
-            ],
-        }],
-    )
-
-  def console(self):
-    return self._send('POST', f'{self._session}/se/log', type='browser')
-
-  def send_devtools(self, command, **parameters):
-    self._send(
-        'POST',
-        f'{self._session}/goog/cdp/execute',
-        cmd=f'Emulation.{command}',
-        params=parameters,
-    )
-
-  def close(self):
-    self._send('DELETE', self._session)
-
-  def _send(self, method, path, **body):
-    request = urllib.request.Request(
-        self._url + path,
-        data=json.dumps(body).encode() if method == 'POST' else None,
-        method=method,
-        headers={'Content-Type': 'application/json'},
-    )
-    try:
-      with _opener.open(request, timeout=120) as response:
-        return json.load(response)['value']
-    except urllib.error.HTTPError as error:
-      raise AssertionError(error.read().decode()[:500]) from error
-
-
-# The driver is on this machine; a proxy does not reach it.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+# What scripts use: the table, and clicks on a column with what they leave.
+_TABLE = '''
+const table = document.querySelector('#accuracy_40_percent table');
+const click = (index) => {
+  table.tHead.rows[0].cells[index].querySelector('button').click();
+  return {
+    texts: [...table.tBodies[0].rows].map(r => r.cells[index].textContent.trim()),
+    values: [...table.tBodies[0].rows].map(r => Number(r.cells[index].dataset.value)),
+    sixth: [...table.tBodies[0].rows].map(r => r.cells[5].textContent),
+    sorts: [...table.tHead.rows[0].cells].map(c => c.getAttribute('aria-sort')),
+    status: document.getElementById('status').textContent,
+  };
+};
+'''
 
 
 @pytest.fixture(scope='module', name='page')
@@ -138,243 +44,149 @@ def _make_page(tmp_path_factory):
       tmp_path_factory.mktemp('report') / 'results',
       num_aggregators=8,
       num_attacks=30,
-      seeds=2,
   )
   result = programs.run('binaries.report', folder)
   assert result.returncode == 0, result.stderr
   return folder / 'report.html'
 
 
-@pytest.fixture(scope='module', name='driver_url')
-def _start_driver():
-  process = subprocess.Popen(
-      [_DRIVER, '--port=0'],
-      stdin=subprocess.DEVNULL,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.DEVNULL,
+def _evaluate(page, script, *flags, width=1366, media='screen'):
+  """What the body of a function returns in the page; errors of it fail."""
+  copy = page.with_name('with_script.html')
+  copy.write_text(
+      page.read_text()
+      .replace(f'@media {media}', '@media all')
+      .replace(
+          '</body>',
+          "<script>addEventListener('load', () => { document.title ="
+          f' JSON.stringify((() => {{ {_TABLE} {script} }})()); }});</script>'
+          '</body>',
+      )
+  )
+  result = subprocess.run(
+      [
+          _BROWSER, '--headless=new', '--disable-gpu', '--no-sandbox',
+          '--disable-dev-shm-usage', '--enable-logging=stderr',
+          f'--window-size={width},768', '--virtual-time-budget=5000',
+          '--dump-dom', *flags, copy.as_uri(),
+      ],
+      capture_output=True,
       text=True,
+      timeout=120,
+      check=True,
   )
-  try:
-    port = None
-    for line in process.stdout:
-      match = re.search(r'started successfully on port (\d+)', line)
-      if match:
-        port = match[1]
-        break
-    assert port, 'chromedriver did not start'
-    yield f'http://127.0.0.1:{port}'
-  finally:
-    process.terminate()
-    process.wait(timeout=30)
-    process.stdout.close()
+  assert 'CONSOLE' not in result.stderr, result.stderr
+  title = re.search('<title>(.*?)</title>', result.stdout, re.DOTALL)[1]
+  return json.loads(html.unescape(title))
 
 
-@pytest.fixture(scope='module', name='browser')
-def _start_browser(driver_url, page):
-  browser = _Browser(driver_url)
-  try:
-    browser.open(page)
-    yield browser
-  finally:
-    browser.close()
-
-
-@pytest.fixture(autouse=True)
-def _reload(browser, page):
-  browser.open(page)
-
-
-def _column(browser, table, index):
-  return browser.run(
-      'return Array.from(document.querySelectorAll(`#${arguments[0]} tbody'
-      ' tr`)).map(row => row.cells[arguments[1]].textContent.trim())',
-      table,
-      index,
-  )
-
-
-def _values(browser, table, index):
-  return browser.run(
-      'return Array.from(document.querySelectorAll(`#${arguments[0]} tbody'
-      ' tr`)).map(row => row.cells[arguments[1]].dataset.value ?? null)',
-      table,
-      index,
-  )
-
-
-def _sort_marks(browser, table):
-  return browser.run(
-      'return Array.from(document.querySelectorAll(`#${arguments[0]} thead'
-      ' th`)).map(header => header.getAttribute("aria-sort"))',
-      table,
-  )
-
-
-_TABLE = 'accuracy_40_percent'
-
-
-def test_console_has_no_errors_and_nothing_is_loaded(browser):
-  browser.click(f'#{_TABLE} thead th:nth-child(4) button')
-  assert browser.console() == []
-  urls = browser.run(
-      'return performance.getEntriesByType("resource").map(e => e.name)'
+def test_nothing_is_loaded_and_names_are_no_markup(page):
+  urls, num_scripts, header = _evaluate(
+      page,
+      'return [performance.getEntriesByType("resource").map(e => e.name),'
+      ' document.scripts.length, table.tHead.rows[0].cells[5].textContent];',
   )
   assert [url for url in urls if not url.startswith('data:')] == []
+  # One is the test's.
+  assert num_scripts == 2
+  assert header == '<script>alert("x")</script>&'
 
 
-def test_click_sorts_numbers_down_then_up_and_missing_values_last(browser):
-  index = 3
-  button = f'#{_TABLE} thead th:nth-child({index + 1}) button'
-  browser.click(button)
-  values = [float(v) for v in _values(browser, _TABLE, index) if v is not None]
-  assert len(values) == 8
-  assert values == sorted(values, reverse=True)
-  assert _sort_marks(browser, _TABLE)[index] == 'descending'
-  browser.click(button)
-  values = [float(v) for v in _values(browser, _TABLE, index) if v is not None]
-  assert values == sorted(values)
-  assert _sort_marks(browser, _TABLE)[index] == 'ascending'
-  assert 'ascending' in browser.run(
-      'return document.getElementById("status").textContent'
+def test_clicks_sort_numbers_down_then_up(page):
+  down, up = _evaluate(page, 'return [click(3), click(3)];')
+  assert len(down['values']) == 8
+  assert down['values'] == sorted(down['values'], reverse=True)
+  assert down['sorts'][3] == 'descending'
+  assert up['values'] == sorted(up['values'])
+  assert up['sorts'] == [None] * 3 + ['ascending'] + [None] * 29
+  assert 'ascending' in up['status']
+
+
+def test_missing_values_stay_last(page):
+  twice = _evaluate(
+      page,
+      'const cell = table.tBodies[0].rows[0].cells[1];'
+      'delete cell.dataset.value; cell.textContent = "failed";'
+      'return [click(1), click(1)];',
   )
-  browser.run(
-      'const cell = document.querySelector(`#${arguments[0]} tbody tr`)'
-      '.cells[1]; delete cell.dataset.value; cell.textContent = "failed"',
-      _TABLE,
+  assert [sort['texts'][-1] for sort in twice] == ['failed'] * 2
+
+
+def test_names_sort_by_alphabet_and_rows_stay_together(page):
+  before, after = _evaluate(
+      page,
+      'return [[...table.tBodies[0].rows].map('
+      'r => [r.cells[0].textContent, r.cells[5].textContent]), click(0)];',
   )
-  for _ in range(2):
-    browser.click(f'#{_TABLE} thead th:nth-child(2) button')
-    assert _column(browser, _TABLE, 1)[-1] == 'failed'
+  assert after['texts'] == sorted(after['texts'])
+  assert dict(zip(after['texts'], after['sixth'])) == dict(before)
 
 
-def test_names_sort_by_alphabet_and_rows_stay_together(browser):
-  before = dict(
-      zip(_column(browser, _TABLE, 0), _column(browser, _TABLE, 5))
-  )
-  browser.click(f'#{_TABLE} thead th:nth-child(1) button')
-  names = _column(browser, _TABLE, 0)
-  assert names == sorted(names)
-  assert dict(zip(names, _column(browser, _TABLE, 5))) == before
-  assert _sort_marks(browser, _TABLE) == ['ascending'] + [None] * 32
-
-
-def test_keyboard_sorts(browser):
-  browser.run(
-      'document.querySelector(`#${arguments[0]} thead button`).focus()', _TABLE
-  )
-  browser.press(_TAB)
-  browser.press(_ENTER)
-  assert _sort_marks(browser, _TABLE)[:3] == [None, 'descending', None]
-
-
-def test_figures_are_drawn_and_have_alternative_text(browser):
-  images = browser.run(
-      'return Array.from(document.images).map('
-      'i => [i.alt, i.complete && i.naturalWidth])'
+def test_figures_are_drawn_and_have_alternative_text(page):
+  images = _evaluate(
+      page,
+      'return [...document.images].map('
+      'i => [i.alt.length, i.complete && i.naturalWidth]);',
   )
   # Accuracies of 30 attacks and weights of 29 in figures of six, ROC curves and
   # times.
   assert len(images) == 5 + 5 + 1 + 1
-  for alternative, width in images:
-    assert len(alternative) > 30
-    assert width > 300
+  assert all(length > 30 and width > 300 for length, width in images)
 
 
-def test_wide_table_scrolls_alone_and_keeps_its_first_column(browser):
-  page_width, scrolls, left_before, left_after, box = browser.run(
-      'const box = document.querySelector(`#${arguments[0]} .scroller`);'
-      'const cell = box.querySelector("tbody th");'
-      'const before = cell.getBoundingClientRect().left;'
-      'box.scrollLeft = 600;'
-      'return [document.documentElement.scrollWidth,'
-      ' box.scrollWidth > box.clientWidth, before,'
-      ' cell.getBoundingClientRect().left, box.scrollLeft]',
-      _TABLE,
+def test_wide_table_scrolls_alone_and_keeps_its_first_column(page):
+  page_width, scrolled, before, after, size = _evaluate(
+      page,
+      'const box = table.parentElement;'
+      'const cell = table.tBodies[0].rows[0].cells[0];'
+      'const left = () => cell.getBoundingClientRect().left;'
+      'const before = left(); box.scrollLeft = 600;'
+      'return [document.documentElement.scrollWidth, box.scrollLeft, before,'
+      ' left(), Math.min(...[...document.querySelectorAll("td, th")].map('
+      'cell => parseFloat(getComputedStyle(cell).fontSize)))];',
   )
-  assert page_width <= _WIDTH
-  assert scrolls
-  assert box == 600
-  assert left_after == pytest.approx(left_before, abs=1)
+  assert page_width <= 1366 and scrolled == 600
+  assert after == pytest.approx(before, abs=1)
+  assert size >= 12
 
 
-def test_nothing_but_tables_and_figures_is_wider_than_a_phone(browser):
-  browser.send_devtools(
-      'setDeviceMetricsOverride',
-      width=390,
-      height=844,
-      deviceScaleFactor=1,
-      mobile=True,
+def test_nothing_but_tables_and_figures_is_wider_than_a_small_window(page):
+  width, window = _evaluate(
+      page,
+      'return [document.documentElement.scrollWidth, innerWidth];',
+      width=500,
   )
-  try:
-    width = browser.run('return document.documentElement.scrollWidth')
-  finally:
-    browser.send_devtools('clearDeviceMetricsOverride')
-  assert width <= 390
+  assert width <= window <= 500
 
 
-def test_text_of_cells_is_readable(browser):
-  sizes = browser.run(
-      'return Array.from(document.querySelectorAll("td, th")).map('
-      'cell => parseFloat(getComputedStyle(cell).fontSize))'
+def test_dark_scheme_keeps_contrast(page):
+  colors = _evaluate(
+      page,
+      'const style = getComputedStyle(document.body);'
+      'return [style.backgroundColor, style.color];',
+      '--force-dark-mode',
   )
-  assert min(sizes) >= 12
-
-
-def test_names_from_the_results_are_no_markup(browser):
-  assert browser.run('return document.scripts.length') == 1
-  header = browser.run(
-      'return document.querySelector(`#${arguments[0]} thead th:nth-child(6)`)'
-      '.textContent',
-      _TABLE,
+  background, text = (
+      sum(map(int, re.findall(r'\d+', color)[:3])) for color in colors
   )
-  assert header == '<script>alert("x")</script>&'
+  assert background < 150 < 600 < text
 
 
-def test_dark_scheme_keeps_contrast(driver_url, page):
-  browser = _Browser(driver_url, '--force-dark-mode')
-  try:
-    browser.open(page)
-    dark, page_color, text_color = browser.run(
-        'const style = getComputedStyle(document.body);'
-        'return [matchMedia("(prefers-color-scheme: dark)").matches,'
-        ' style.backgroundColor, style.color]'
-    )
-  finally:
-    browser.close()
-  assert dark
-  brightness = [
-      sum(map(int, re.findall(r'\d+', color)[:3]))
-      for color in (page_color, text_color)
-  ]
-  assert brightness[0] < 150 < 600 < brightness[1]
-
-
-def test_wide_table_fits_on_printed_paper(browser):
+def test_wide_table_fits_on_printed_paper(page):
   # A4 on its side less its margins, at 96 pixels an inch.
   paper = int(277 / 25.4 * 96)
-  browser.send_devtools(
-      'setDeviceMetricsOverride',
+  width, content, size, position = _evaluate(
+      page,
+      'const cells = [...table.querySelectorAll("td, th")];'
+      'const style = (name) => getComputedStyle(table.querySelector(name));'
+      'return [table.getBoundingClientRect().width,'
+      ' Math.max(...cells.map(c => c.scrollWidth - c.clientWidth)),'
+      ' parseFloat(style("td").fontSize), style("th").position];',
       width=paper,
-      height=718,
-      deviceScaleFactor=1,
-      mobile=False,
+      media='print',
   )
-  browser.send_devtools('setEmulatedMedia', media='print')
-  try:
-    width, content, size, sticky = browser.run(
-        'const table = document.querySelector(`#${arguments[0]} table`);'
-        'const cells = Array.from(table.querySelectorAll("td, th"));'
-        'return [table.getBoundingClientRect().width,'
-        ' Math.max(...cells.map(c => c.scrollWidth - c.clientWidth)),'
-        ' parseFloat(getComputedStyle(table.querySelector("td")).fontSize),'
-        ' getComputedStyle(table.querySelector("th")).position]',
-        _TABLE,
-    )
-  finally:
-    browser.send_devtools('setEmulatedMedia', media='')
-    browser.send_devtools('clearDeviceMetricsOverride')
   assert width <= paper
   assert content <= 1
   # Five points.
   assert size >= 5 / 72 * 96
-  assert sticky == 'static'
+  assert position == 'static'
