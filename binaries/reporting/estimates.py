@@ -47,15 +47,12 @@ def summarize(values: pd.DataFrame) -> pd.DataFrame:
   confidence interval of the mean, `confidence_95`, and the number of `seeds`.
   """
   cells = values.melt(var_name='column', ignore_index=False)
-  found = (
-      cells.groupby(['aggregator', 'column'])['value']
-      .agg(mean='mean', standard_deviation='std', seeds='count')
-      .reindex(
-          pd.MultiIndex.from_product(
-              [values.index.unique('aggregator'), values.columns],
-              names=['aggregator', 'column'],
-          )
-      )
+  found = cells.groupby(['aggregator', 'column'])['value'].agg(
+      mean='mean', standard_deviation='std', seeds='count'
+  )
+  places = [values.index.unique('aggregator'), values.columns]
+  found = found.reindex(
+      pd.MultiIndex.from_product(places, names=found.index.names)
   )
   half = confidence(found['standard_deviation'], found['seeds'])
   found.insert(2, 'confidence_95', half)

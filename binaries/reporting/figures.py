@@ -36,8 +36,7 @@ _HOLDOUT_COLOR, _NO_HOLDOUT_COLOR = '#D55E00', '#0072B2'
 _COLORS = ('#7F7F7F', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
 _MARKERS = ('s', '^', 'D', 'v', 'P', 'X', '<')
 _DOTTED = dict(color='0.4', linewidth=1, linestyle=':')
-_SUMMARY_PANELS_IN_ROW = 4
-# Few enough that the legend is in sight of all panels.
+# So few that the legend is in sight.
 _PANELS_IN_ROW, _PANELS_IN_FIGURE = 3, 6
 # The false positive rates, in %, at which ROC curves are averaged.
 _RATES = np.arange(201) / 2
@@ -124,7 +123,7 @@ def draw_summary(results: results_lib.Results) -> figure.Figure:
   rows = [
       _panels(curves, fraction, attacks, _by_round(results, curves, fraction))
       for fraction in results.byzantine_fractions
-      for attacks in _chunks(results.attacks, _SUMMARY_PANELS_IN_ROW)
+      for attacks in _chunks(results.attacks, 4)
       for curves in (ACCURACY, WEIGHT)
   ]
   # A row without data is left out, but not all are.
@@ -219,22 +218,16 @@ def draw_heat_map(table: tables.Table) -> bytes:
       if cell.value is not None:
         background = table.scale.color(cell.value)
         axes.barh(y + 0.5, 1, 1, left=x, color=background, edgecolor='white')
-      axes.text(
-          x + 0.5,
-          y + 0.5,
-          cell.text.replace(' ±', '\n±').replace(' (', '\n('),
-          ha='center',
-          va='center',
-          fontsize='small',
-          fontweight='bold' if cell.best else 'normal',
-          color=tables.text_color(background),
-      )
+      text = cell.text.replace(' ±', '\n±').replace(' (', '\n(')
+      font = dict(size='small', weight='bold' if cell.best else 'normal')
+      place = dict(ha='center', va='center')
+      color = tables.text_color(background)
+      axes.text(x + 0.5, y + 0.5, text, color=color, **font, **place)
   axes.grid(False)
   axes.tick_params(length=0, top=True, labeltop=True, labelbottom=False)
-  axes.set_xticks(
-      np.arange(width) + 0.5, table.header[1:], rotation=40, ha='left'
-  )
-  axes.set_yticks(np.arange(height) + 0.5, names)
+  x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+  axes.set_xticks(x, table.header[1:], rotation=40, ha='left')
+  axes.set_yticks(y, names)
   canvas.suptitle(table.title, x=0.01, ha='left')
   return _render(canvas)
 
@@ -280,12 +273,7 @@ def _by_round(
   return found.mul([100, 100, 1]).reset_index()
 
 
-def _make_figures(
-    results: results_lib.Results,
-    fraction: float,
-    curves: Curves,
-    data: pd.DataFrame,
-) -> Iterator[Figure]:
+def _make_figures(results, fraction, curves, data) -> Iterator[Figure]:
   """Figures with a panel an attack, of few enough panels each."""
   percent = tables.percent(fraction)
   title = f'{curves.title} ({percent} % attackers)'
@@ -304,10 +292,10 @@ def _make_figures(
         f'{attack}: {tables.enumerate_values(ends[attack], "{:.3g}")}'
         for attack in chunk
     ]
-    name = f'{curves.name}_{percent}_percent'
+    suffix = f'_{number}' if len(attacks) > _PANELS_IN_FIGURE else ''
     yield Figure(
         title,
-        f'{name}_{number}' if len(attacks) > _PANELS_IN_FIGURE else name,
+        f'{curves.name}_{percent}_percent{suffix}',
         curves.caption,
         f'{curves.title}: {curves.end.replace("_", " ")} in the end, from high'
         f' to low. {"; ".join(texts)}.',
@@ -316,10 +304,7 @@ def _make_figures(
     )
 
 
-def _panels(
-    curves: Curves, fraction: float, attacks: Sequence[str], data: pd.DataFrame
-) -> List[_Panel]:
-  """The panels of some attacks, of data by attack."""
+def _panels(curves, fraction, attacks, data) -> List[_Panel]:
   return [
       _Panel(curves, fraction, attack, data[data['attack'] == attack])
       for attack in attacks
@@ -355,9 +340,7 @@ def _draw(
   return canvas
 
 
-def _draw_panel(
-    axes: Any, panel: _Panel, styles: Dict[str, Dict[str, Any]]
-) -> None:
+def _draw_panel(axes: Any, panel: _Panel, styles: Dict[str, Any]) -> None:
   """Draws a line an aggregator, and a band if there are several seeds."""
   curves = panel.curves
   title = f'{panel.attack}, {tables.percent(panel.fraction)}% attackers'
@@ -371,15 +354,8 @@ def _draw_panel(
     axes.plot([0, 100], [0, 100], **_DOTTED)
   elif curves.y == WEIGHT.y:
     axes.axhline(100 * panel.fraction, **_DOTTED)
-    axes.text(
-        1,
-        100 * panel.fraction,
-        'plain mean',
-        transform=axes.get_yaxis_transform(),
-        ha='right',
-        va='top',
-        fontsize='small',
-    )
+    place = dict(transform=axes.get_yaxis_transform(), ha='right', va='top')
+    axes.text(1, 100 * panel.fraction, 'plain mean', fontsize='small', **place)
   by_aggregator = dict(iter(panel.data.groupby('aggregator')))
   for i, (aggregator, style) in enumerate(styles.items()):
     if aggregator not in by_aggregator:
@@ -389,9 +365,8 @@ def _draw_panel(
     # Lines that coincide show their markers in turn.
     axes.plot(x, y, markevery=(0.15 * i / len(styles), 0.15), **style)
     if 'deviation' in line:
-      deviation = line['deviation']
-      band = dict(color=style['color'], alpha=0.1, linewidth=0)
-      axes.fill_between(x, y - deviation, y + deviation, **band)
+      low, high = y - line['deviation'], y + line['deviation']
+      axes.fill_between(x, low, high, color=style['color'], alpha=0.1, lw=0)
 
 
 def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -1,7 +1,7 @@
 """What a comparison found, in sentences that are computed from its results."""
 
 from collections.abc import Iterator
-from typing import List, Optional
+from typing import List
 
 import pandas as pd
 
@@ -71,9 +71,7 @@ def describe_cost(results: results_lib.Results) -> List[str]:
   ]
 
 
-def _describe_average(
-    values: pd.DataFrame, rivals: pd.DataFrame, oracle: Optional[float]
-) -> Iterator[str]:
+def _describe_average(values, rivals, oracle) -> Iterator[str]:
   """Who has the highest average accuracy, and by how much."""
   averages = rivals[estimates.AVERAGE].dropna()
   averages = averages.sort_values(ascending=False, kind='stable')
@@ -117,9 +115,7 @@ def _describe_lead(differences: pd.Series) -> str:
   )
 
 
-def _describe_worst(
-    values: pd.DataFrame, rivals: pd.DataFrame
-) -> Iterator[str]:
+def _describe_worst(values, rivals) -> Iterator[str]:
   """Who is best under the attack that is worst for it."""
   worst = estimates.worst_attacks(values).reindex(rivals.index).dropna()
   accuracies = {name: rivals.at[name, worst[name]] for name in worst.index}
@@ -131,7 +127,7 @@ def _describe_worst(
     )
 
 
-def _describe_columns(rivals: pd.DataFrame) -> Iterator[str]:
+def _describe_columns(rivals) -> Iterator[str]:
   """Who is best under which attacks."""
   best = rivals.dropna(axis='columns', how='all').idxmax()
   texts = []
@@ -143,9 +139,7 @@ def _describe_columns(rivals: pd.DataFrame) -> Iterator[str]:
     yield f'The most accurate by column: {"; ".join(texts)}.'
 
 
-def _describe_fedaot(
-    values: pd.DataFrame, rivals: pd.DataFrame
-) -> Iterator[str]:
+def _describe_fedaot(values, rivals) -> Iterator[str]:
   """How FedAOT does against the best baseline of each attack."""
   baselines = estimates.baselines(rivals.index)
   leaders = rivals.loc[baselines].dropna(axis='columns', how='all').idxmax()
@@ -174,26 +168,22 @@ def _describe_fedaot(
       )
 
 
-def _describe_price(values: pd.DataFrame) -> Iterator[str]:
+def _describe_price(values) -> Iterator[str]:
   """What the defences cost without attackers."""
   clean = values[[estimates.NO_ATTACK]]
   if 'mean' not in clean.index.unique('aggregator'):
     return
   gains = estimates.means(estimates.difference(clean, clean.loc['mean']))
-  gains = gains[estimates.NO_ATTACK].dropna().drop(
-      ['mean', estimates.ORACLE], errors='ignore'
-  )
+  gains = gains[estimates.NO_ATTACK].dropna().sort_values(ascending=False)
+  gains = gains.drop(['mean', estimates.ORACLE], errors='ignore')
   if not gains.empty:
-    gains = gains.sort_values(ascending=False, kind='stable')
     yield (
         'Without attackers, points gained or lost against the plain mean:'
         f' {tables.enumerate_values(gains, "{:+.1f}")}.'
     )
 
 
-def _describe_collapses(
-    rivals: pd.DataFrame, reference: float
-) -> Iterator[str]:
+def _describe_collapses(rivals, reference) -> Iterator[str]:
   """Which attacks ruin which aggregators."""
   texts = []
   for attack in rivals.columns.drop(estimates.NO_ATTACK):
@@ -212,9 +202,7 @@ def _describe_collapses(
     )
 
 
-def _describe_measurements(
-    results: results_lib.Results, fraction: float
-) -> Iterator[str]:
+def _describe_measurements(results, fraction) -> Iterator[str]:
   """Who has the best of the other measurements."""
   for measure, sentence in _MEASUREMENTS:
     values = estimates.by_attack(results, measure.column, fraction)
@@ -222,12 +210,11 @@ def _describe_measurements(
       continue
     # The average over the attacks, or the only one.
     column = measure.factor * estimates.means(values).iloc[:, 0].dropna()
-    column = column.drop(estimates.ORACLE, errors='ignore').sort_values(
-        ascending=measure.smallest_is_best, kind='stable'
-    )
+    column = column.drop(estimates.ORACLE, errors='ignore')
     if column.empty:
       continue
-    name, value = column.index[0], column.iloc[0]
+    name = column.idxmin() if measure.smallest_is_best else column.idxmax()
+    value = column[name]
     if measure is tables.DETECTION and value <= _CHANCE:
       sentence = (
           'No aggregator tells attackers from honest clients better than'

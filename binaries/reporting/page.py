@@ -17,8 +17,7 @@ from binaries.reporting import findings
 from binaries.reporting import results as results_lib
 from binaries.reporting import tables
 
-_PAGE_FILE = 'report.html'
-_FILES_FOLDER = 'report'
+_PAGE_FILE, _FILES_FOLDER = 'report.html', 'report'
 _TEMPLATE = 'report.html.jinja'
 
 Part = Union[tables.Table, figures.Figure]
@@ -123,8 +122,8 @@ def make_page(
   )
   percents = [f'{tables.percent(f)} %' for f in results.byzantine_fractions]
   found = {
-      f'{percent} attackers': findings.find(results, fraction)
-      for percent, fraction in zip(percents, results.byzantine_fractions)
+      f'{tables.percent(f)} % attackers': findings.find(results, f)
+      for f in results.byzantine_fractions
   }
   nested, plain = {}, {}
   for name, value in results.run_info.items():

@@ -20,9 +20,8 @@ RESULTS_FILE = 'results.csv'
 ERROR_FILE = 'error.txt'
 RUNS_FOLDER = 'runs'
 
-# The states of runs.
 FINISHED, FAILED = 'finished', 'failed'
-UNFINISHED, NOT_RUN = 'unfinished', 'not run'
+_UNFINISHED, _NOT_RUN = 'unfinished', 'not run'
 
 # What names a run; also the levels of `Results.runs`, whose rows are in the
 # order of the grid.
@@ -30,15 +29,11 @@ KEYS = ('byzantine_fraction', 'attack', 'aggregator', 'seed')
 _AXES = ('byzantine_fractions', 'attacks', 'aggregators', 'seeds')
 _KEY_KINDS = dict(zip(KEYS, (float, str, str, int)))
 MEASUREMENTS = (
-    'test_accuracy',
-    'attack_success_rate',
-    'attacker_weight',
-    'detection_auroc',
-    'seconds_per_round',
+    'test_accuracy', 'attack_success_rate', 'attacker_weight',
+    'detection_auroc', 'seconds_per_round',
 )
 _CURVES = {'round': int, 'test_accuracy': float, 'attacker_weight': float}
 _WEIGHTS = {'round': int, 'is_byzantine': int, 'weight': float}
-_MAX_ERROR_LENGTH = 300
 
 RunKey = Tuple[float, str, str, int]
 
@@ -53,8 +48,7 @@ class Results:
     metrics: The rows of `metrics.csv` of finished runs, with `KEYS`.
     weights: The rows of `weights.csv` of finished runs, with `KEYS`, of rounds
       whose weights can tell attackers from honest clients.
-    settings: What `settings.json` holds; empty without that file.
-    run_info: What `run.json` holds; empty without that file.
+    settings, run_info: What `settings.json` and `run.json` hold, if anything.
     problems: What of the folder could not be read, in a sentence each.
   """
 
@@ -186,9 +180,7 @@ def _read_csv(
     ) from error
 
 
-def _concatenate(
-    tables: Sequence[pd.DataFrame], kinds: Mapping[str, Any]
-) -> pd.DataFrame:
+def _concatenate(tables, kinds) -> pd.DataFrame:
   empty = pd.DataFrame(columns=[*kinds, *KEYS])
   return pd.concat([t for t in tables if len(t)] or [empty])
 
@@ -212,12 +204,7 @@ def _read_json(path: pathlib.Path, problems: List[str]) -> Dict[str, Any]:
     return {}
 
 
-def _find_axes(
-    run_info: Mapping[str, Any],
-    finished: pd.MultiIndex,
-    runs_folder: pathlib.Path,
-    problems: List[str],
-) -> Dict[str, List[Any]]:
+def _find_axes(run_info, finished, runs_folder, problems):
   """The axes of the command, and what else has a result or was begun."""
   flags = run_info.get('flags', {})
   planned = [[]] * len(_AXES)
@@ -252,7 +239,7 @@ def _find_state(run_folder: pathlib.Path) -> Tuple[str, str]:
   try:
     text = (run_folder / ERROR_FILE).read_text('utf-8', errors='replace')
   except OSError:
-    return (UNFINISHED if run_folder.is_dir() else NOT_RUN), ''
+    return (_UNFINISHED if run_folder.is_dir() else _NOT_RUN), ''
   # The last line names the error.
-  lines = ['unknown error', *filter(None, map(str.strip, text.split('\n')))]
-  return FAILED, lines[-1][:_MAX_ERROR_LENGTH]
+  lines = text.strip().split('\n')
+  return FAILED, lines[-1][:300] or 'unknown error'

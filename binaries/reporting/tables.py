@@ -202,9 +202,8 @@ def summary_tables(results: results_lib.Results) -> List[Table]:
       values = estimates.by_attack(results, measure.column, fraction)
       if values.empty:
         continue
-      title = (
-          f'{measure.title} ({results.title}, {percent(fraction)}% attackers)'
-      )
+      of_what = f'{results.title}, {percent(fraction)}% attackers'
+      title = f'{measure.title} ({of_what})'
       if len(results.seeds) > 1:
         title += '; mean ± standard deviation over the seeds'
       labels = sorted(values, key=lambda label: label == estimates.AVERAGE)
@@ -235,9 +234,7 @@ def measurement_tables(
   yield _make_matrix(results, fraction, values, measure)
 
 
-def oracle_tables(
-    results: results_lib.Results, fraction: float
-) -> Iterator[Table]:
+def oracle_tables(results, fraction) -> Iterator[Table]:
   """The accuracies minus the oracle's, if there is one."""
   values = estimates.by_attack(results, 'test_accuracy', fraction)
   if estimates.ORACLE in results.aggregators:
@@ -247,9 +244,7 @@ def oracle_tables(
     yield _make_matrix(results, fraction, difference, _TO_ORACLE)
 
 
-def baseline_tables(
-    results: results_lib.Results, fraction: float
-) -> Iterator[Table]:
+def baseline_tables(results, fraction) -> Iterator[Table]:
   """The accuracies minus those of each column's best baseline, if any."""
   values = estimates.by_attack(results, 'test_accuracy', fraction)
   means = estimates.means(values)
@@ -309,9 +304,7 @@ def missing_tables(results: results_lib.Results) -> Iterator[Table]:
   )
 
 
-def _make_plain(
-    title: str, name: str, caption: str, data: pd.DataFrame
-) -> Table:
+def _make_plain(title, name, caption, data) -> Table:
   """A table without colours that shows a frame as it is."""
 
   def make_cell(value):
@@ -325,17 +318,11 @@ def _make_plain(
   return Table(title, [*data.columns], rows, name, caption, data)
 
 
-def _make_matrix(
-    results: results_lib.Results,
-    fraction: float,
-    values: pd.DataFrame,
-    measure: Measure,
-) -> Table:
+def _make_matrix(results, fraction, values, measure) -> Table:
   """A coloured table with a row an aggregator."""
   data = estimates.summarize(measure.factor * values)
-  data['note'] = _describe_missing(results, fraction).reindex(
-      data.index, fill_value=''
-  )
+  notes = _describe_missing(results, fraction)
+  data['note'] = notes.reindex(data.index, fill_value='')
   low, high = data['mean'].min(), data['mean'].max()
   if measure.is_difference:
     high = min(data['mean'].abs().max(), _MAX_POINTS)
@@ -345,24 +332,20 @@ def _make_matrix(
     low, high = 0.0, max(high, measure.factor * fraction)
   caption = measure.caption.format(percent=percent(fraction))
   if len(results.seeds) > 1:
-    caption += (
-        f' Mean ± sample standard deviation over {len(results.seeds)} seeds.'
-    )
+    caption += f' Mean ± sample deviation over {len(results.seeds)} seeds.'
+  caption += ' The best of each column is marked; the oracle does not compete.'
   return Table(
       f'{measure.title} ({percent(fraction)} % attackers)',
       ['aggregator', *values.columns],
       _make_rows(data, measure, len(results.seeds)),
       f'{measure.name}_{percent(fraction)}_percent',
-      f'{caption} The best of each column is marked; the oracle does not'
-      ' compete.',
+      caption,
       data.reset_index(),
       scale=Scale(measure.colormap, low, high),
   )
 
 
-def _describe_missing(
-    results: results_lib.Results, fraction: float
-) -> pd.Series:
+def _describe_missing(results, fraction) -> pd.Series:
   """What runs of an aggregator and attack have no result, as '1 failed'."""
   states = results.runs['state'].xs(fraction, level='byzantine_fraction')
   states = states[states != results_lib.FINISHED]
@@ -375,15 +358,12 @@ def _describe_missing(
   )
 
 
-def _make_rows(
-    found: pd.DataFrame, measure: Measure, num_seeds: int
-) -> List[Row]:
+def _make_rows(found, measure, num_seeds) -> List[Row]:
   """A row an aggregator, of what `estimates.summarize` returns and notes."""
   names = found.index.get_level_values('aggregator')
   competing = found.loc[names != estimates.ORACLE, 'mean']
-  best = competing.groupby('column').agg(
-      'min' if measure.smallest_is_best else 'max'
-  )
+  best = competing.groupby('column')
+  best = best.min() if measure.smallest_is_best else best.max()
   is_best = competing.sub(best, level='column').abs() < _TIE
   is_best = is_best.reindex(found.index, fill_value=False)
 

@@ -16,13 +16,9 @@ from binaries.reporting import results as results_lib
 _CURVES = ('round', 'test_accuracy', 'attacker_weight', 'unheard_of')
 
 
-def _names(aggregator, attack, seed=0, byzantine_fraction=0.4):
-  return dict(
-      aggregator=aggregator,
-      attack=attack,
-      byzantine_fraction=byzantine_fraction,
-      seed=seed,
-  )
+def _names(aggregator, attack, seed=0, fraction=0.4):
+  names = ('aggregator', 'attack', 'byzantine_fraction', 'seed')
+  return dict(zip(names, (aggregator, attack, fraction, seed)))
 
 
 def write(
@@ -34,11 +30,7 @@ def write(
 ) -> pathlib.Path:
   """Writes results, settings and metrics of runs, and returns the folder.
 
-  Args:
-    folder: The folder, which is made.
-    runs: The final accuracy of each run, or all its measurements by column.
-    rounds: The number of rounds.
-    run_info: What run.json holds, None for no such file.
+  Of each run `runs` has the final accuracy, or all measurements by column.
   """
   folder.mkdir(parents=True, exist_ok=True)
   columns = ('task', *_names('', ''), 'rounds', *results_lib.MEASUREMENTS)
@@ -69,12 +61,7 @@ def run_folder(folder: pathlib.Path, key: tuple) -> pathlib.Path:
 
 
 def write_metrics(
-    folder: pathlib.Path,
-    key: tuple,
-    rounds: int,
-    test_accuracy: float = 0.5,
-    attacker_weight: Optional[float] = None,
-    **unused_others: float,
+    folder, key, rounds, test_accuracy=0.5, attacker_weight=None, **unused
 ) -> None:
   """Writes a `metrics.csv` in which the accuracy rises to its end."""
   with csv_log.CsvLog(run_folder(folder, key) / 'metrics.csv', _CURVES) as log:
