@@ -191,7 +191,7 @@ def cost_figures(results: results_lib.Results) -> Iterator[Figure]:
   median = seconds['median']
   canvas = figure.Figure(figsize=(9, 1.2 + 0.3 * len(seconds)))
   axes = canvas.subplots()
-  whiskers = np.stack([median - seconds['min'], seconds['max'] - median])
+  whiskers = [[*(median - seconds['min'])], [*(seconds['max'] - median)]]
   axes.barh(median.index, median, xerr=whiskers, color=_COLORS[3], capsize=3)
   axes.invert_yaxis()
   axes.set_xlabel('Seconds a round')
