@@ -2,10 +2,8 @@
 
 import base64
 import itertools
-import json
 import pathlib
 import re
-import shlex
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 from typing import Union
 
@@ -14,19 +12,13 @@ import markupsafe
 
 from binaries import application
 from binaries import output_folder
-from binaries.reporting import color_scale
 from binaries.reporting import figures
 from binaries.reporting import findings
-from binaries.reporting import panels
 from binaries.reporting import results as results_lib
 from binaries.reporting import tables
 
-_PAGE_FILE = 'report.html'
-_FILES_FOLDER = 'report'
+_PAGE_FILE, _FILES_FOLDER = 'report.html', 'report'
 _TEMPLATE = 'report.html.jinja'
-# What of `run.json` is shown elsewhere, or under a heading of its own.
-_COMMAND = 'command'
-_HEADINGS = ('seed', 'versions', 'machine', 'flags')
 
 Part = Union[tables.Table, figures.Figure]
 
@@ -42,16 +34,9 @@ class Written(NamedTuple):
 def write(folder: pathlib.Path, page: Optional[pathlib.Path] = None) -> Written:
   """Writes the report on a folder of `binaries.compare`.
 
-  Args:
-    folder: The folder.
-    page: The page to write, beside which the folder `report` is made; by
-      default `report.html` in the folder.
-
-  Returns:
-    What was written.
-
-  Raises:
-    UserError: If the folder holds no results or the report cannot be written.
+  The page, beside which the folder `report` is made, is by default
+  `report.html` in the folder. UserError if the folder holds no results or the
+  report cannot be written.
   """
   results = results_lib.read(folder)
   page = page or folder / _PAGE_FILE
@@ -76,7 +61,9 @@ def write(folder: pathlib.Path, page: Optional[pathlib.Path] = None) -> Written:
 def _write_files(folder: pathlib.Path, part: Part) -> None:
   """Writes a table or figure as CSV and Markdown, and PNG if it has colours."""
   if isinstance(part, figures.Figure):
-    text, png = figures.format_markdown(part), part.png
+    picture = f'![{part.alternative}]({part.name}.png)'
+    text = f'{part.title}\n\n{picture}\n\n{part.caption}\n'
+    png = part.png
   else:
     text = tables.format_markdown(part)
     png = part.scale and figures.draw_heat_map(part)
@@ -99,16 +86,16 @@ def make_parts(results: results_lib.Results) -> Dict[str, List[Part]]:
   def measurements(measure):
     return by_fraction(tables.measurement_tables, measure)
 
+  def curves(kind):
+    return by_fraction(figures.curve_figures, kind)
+
   return {
       'accuracy': measurements(tables.ACCURACY),
       'oracle': by_fraction(tables.oracle_tables),
       'baseline': by_fraction(tables.baseline_tables),
       'success': measurements(tables.SUCCESS),
-      'curves': by_fraction(figures.curve_figures, panels.ACCURACY),
-      'weights': [
-          *measurements(tables.WEIGHT),
-          *by_fraction(figures.curve_figures, panels.WEIGHT),
-      ],
+      'curves': curves(figures.ACCURACY),
+      'weights': measurements(tables.WEIGHT) + curves(figures.WEIGHT),
       'detection': [
           *measurements(tables.DETECTION),
           *by_fraction(figures.roc_figures),
@@ -132,97 +119,41 @@ def make_page(
   environment.filters.update(
       breakable=_breakable,
       base64=lambda content: base64.b64encode(content).decode('ascii'),
-      number=lambda value: f'{value:.3g}'.replace('-', '−'),
   )
-  run_info = results.run_info
-  command = run_info.get(_COMMAND)
-  if isinstance(command, list):
-    command = shlex.join(map(str, command))
+  percents = [f'{tables.percent(f)} %' for f in results.byzantine_fractions]
+  found = {
+      f'{tables.percent(f)} % attackers': findings.find(results, f)
+      for f in results.byzantine_fractions
+  }
+  nested, plain = {}, {}
+  for name, value in results.run_info.items():
+    (nested if isinstance(value, dict) else plain)[name] = value
+  command = plain.pop('command', '')
   return environment.get_template(_TEMPLATE).render(
       title=f'Aggregators compared: {results.title}',
       completeness=findings.describe_completeness(results),
       problems=results.problems,
-      findings=[
-          *(
-              (
-                  f'{tables.percent(fraction)} % attackers',
-                  findings.find(results, fraction),
-              )
-              for fraction in results.byzantine_fractions
-          ),
-          ('Cost', findings.describe_cost(results)),
-      ],
-      facts_of_run=_describe_run(results),
-      command=command or reconstruct_command(results),
-      is_reconstructed=not command,
-      run_info={
-          name: _format_values(run_info[name])
-          for name in dict.fromkeys([*_HEADINGS, *run_info])
-          if name in run_info
-          and (name in _HEADINGS or isinstance(run_info[name], dict))
+      findings={**found, 'Cost': findings.describe_cost(results)},
+      facts_of_run={
+          'task': results.task,
+          'rounds': results.rounds,
+          'aggregators': results.aggregators,
+          'attacks': results.attacks,
+          'fractions of attackers': percents,
+          'seeds': results.seeds,
+          **plain,
       },
-      settings=_format_values(results.settings),
+      command=command,
+      settings={'of all runs': results.settings, **nested},
       parts=parts,
       has_weights=not results.weights.empty,
-      text_color=color_scale.text_color,
+      text_color=tables.text_color,
   )
 
 
-def reconstruct_command(results: results_lib.Results) -> str:
-  """A command that repeats a comparison, from its axes and settings."""
-  flags = {
-      'aggregators': results.aggregators,
-      'attacks': results.attacks,
-      'byzantine_fractions': results.byzantine_fractions,
-      'seeds': results.seeds,
-      **results.settings,
-  }
-  return shlex.join([
-      *('python', '-m', 'binaries.compare'),
-      *(
-          f'--{name}={_format_value(value)}'
-          for name, value in flags.items()
-          if value is not None
-      ),
-  ])
-
-
-def _describe_run(results: results_lib.Results) -> Dict[str, str]:
-  """What was compared, and what `run.json` tells in a word each."""
-  percents = [f'{tables.percent(f)} %' for f in results.byzantine_fractions]
-  return {
-      'task': results.task,
-      'rounds': str(results.rounds),
-      'aggregators': ', '.join(results.aggregators),
-      'attacks': ', '.join(results.attacks),
-      'fractions of attackers': ', '.join(percents),
-      'seeds': ', '.join(map(str, results.seeds)),
-      **{
-          name: _format_value(value)
-          for name, value in results.run_info.items()
-          if not isinstance(value, dict) and name not in (_COMMAND, *_HEADINGS)
-      },
-  }
-
-
-def _format_values(value: Any) -> Union[str, Dict[str, str]]:
-  """The values of a dictionary, or a value, as text."""
-  if isinstance(value, dict):
-    return {str(name): _format_value(item) for name, item in value.items()}
-  return _format_value(value)
-
-
-def _format_value(value: Any) -> str:
-  """A value as a flag takes it; what no flag takes, as JSON."""
-  if isinstance(value, (list, tuple)) and not any(
-      isinstance(item, (list, tuple, dict)) for item in value
-  ):
-    return ','.join(map(_format_value, value))
-  return json.dumps(value) if isinstance(value, dict) else str(value)
-
-
-def _breakable(text: str) -> markupsafe.Markup:
+def _breakable(value: Any) -> markupsafe.Markup:
   """The escaped text, which may be broken where names have their joints."""
-  return markupsafe.Markup(
-      re.sub(r'([_:,+])(?=\S)', r'\1<wbr>', str(markupsafe.escape(text)))
-  )
+  if isinstance(value, (list, tuple)):
+    value = ', '.join(map(str, value))
+  text = str(markupsafe.escape(value))
+  return markupsafe.Markup(re.sub(r'([_:,+])(?=\S)', r'\1<wbr>', text))

@@ -1,11 +1,11 @@
 """Reads the folder that `binaries.compare` writes, finished or not."""
 
+from collections.abc import Iterator
 import csv
 import dataclasses
-import itertools
+import math
 import pathlib
-import types
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import pandas as pd
 
@@ -20,28 +20,20 @@ RESULTS_FILE = 'results.csv'
 ERROR_FILE = 'error.txt'
 RUNS_FOLDER = 'runs'
 
-FINISHED = 'finished'
-# What a run without a result is; what tells most comes first.
-FAILED, UNFINISHED, NOT_RUN = 'failed', 'unfinished', 'not run'
-STATES = (FAILED, UNFINISHED, NOT_RUN)
+FINISHED, FAILED = 'finished', 'failed'
+_UNFINISHED, _NOT_RUN = 'unfinished', 'not run'
 
 # What names a run; also the levels of `Results.runs`, whose rows are in the
 # order of the grid.
 KEYS = ('byzantine_fraction', 'attack', 'aggregator', 'seed')
 _AXES = ('byzantine_fractions', 'attacks', 'aggregators', 'seeds')
 _KEY_KINDS = dict(zip(KEYS, (float, str, str, int)))
-_MEASUREMENTS = dict.fromkeys(
-    (
-        'test_accuracy',
-        'attack_success_rate',
-        'attacker_weight',
-        'detection_auroc',
-        'seconds_per_round',
-    ),
-    float,
+MEASUREMENTS = (
+    'test_accuracy', 'attack_success_rate', 'attacker_weight',
+    'detection_auroc', 'seconds_per_round',
 )
-_CURVES = dict.fromkeys(('test_accuracy', 'attacker_weight'), float)
-_MAX_ERROR_LENGTH = 300
+_CURVES = {'round': int, 'test_accuracy': float, 'attacker_weight': float}
+_WEIGHTS = {'round': int, 'is_byzantine': int, 'weight': float}
 
 RunKey = Tuple[float, str, str, int]
 
@@ -51,19 +43,12 @@ class Results:
   """What a folder holds.
 
   Attributes:
-    task: The task.
-    rounds: The number of rounds of a run.
-    byzantine_fractions: The fractions of attackers.
-    attacks: The attacks.
-    aggregators: The aggregators.
-    seeds: The seeds.
-    runs: A row for each run of the grid that these span, by `KEYS`: what was
+    runs: A row for each run of the grid that the axes span, by `KEYS`: what was
       measured, NaN where nothing was; `state`; and `error`, a line.
     metrics: The rows of `metrics.csv` of finished runs, with `KEYS`.
     weights: The rows of `weights.csv` of finished runs, with `KEYS`, of rounds
       whose weights can tell attackers from honest clients.
-    settings: What `settings.json` holds; empty without that file.
-    run_info: What `run.json` holds; empty without that file.
+    settings, run_info: What `settings.json` and `run.json` hold, if anything.
     problems: What of the folder could not be read, in a sentence each.
   """
 
@@ -88,15 +73,10 @@ class Results:
   @property
   def title(self) -> str:
     """Task, rounds and seeds."""
-    title = f'{self.task}, {count(self.rounds, "round")}'
+    title = f'{self.task}, {self.rounds} round{"s" * (self.rounds != 1)}'
     if len(self.seeds) > 1:
       title += f', {len(self.seeds)} seeds'
     return title
-
-
-def count(number: int, noun: str) -> str:
-  """As in '1 round' and '2 rounds'."""
-  return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
 def read(
@@ -108,12 +88,8 @@ def read(
 
   Args:
     folder: The folder.
-    axes: The grid to read: `byzantine_fractions`, `attacks`, `aggregators` and
-      `seeds`, which may have no result yet. By default that of `run.json`, and
-      whatever else has a result or was begun.
-
-  Returns:
-    What it holds.
+    axes: The grid to read, which may have no result yet. By default that of
+      `run.json`, and whatever else has a result or was begun.
 
   Raises:
     UserError: If there is no such folder, `results.csv` or `settings.json` is
@@ -135,34 +111,35 @@ def read(
   task = next(iter(finished['task']), '') or settings.get('task', 'unknown')
   runs_folder = folder / RUNS_FOLDER
   if axes is None:
-    axes = _find_axes(run_info, task, finished.index, runs_folder, problems)
+    axes = _find_axes(run_info, finished.index, runs_folder, problems)
   runs = finished.reindex(
       pd.MultiIndex.from_product([axes[name] for name in _AXES], names=KEYS)
   )
   metrics, weights = [], []
   for key in runs.index:
-    run_folder = runs_folder / _folder_name(task, key)
+    names = dict(zip(KEYS, key))
+    run_folder = runs_folder / experiment.run_name(task, **names)
     if key not in finished.index:
       runs.loc[key, ['state', 'error']] = _find_state(run_folder)
       continue
-    for rows, file_name, columns in (
-        (metrics, run_metrics.FILE_NAME, ({'round': int}, _CURVES)),
-        (weights, run_metrics.WEIGHTS_FILE_NAME, (_WEIGHTS,)),
+    for tables, file_name, kinds, required in (
+        (metrics, run_metrics.FILE_NAME, _CURVES, ['round']),
+        (weights, run_metrics.WEIGHTS_FILE_NAME, _WEIGHTS, [*_WEIGHTS]),
     ):
       try:
-        found = _read_csv(run_folder / file_name, *columns)
-        rows += [{**row, **dict(zip(KEYS, key))} for row in found]
+        table = _read_csv(run_folder / file_name, kinds, required)
+        tables.append(table.assign(**names))
       except application.UserError as error:
         problems.append(str(error))
-  rounds = [settings.get('rounds'), *finished['rounds']]
-  rounds += [row['round'] for row in metrics]
+  metrics = _concatenate(metrics, _CURVES)
+  rounds = [settings.get('rounds'), *finished['rounds'], *metrics['round']]
   return Results(
       task=task,
       rounds=max((int(r) for r in rounds if pd.notna(r)), default=0),
       **{name: tuple(axes[name]) for name in _AXES},
       runs=runs,
-      metrics=_make_table(metrics, {**_KEY_KINDS, 'round': int, **_CURVES}),
-      weights=_select_telling(_make_table(weights, {**_KEY_KINDS, **_WEIGHTS})),
+      metrics=metrics,
+      weights=_select_telling(_concatenate(weights, _WEIGHTS)),
       settings=settings,
       run_info=run_info,
       problems=problems,
@@ -171,10 +148,8 @@ def read(
 
 def _read_finished(path: pathlib.Path) -> pd.DataFrame:
   """The rows of `results.csv`, by `KEYS`; the last one of a run holds."""
-  optional = {'task': str, 'rounds': int, **_MEASUREMENTS}
-  rows = _make_table(
-      _read_csv(path, _KEY_KINDS, optional), {**_KEY_KINDS, **optional}
-  )
+  optional = dict.fromkeys(('rounds', *MEASUREMENTS), float)
+  rows = _read_csv(path, {'task': object, **_KEY_KINDS, **optional}, [*KEYS])
   tasks = sorted(set(rows['task'].dropna()))
   if len(tasks) > 1:
     raise application.UserError(
@@ -185,44 +160,29 @@ def _read_finished(path: pathlib.Path) -> pd.DataFrame:
 
 
 def _read_csv(
-    path: pathlib.Path,
-    required: Mapping[str, Callable[[str], Any]],
-    optional: Mapping[str, Callable[[str], Any]] = types.MappingProxyType({}),
-) -> List[Dict[str, Any]]:
+    path: pathlib.Path, kinds: Mapping[str, Any], required: List[str]
+) -> pd.DataFrame:
   """The complete rows of a CSV file, none if there is no file.
 
-  Args:
-    path: The file.
-    required: The parsers of columns of which each row must have a value.
-    optional: The parsers of others.
-
   Raises:
-    UserError: If the file is something else; names the line.
+    UserError: If a value is of another kind, or a required one is missing.
   """
-  line = 1
   try:
-    rows = csv_log.read_rows(path)
-    for line, row in enumerate(rows, start=2):
-      for name, parse in {**required, **optional}.items():
-        if row.get(name):
-          row[name] = parse(row[name])
-        elif name in required:
-          raise ValueError(f'no value for {name}')
-        else:
-          row[name] = None
+    table = pd.DataFrame(csv_log.read_rows(path), columns=[*kinds])
+    table = table.replace('', math.nan)
+    for name in required:
+      if table[name].isna().any():
+        raise ValueError(f'no value for {name}')
+    return table.astype(kinds)
   except (OSError, ValueError, csv.Error) as error:
     raise application.UserError(
-        f'cannot read {path}, line {line}:'
-        f' {application.describe_error(error)}.'
+        f'cannot read {path}: {application.describe_error(error)}.'
     ) from error
-  return rows
 
 
-def _make_table(
-    rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, Any]
-) -> pd.DataFrame:
-  floats = {name: float for name, kind in kinds.items() if kind is float}
-  return pd.DataFrame(rows, columns=[*kinds]).astype(floats)
+def _concatenate(tables, kinds) -> pd.DataFrame:
+  empty = pd.DataFrame(columns=[*kinds, *KEYS])
+  return pd.concat([t for t in tables if len(t)] or [empty])
 
 
 def _select_telling(weights: pd.DataFrame) -> pd.DataFrame:
@@ -235,15 +195,6 @@ def _select_telling(weights: pd.DataFrame) -> pd.DataFrame:
   ]
 
 
-def _parse_bit(text: str) -> bool:
-  if text not in ('0', '1'):
-    raise ValueError(f'is_byzantine must be 0 or 1, found {text!r}')
-  return text == '1'
-
-
-_WEIGHTS = {'round': int, 'is_byzantine': _parse_bit, 'weight': float}
-
-
 def _read_json(path: pathlib.Path, problems: List[str]) -> Dict[str, Any]:
   """What a file holds; nothing, which is a problem, if that is no JSON."""
   try:
@@ -253,53 +204,34 @@ def _read_json(path: pathlib.Path, problems: List[str]) -> Dict[str, Any]:
     return {}
 
 
-def _find_axes(
-    run_info: Mapping[str, Any],
-    task: str,
-    finished: pd.MultiIndex,
-    runs_folder: pathlib.Path,
-    problems: List[str],
-) -> Dict[str, List[Any]]:
+def _find_axes(run_info, finished, runs_folder, problems):
   """The axes of the command, and what else has a result or was begun."""
-  flags = run_info.get('flags')
-  flags = flags if isinstance(flags, dict) else {}
-  planned = []
-  for axis, kind in zip(_AXES, _KEY_KINDS.values()):
-    values = flags.get(axis, [])
-    try:
-      planned.append([kind(value) for value in values])
-    except (TypeError, ValueError):
-      problems.append(
-          f'the flag {axis} in {run_record.FILE_NAME} is not understood:'
-          f' {values!r}.'
-      )
-      planned.append([])
-  found = [*finished]
-  known = {
-      _folder_name(task, key) for key in (*itertools.product(*planned), *found)
-  }
-  for folder in sorted(runs_folder.glob('*/')):
-    if folder.name not in known:
-      found += _read_key(folder, problems)
+  flags = run_info.get('flags', {})
+  planned = [[]] * len(_AXES)
+  try:
+    planned = [
+        [kind(value) for value in flags.get(axis, [])]
+        for axis, kind in zip(_AXES, _KEY_KINDS.values())
+    ]
+  except (AttributeError, TypeError, ValueError):
+    problems.append(
+        f'the flags in {run_record.FILE_NAME} are not understood: {flags!r}.'
+    )
+  found = [*finished, *_begun(runs_folder, problems)]
   return {
       axis: list(dict.fromkeys([*first, *(key[i] for key in found)]))
       for i, (axis, first) in enumerate(zip(_AXES, planned))
   }
 
 
-def _read_key(folder: pathlib.Path, problems: List[str]) -> List[RunKey]:
-  """The run that a folder says it is of; none, and a problem, if it is mute."""
-  path = folder / run_record.FILE_NAME
-  settings = _read_json(path, problems).get('settings', {})
-  try:
-    return [tuple(kind(settings[name]) for name, kind in _KEY_KINDS.items())]
-  except (KeyError, TypeError, ValueError):
-    problems.append(f'{path} does not tell which run {folder.name} is.')
-    return []
-
-
-def _folder_name(task: str, key: RunKey) -> str:
-  return experiment.run_name(task, **dict(zip(KEYS, key)))
+def _begun(runs_folder: pathlib.Path, problems: List[str]) -> Iterator[RunKey]:
+  """The runs that say in their own records which they are."""
+  for path in sorted(runs_folder.glob(f'*/{run_record.FILE_NAME}')):
+    settings = _read_json(path, problems).get('settings', {})
+    try:
+      yield tuple(kind(settings[name]) for name, kind in _KEY_KINDS.items())
+    except (KeyError, TypeError, ValueError):
+      problems.append(f'{path} does not tell which run it is of.')
 
 
 def _find_state(run_folder: pathlib.Path) -> Tuple[str, str]:
@@ -307,9 +239,7 @@ def _find_state(run_folder: pathlib.Path) -> Tuple[str, str]:
   try:
     text = (run_folder / ERROR_FILE).read_text('utf-8', errors='replace')
   except OSError:
-    return (UNFINISHED if run_folder.is_dir() else NOT_RUN), ''
+    return (_UNFINISHED if run_folder.is_dir() else _NOT_RUN), ''
   # The last line names the error.
-  line = ['unknown error', *filter(None, map(str.strip, text.split('\n')))][-1]
-  if len(line) > _MAX_ERROR_LENGTH:
-    line = f'{line[:_MAX_ERROR_LENGTH]} ...'
-  return FAILED, line
+  lines = text.strip().split('\n')
+  return FAILED, lines[-1][:300] or 'unknown error'

@@ -1,53 +1,48 @@
 """Makes folders such as `binaries.compare` writes, for tests of the report.
 
-A run is named by aggregator, attack, fraction of attackers and seed.
+A run is named by aggregator, attack and, if it is not these, seed 0 and a
+fraction of attackers of 0.4.
 """
 
 import json
 import pathlib
 import random
-from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple
+from typing import Any, Iterable, Mapping, Optional, Tuple
 
 from binaries import csv_log
 from binaries import experiment
 from binaries.reporting import results as results_lib
 
-_KEYS = ('aggregator', 'attack', 'byzantine_fraction', 'seed')
-_COLUMNS = (
-    'task', *_KEYS, 'rounds', 'test_accuracy', 'attack_success_rate',
-    'attacker_weight', 'detection_auroc', 'seconds_per_round',
-)
+_CURVES = ('round', 'test_accuracy', 'attacker_weight', 'unheard_of')
+
+
+def _names(aggregator, attack, seed=0, fraction=0.4):
+  names = ('aggregator', 'attack', 'byzantine_fraction', 'seed')
+  return dict(zip(names, (aggregator, attack, fraction, seed)))
 
 
 def write(
     folder: pathlib.Path,
-    accuracies: Mapping[Tuple[str, str, float, int], float],
+    runs: Mapping[tuple, Any],
     *,
-    others: Optional[Mapping[Any, Mapping[str, float]]] = None,
-    columns: Sequence[str] = _COLUMNS,
     rounds: int = 3,
-    settings: Optional[Mapping[str, Any]] = None,
     run_info: Optional[Mapping[str, Any]] = None,
 ) -> pathlib.Path:
   """Writes results, settings and metrics of runs, and returns the folder.
 
-  `accuracies` and `others`, by column, are measurements for aggregator, attack,
-  fraction and seed; `settings` and `run_info` the files' content.
+  Of each run `runs` has the final accuracy, or all measurements by column.
   """
   folder.mkdir(parents=True, exist_ok=True)
+  columns = ('task', *_names('', ''), 'rounds', *results_lib.MEASUREMENTS)
   rows = []
-  for key, accuracy in accuracies.items():
-    others_of_run = (others or {}).get(key, {})
-    rows.append({
-        **dict.fromkeys(columns),
-        **dict(zip(_KEYS, key)),
-        **dict(task='digits', rounds=rounds, test_accuracy=accuracy),
-        **others_of_run,
-    })
-    write_metrics(folder, key, accuracy, rounds, others_of_run)
+  for key, measured in runs.items():
+    if not isinstance(measured, dict):
+      measured = {'test_accuracy': measured}
+    row = {'task': 'digits', 'rounds': rounds, **_names(*key), **measured}
+    rows.append({**dict.fromkeys(columns), **row})
+    write_metrics(folder, key, rounds, **measured)
   (folder / 'results.csv').write_text(csv_log.format_rows(columns, rows))
-  if settings is None:
-    settings = {'task': 'digits', 'rounds': rounds, 'data_dir': None}
+  settings = {'task': 'digits', 'rounds': rounds, 'data_dir': None}
   (folder / 'settings.json').write_text(json.dumps(settings))
   if run_info is not None:
     (folder / 'run.json').write_text(json.dumps(run_info))
@@ -59,37 +54,27 @@ def read(folder: pathlib.Path, *arguments, **options) -> results_lib.Results:
   return results_lib.read(write(folder, *arguments, **options))
 
 
-def run_folder(folder: pathlib.Path, key) -> pathlib.Path:
+def run_folder(folder: pathlib.Path, key: tuple) -> pathlib.Path:
   """The folder of a run, which is made."""
-  name = experiment.run_name('digits', **dict(zip(_KEYS, key)))
-  path = folder / 'runs' / name
+  path = folder / 'runs' / experiment.run_name('digits', **_names(*key))
   path.mkdir(parents=True, exist_ok=True)
   return path
 
 
 def write_metrics(
-    folder: pathlib.Path,
-    key,
-    accuracy: float,
-    rounds: int,
-    others: Mapping[str, float],
+    folder, key, rounds, test_accuracy=0.5, attacker_weight=None, **unused
 ) -> None:
   """Writes a `metrics.csv` in which the accuracy rises to its end."""
   rows = [
-      {
-          'round': i,
-          'test_accuracy': accuracy * i / rounds,
-          'attacker_weight': others.get('attacker_weight'),
-          'unheard_of': 'x',
-      }
+      dict(zip(_CURVES, (i, test_accuracy * i / rounds, attacker_weight, 'x')))
       for i in range(1, rounds + 1)
   ]
   path = run_folder(folder, key) / 'metrics.csv'
-  path.write_text(csv_log.format_rows(tuple(rows[0]), rows))
+  path.write_text(csv_log.format_rows(_CURVES, rows))
 
 
 def write_weights(
-    folder: pathlib.Path, key, clients: Iterable[Tuple[int, int, float]]
+    folder: pathlib.Path, key: tuple, clients: Iterable[Tuple[int, int, float]]
 ) -> None:
   """Writes a `weights.csv` of round, is_byzantine and weight."""
   lines = [','.join(map(str, client)) for client in clients]
@@ -99,47 +84,39 @@ def write_weights(
 
 
 def write_large(
-    folder: pathlib.Path, *, num_aggregators: int, num_attacks: int, seeds: int
+    folder: pathlib.Path, *, num_aggregators: int, num_attacks: int
 ) -> pathlib.Path:
   """Writes made-up results, with a failed and an unfinished run."""
   numbers = random.Random(0)
   aggregators = ['mean', 'krum', 'fedaot', 'oracle']
   aggregators += [f'trimmed_mean:beta=0.{i}' for i in range(1, 99)]
-  aggregators = aggregators[:num_aggregators]
   attacks = ['none', 'sign_flip', '<script>alert("x")</script>&']
   attacks += [f'scaled_noise:scale={i}' for i in range(1, 99)]
-  attacks = attacks[:num_attacks]
-  accuracies, others = {}, {}
-  for seed in range(seeds):
-    for aggregator in aggregators:
-      for attack in attacks:
-        key = (aggregator, attack, 0.4, seed)
-        accuracies[key] = numbers.uniform(0.1, 0.95)
-        others[key] = {'seconds_per_round': numbers.uniform(0.1, 0.5)}
+  runs = {}
+  for aggregator in aggregators[:num_aggregators]:
+    for attack in attacks[:num_attacks]:
+      for seed in (0, 1):
+        run = {
+            'test_accuracy': numbers.uniform(0.1, 0.95),
+            'seconds_per_round': numbers.uniform(0.1, 0.5),
+        }
         if attack != 'none' and aggregator in ('krum', 'fedaot'):
-          others[key].update(
-              attacker_weight=numbers.uniform(0, 0.4),
-              detection_auroc=numbers.uniform(0.5, 1),
-              attack_success_rate=numbers.random(),
-          )
-  failed = ('krum', 'sign_flip', 0.4, 0)
-  unfinished = ('fedaot', 'none', 0.4, 0)
-  del accuracies[failed], accuracies[unfinished]
-  run_info = {'machine': {'platform': 'Linux-' + 80 * 'x'}}
-  write(folder, accuracies, others=others, run_info=run_info)
+          run['attacker_weight'] = numbers.uniform(0, 0.4)
+          run['detection_auroc'] = numbers.uniform(0.5, 1)
+          run['attack_success_rate'] = numbers.random()
+        runs[aggregator, attack, seed] = run
+  failed, unfinished = ('krum', 'sign_flip'), ('fedaot', 'none')
+  del runs[(*failed, 0)], runs[(*unfinished, 0)]
+  info = {'machine': {'platform': 'Linux-' + 80 * 'x'}}
+  write(folder, runs, run_info=info)
   (run_folder(folder, failed) / 'error.txt').write_text(
       'Traceback (most recent call last):\nValueError: <b>too many</b>\n'
   )
-  write_metrics(folder, unfinished, 0.5, 2, {})
-  for aggregator in ('krum', 'fedaot'):
-    key = (aggregator, attacks[2], 0.4, 0)
-    write_weights(
-        folder,
-        key,
-        [
-            (i, int(j < 4), numbers.random() * (0.5 if j < 4 else 1))
-            for i in range(1, 4)
-            for j in range(10)
-        ],
-    )
+  write_metrics(folder, unfinished, 2)
+  clients = [
+      (i, int(j < 4), numbers.random() * (0.5 if j < 4 else 1))
+      for i in range(1, 4)
+      for j in range(10)
+  ]
+  write_weights(folder, ('krum', attacks[2]), clients)
   return folder

@@ -15,11 +15,7 @@ from tests.binaries import report_folder
 def _make_folder(tmp_path):
   return report_folder.write(
       tmp_path / 'results',
-      {
-          (aggregator, attack, 0.4, 0): 0.5
-          for aggregator in ('mean', 'oracle')
-          for attack in ('none', 'flip')
-      },
+      {(a, b): 0.5 for a in ('mean', 'oracle') for b in ('none', 'flip')},
   )
 
 
@@ -31,15 +27,15 @@ def test_page_and_files_are_written(folder):
   )
   assert result.stderr == ''
   assert 'digits, 3 rounds' in (folder / 'report.html').read_text()
-  names = sorted(path.name for path in (folder / 'report').iterdir())
-  assert names == sorted(
-      f'{name}_40_percent.{suffix}'
-      for name in (
-          'accuracy', 'difference_to_oracle', 'difference_to_best_baseline',
-          'learning_curves',
-      )
-      for suffix in ('png', 'csv', 'md')
+  names = (
+      'accuracy', 'difference_to_oracle', 'difference_to_best_baseline',
+      'learning_curves',
   )
+  assert {path.name for path in (folder / 'report').iterdir()} == {
+      f'{name}_40_percent.{suffix}'
+      for name in names
+      for suffix in ('png', 'csv', 'md')
+  }
   for path in (folder / 'report').glob('*.png'):
     assert min(image.imread(path).shape[:2]) > 150
 
@@ -77,11 +73,6 @@ def _error(folder, output=None):
     report.main(folder)
   assert '\n' not in str(error.value)
   return str(error.value)
-
-
-def test_corrupt_results(folder):
-  (folder / 'results.csv').write_text('a,b\n1,2\n')
-  assert 'line 2: no value for' in _error(folder)
 
 
 def test_output_that_cannot_be_written(folder, tmp_path):
