@@ -26,11 +26,11 @@ _MODULE_OF = {
     'DataPoisoning': 'fedaot_tff.attacks.attack',
     'fedaot_factory': 'fedaot_tff.aggregators.fedaot',
     'FedAOTConfig': 'fedaot',
-    'fltrust_factory': 'fedaot_tff.aggregators.fltrust',
+    'fltrust_factory': 'fedaot_tff.aggregators.holdout_rules',
     'get_attack': 'fedaot_tff.attacks.registry',
     'HoldOut': 'fedaot_tff.aggregators.holdout',
     'holdout_finetuned_mean_factory': (
-        'fedaot_tff.aggregators.holdout_finetuned_mean'
+        'fedaot_tff.aggregators.holdout_rules'
     ),
     'HOLDOUT_STATISTICS': 'fedaot',
     'Knowledge': 'fedaot_tff.attacks.attack',

@@ -1,7 +1,6 @@
 """Aggregators by name. TensorFlow is imported when one is created."""
 
 import dataclasses
-import importlib
 import inspect
 import re
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
@@ -102,12 +101,13 @@ def _wrapper(make: Callable[..., rules.Rule]) -> _Entry:
   )
 
 
-def _with_holdout(module_name: str) -> _Entry:
-  """The entry of what `<module>_factory(holdout)` makes."""
+def _with_holdout(name: str) -> _Entry:
+  """The entry of what `holdout_rules.<name>_factory(holdout)` makes."""
 
   def create(context):
-    module = importlib.import_module(f'{__package__}.{module_name}')
-    return getattr(module, f'{module_name}_factory')(context.holdout)
+    from fedaot_tff.aggregators import holdout_rules
+
+    return getattr(holdout_rules, f'{name}_factory')(context.holdout)
 
   return _Entry(create, needs_holdout=True)
 

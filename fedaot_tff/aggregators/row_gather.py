@@ -56,7 +56,8 @@ def check_structure_of_tensors(value_type: tff.Type) -> None:
     )
   if tff.types.count(value_type, _is_tensor) == 0:
     raise TypeError(
-        f'Expected at least one tensor, found {value_type.compact_representation()}.'
+        'Expected at least one tensor, found'
+        f' {value_type.compact_representation()}.'
     )
   for spec in tf.nest.flatten(tff.types.type_to_tf_tensor_specs(value_type)):
     if not spec.shape.is_fully_defined():

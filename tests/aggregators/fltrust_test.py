@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedaot_tff.aggregators import fltrust
 from fedaot_tff.aggregators import holdout as holdout_lib
+from fedaot_tff.aggregators import holdout_rules
 from fedaot_tff.attacks import multiples
 from fedaot_tff.learning import fed_avg
 from fedaot_tff.learning import model_mirror
@@ -64,7 +64,7 @@ def _flatten(value):
 
 @pytest.fixture(scope='module')
 def process():
-  return fltrust.fltrust_factory(
+  return holdout_rules.fltrust_factory(
       small_problem.holdout()
   ).unweighted.create(_VALUE_TYPE)
 
@@ -184,7 +184,7 @@ def test_weighted_process_of_two_dtypes_ignores_weights():
   holdout = holdout_lib.HoldOut(
       _mixed_model(), (np.zeros([4]), np.zeros([4])), num_steps=1
   )
-  factory = fltrust.fltrust_factory(holdout)
+  factory = holdout_rules.fltrust_factory(holdout)
   value_type = tff.to_type(
       (tff.TensorType(np.float32, [2]), tff.TensorType(np.float64, [3]))
   )
@@ -214,7 +214,7 @@ def test_is_handed_the_model_and_withstands_a_majority():
       small_problem.model(),
       small_problem.client_optimizer(),
       tff.learning.optimizers.build_adam(0.1),
-      model_aggregator=fltrust.fltrust_factory(small_problem.holdout()),
+      model_aggregator=holdout_rules.fltrust_factory(small_problem.holdout()),
       update_poisoning=multiples.SignFlip(),
   )
   attackers = (0, 2, 3, 5)
@@ -252,10 +252,10 @@ def test_is_handed_the_model_and_withstands_a_majority():
 def test_refuses_wrong_arguments():
   for holdout in (None, small_problem.model()):
     with pytest.raises(TypeError, match='^holdout must be a .*HoldOut;'):
-      fltrust.fltrust_factory(holdout)
+      holdout_rules.fltrust_factory(holdout)
   with pytest.raises(TypeError, match='server_optimizer must be'):
-    fltrust.fltrust_factory(small_problem.holdout(), server_optimizer=0.1)
-  factory = fltrust.fltrust_factory(small_problem.holdout()).unweighted
+    holdout_rules.fltrust_factory(small_problem.holdout(), server_optimizer=0.1)
+  factory = holdout_rules.fltrust_factory(small_problem.holdout()).unweighted
   with pytest.raises(ValueError, match='trainable weights'):
     factory.create(tff.to_type((tff.TensorType(np.float32, [2]),)))
   with pytest.raises(TypeError, match='Expected tensors of dtype'):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedaot_tff.aggregators import holdout_finetuned_mean
+from fedaot_tff.aggregators import holdout_rules
 from fedaot_tff.learning import fed_avg
 from tests import small_problem
 
@@ -65,7 +65,7 @@ def _expected(model, updates):
 
 @pytest.fixture(scope='module')
 def process():
-  return holdout_finetuned_mean.holdout_finetuned_mean_factory(
+  return holdout_rules.holdout_finetuned_mean_factory(
       small_problem.holdout()
   ).unweighted.create(_VALUE_TYPE)
 
@@ -115,7 +115,7 @@ def test_bad_updates_are_left_out(process):
 def test_useless_training_leaves_the_mean():
   holdout = small_problem.holdout()
   optimizer = tff.learning.optimizers.build_sgdm(1e38)
-  factory = holdout_finetuned_mean.holdout_finetuned_mean_factory(
+  factory = holdout_rules.holdout_finetuned_mean_factory(
       type(holdout)(
           small_problem.model(),
           small_problem.examples(_NUM_EXAMPLES, seed=99),
@@ -137,7 +137,7 @@ def test_learning_process_trains_on_the_holdout_after_averaging():
   process = fed_avg.build_attacked_fed_avg(
       small_problem.model(),
       small_problem.client_optimizer(),
-      model_aggregator=holdout_finetuned_mean.holdout_finetuned_mean_factory(
+      model_aggregator=holdout_rules.holdout_finetuned_mean_factory(
           small_problem.holdout()
       ),
   )
@@ -163,8 +163,8 @@ def test_learning_process_trains_on_the_holdout_after_averaging():
 
 def test_refuses_wrong_arguments():
   with pytest.raises(TypeError, match='^holdout must be a .*HoldOut;'):
-    holdout_finetuned_mean.holdout_finetuned_mean_factory(None)
-  factory = holdout_finetuned_mean.holdout_finetuned_mean_factory(
+    holdout_rules.holdout_finetuned_mean_factory(None)
+  factory = holdout_rules.holdout_finetuned_mean_factory(
       small_problem.holdout()
   ).unweighted
   with pytest.raises(ValueError, match='trainable weights'):

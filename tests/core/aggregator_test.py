@@ -145,7 +145,9 @@ def test_unusable_clients_are_as_if_left_out(has_holdout, kind):
   }[kind]
   alone, together = _aggregator(has_holdout), _aggregator(has_holdout)
   expected = alone.aggregate(_model(), clients)
-  found = together.aggregate(_model(), [bad] + clients[:3] + [bad] + clients[3:])
+  found = together.aggregate(
+      _model(), [bad] + clients[:3] + [bad] + clients[3:]
+  )
   np.testing.assert_allclose(_flatten(found), _flatten(expected), atol=1e-12)
   assert together.last_round.num_non_finite == 2
   np.testing.assert_array_equal(together.last_round.weights[[0, 4]], 0)
@@ -394,7 +396,8 @@ def test_wrong_arrays(model, clients, kwargs, error, expected):
 
 
 def test_another_model_needs_another_aggregator():
-  aggregator = _aggregator(False, config=fedaot.FedAOTConfig(sketch_dimension=4))
+  config = fedaot.FedAOTConfig(sketch_dimension=4)
+  aggregator = _aggregator(False, config=config)
   aggregator.aggregate([np.ones(30)], [[np.zeros(30)]])
   with pytest.raises(ValueError, match='make a new FedAOTAggregator'):
     aggregator.aggregate([np.ones(5)], [[np.zeros(5)]])

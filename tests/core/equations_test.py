@@ -34,9 +34,10 @@ def _table(updates):
   return {
       'finite': usable.astype(float),
       'norm': np.where(usable, norms, 0.0),
-      'sketch': np.stack(
-          [_fold(u if ok else 0 * _flat_signs()) for u, ok in zip(updates, usable)]
-      ),
+      'sketch': np.stack([
+          _fold(u if ok else 0 * _flat_signs())
+          for u, ok in zip(updates, usable)
+      ]),
   }
 
 
@@ -323,7 +324,9 @@ def test_a_majority_against_the_root_moves_no_median_with_a_holdout():
   honest = _honest(rng, 8, root)
   attackers = -10 * _honest(rng, 12, root)
   alone = _holdout_statistics(honest, root, root)
-  together = _holdout_statistics(np.concatenate([honest, attackers]), root, root)
+  together = _holdout_statistics(
+      np.concatenate([honest, attackers]), root, root
+  )
   assert _weights(together)[8:].sum() < 1e-3
   assert np.all(together.z[8:, :2] == -10)
   np.testing.assert_allclose(together.norm_bound, alone.norm_bound, rtol=0.15)
@@ -639,7 +642,11 @@ def test_alignments_by_hand():
 def test_objective_by_hand():
   # Equal z, so that log_base makes the weights 1/4 and 3/4.
   judgement = equations.Judgement(
-      np.zeros([2, 4]), np.log([1.0, 3.0]), np.ones(2), np.array([2.0, -1.0]), 2.0
+      np.zeros([2, 4]),
+      np.log([1.0, 3.0]),
+      np.ones(2),
+      np.array([2.0, -1.0]),
+      2.0,
   )
   np.testing.assert_allclose(
       equations.objective(NUMPY, _start(), judgement),
