@@ -62,8 +62,10 @@ class _InitialModel:
 
 class _SumFactory(model_aware.ModelAwareFactory):
 
+  needs_holdout = False
+
   def __init__(self, optimizer):
-    super().__init__(None)
+    super().__init__()
     self._holdout = _InitialModel()
     self._server_optimizer = optimizer
 

@@ -15,10 +15,9 @@ def start(
     arguments: Sequence[Any], environment: Dict[str, str]
 ) -> subprocess.Popen:
   """Starts `python arguments`."""
-  # What the tests set for their own TensorFlow is not for the program's.
-  inherited = {
-      k: v for k, v in os.environ.items() if k != 'TF_CPP_MIN_LOG_LEVEL'
-  }
+  # What is set for the tests' own TensorFlow and pytest is not the program's.
+  own = ('TF_CPP_MIN_LOG_LEVEL', 'PYTEST_XDIST_WORKER')
+  inherited = {k: v for k, v in os.environ.items() if not k.startswith(own)}
   return subprocess.Popen(
       [sys.executable, *map(str, arguments)],
       cwd=ROOT,
