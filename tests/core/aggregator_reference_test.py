@@ -1,0 +1,114 @@
+"""`FedAOTAggregator` against the independent reference, round by round."""
+
+import numpy as np
+import pytest
+
+import fedaot
+from fedaot import sketch
+from tests.reference import fedaot_reference
+
+_DIMENSION, _SKETCH = 18, 8
+_CONFIG = fedaot.FedAOTConfig(sketch_dimension=_SKETCH)
+
+
+class _Aggregator(fedaot.FedAOTAggregator):
+  """Its signs and root updates are known."""
+
+  def _draw_signs(self, dimension, length):
+    self.flat_signs = np.random.default_rng(5).choice([-1.0, 1.0], dimension)
+    table = np.zeros(length, np.float32)
+    table[:dimension] = self.flat_signs
+    return sketch.Signs(table[None], np.ones(1, np.float32))
+
+
+class _Known:
+  """A hold-out whose root update and gradient are given."""
+
+  num_examples = 1
+
+  def __init__(self):
+    self.root = self.gradient = None
+
+  def train(self, model, positions):
+    return [model[0] - self.root]
+
+  def loss_and_gradient(self, model, positions):
+    return 0.0, [self.gradient]
+
+
+def _cohort(rng, round_num, base):
+  """Updates [N, d] with attackers, copies and broken ones; N varies."""
+  updates = base + 0.7 * np.linalg.norm(base) / np.sqrt(
+      _DIMENSION
+  ) * rng.normal(size=[[8, 9, 6, 7, 8][round_num], _DIMENSION])
+  updates[:2] *= -3
+  if round_num == 2:
+    updates[3, 4] = np.nan
+    updates[4] *= 1e30
+    updates[5, 0] = -np.inf
+  if round_num == 3:
+    updates[2] = updates[3]
+  return updates
+
+
+@pytest.mark.parametrize('has_holdout', [False, True])
+def test_rounds_equal_the_reference(has_holdout):
+  rng = np.random.default_rng(1)
+  known = _Known() if has_holdout else None
+  aggregator = _Aggregator(known, config=_CONFIG, seed=0)
+  kind = 'HoldOutReference' if has_holdout else 'AgreementReference'
+  reference, model = None, np.zeros(_DIMENSION)
+  base = rng.normal(size=_DIMENSION)
+  for round_num in range(5):
+    updates = _cohort(rng, round_num, base)
+    root, gradient = base + 0.3 * rng.normal(size=[2, _DIMENSION])
+    if has_holdout:
+      known.root, known.gradient = root, -gradient
+    (new_model,) = aggregator.aggregate([model], [[model - u] for u in updates])
+    aggregator.learn([new_model])
+    if reference is None:
+      reference = getattr(fedaot_reference, kind)(
+          signs=aggregator.flat_signs, sketch_dimension=_SKETCH
+      )
+    if has_holdout:
+      expected = reference.aggregate(updates, root)
+      # The reference adds the aggregate to the model.
+      reference.learn(gradient)
+    else:
+      expected = reference.next(updates)
+
+    found, finite = aggregator.last_round, np.asarray(expected['finite'], bool)
+    np.testing.assert_allclose(
+        model - new_model, expected['result'], atol=1e-5
+    )
+    np.testing.assert_allclose(found.weights, expected['weights'], atol=1e-5)
+    for name in ('z', 'statistics'):
+      np.testing.assert_allclose(
+          getattr(found, name)[finite],
+          np.asarray(expected[name])[finite],
+          atol=1e-3,
+      )
+    np.testing.assert_allclose(
+        found.norm_bound, expected['norm_bound'], rtol=1e-5
+    )
+    assert found.num_attenuated == np.sum(
+        finite & (expected['weights'] < 0.5 / finite.sum())
+    )
+    state = aggregator.state_dict()
+    for name, value in (
+        ('raw_slope', reference.b),
+        ('margin', reference.m),
+        ('log_sharpness', reference.log_sharpness),
+    ):
+      np.testing.assert_allclose(state[f'weighting.{name}'], value, atol=1e-5)
+    # With a hold-out a projection, which is longer than the update.
+    known_reference = (
+        state['reference'][:_DIMENSION] * aggregator.flat_signs
+        if has_holdout
+        else state['reference']
+    )
+    np.testing.assert_allclose(
+        known_reference, reference.reference, atol=1e-5
+    )
+    model = new_model
+  assert state['meta_optimizer.step'] == (5 if has_holdout else 4)
