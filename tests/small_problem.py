@@ -20,11 +20,14 @@ INPUT_SPEC = collections.OrderedDict(
 )
 
 
-def model() -> tff.learning.models.FunctionalModel:
-  """Softmax regression; always with the same initial weights."""
-  rng = np.random.default_rng(3)
-  kernel = rng.normal(size=[NUM_FEATURES, NUM_CLASSES]) * 0.1
-  bias = rng.normal(size=[NUM_CLASSES]) * 0.1
+def cross_entropy(output, label):
+  return tf.nn.sparse_softmax_cross_entropy_with_logits(label, output)
+
+
+def linear_model(
+    kernel, bias, input_spec, loss=cross_entropy
+) -> tff.learning.models.FunctionalModel:
+  """x kernel + bias; `loss` of output and label is averaged."""
 
   @tf.function
   def predict(weights, x, training):
@@ -32,21 +35,24 @@ def model() -> tff.learning.models.FunctionalModel:
     (kernel, bias), _ = weights
     return tf.matmul(x, kernel) + bias
 
-  def loss(output, label, sample_weight=None):
+  def mean_loss(output, label, sample_weight=None):
     del sample_weight
-    return tf.reduce_mean(
-        tf.nn.sparse_softmax_cross_entropy_with_logits(label, output)
-    )
+    return tf.reduce_mean(loss(output, label))
 
   return tff.learning.models.FunctionalModel(
-      initial_weights=(
-          (kernel.astype(np.float32), bias.astype(np.float32)),
-          (),
-      ),
+      initial_weights=((np.float32(kernel), np.float32(bias)), ()),
       predict_on_batch_fn=predict,
-      loss_fn=loss,
-      input_spec=INPUT_SPEC,
+      loss_fn=mean_loss,
+      input_spec=input_spec,
   )
+
+
+def model() -> tff.learning.models.FunctionalModel:
+  """Softmax regression; always with the same initial weights."""
+  rng = np.random.default_rng(3)
+  kernel = rng.normal(size=[NUM_FEATURES, NUM_CLASSES]) * 0.1
+  bias = rng.normal(size=[NUM_CLASSES]) * 0.1
+  return linear_model(kernel, bias, INPUT_SPEC)
 
 
 def keras_model() -> tf.keras.Model:

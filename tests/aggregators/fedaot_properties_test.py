@@ -16,6 +16,7 @@ from fedaot import config as config_lib
 from fedaot_tff.aggregators import fedaot
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import summaries
+from tests import small_problem
 
 _FEATURES = 5
 _OUTPUTS = 4
@@ -43,24 +44,14 @@ def _flatten(value):
 
 
 def _least_squares() -> tff.learning.models.FunctionalModel:
-  @tf.function
-  def predict(weights, x, training):
-    del training
-    (kernel, bias), _ = weights
-    return tf.matmul(x, kernel) + bias
-
-  def loss(output, label, sample_weight=None):
-    del sample_weight
-    return tf.reduce_mean(tf.square(output - label))
-
-  return tff.learning.models.FunctionalModel(
-      initial_weights=(_unflatten(np.linspace(-1, 1, _DIMENSION)), ()),
-      predict_on_batch_fn=predict,
-      loss_fn=loss,
-      input_spec=(
-          tf.TensorSpec([None, _FEATURES], tf.float32),
-          tf.TensorSpec([None, _OUTPUTS], tf.float32),
-      ),
+  spec = (
+      tf.TensorSpec([None, _FEATURES], tf.float32),
+      tf.TensorSpec([None, _OUTPUTS], tf.float32),
+  )
+  return small_problem.linear_model(
+      *_unflatten(np.linspace(-1, 1, _DIMENSION)),
+      spec,
+      lambda output, label: tf.square(output - label),
   )
 
 

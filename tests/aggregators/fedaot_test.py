@@ -1,7 +1,5 @@
 """FedAOT's aggregation process against the independent NumPy reference."""
 
-import collections
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +9,7 @@ from fedaot import config as config_lib
 from fedaot_tff.aggregators import fedaot
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import summaries
+from tests import small_problem
 from tests.reference import fedaot_reference
 
 _FEATURES, _CLASSES = 5, 3
@@ -29,28 +28,11 @@ _VALUE_TYPE = tff.to_type((
 
 def _softmax_regression() -> tff.learning.models.FunctionalModel:
   initial = np.random.default_rng(3).normal(size=[_DIMENSION]) * 0.1
-
-  @tf.function
-  def predict(weights, x, training):
-    del training
-    (kernel, bias), _ = weights
-    return tf.matmul(x, kernel) + bias
-
-  def loss(output, label, sample_weight=None):
-    del sample_weight
-    return tf.reduce_mean(
-        tf.nn.sparse_softmax_cross_entropy_with_logits(label, output)
-    )
-
-  return tff.learning.models.FunctionalModel(
-      initial_weights=(_unflatten(initial.astype(np.float32)), ()),
-      predict_on_batch_fn=predict,
-      loss_fn=loss,
-      input_spec=(
-          tf.TensorSpec([None, _FEATURES], tf.float32),
-          tf.TensorSpec([None], tf.int32),
-      ),
+  spec = (
+      tf.TensorSpec([None, _FEATURES], tf.float32),
+      tf.TensorSpec([None], tf.int32),
   )
+  return small_problem.linear_model(*_unflatten(initial), spec)
 
 
 def _unflatten(vector):
@@ -119,22 +101,6 @@ def _signs():
   return signs.table.numpy().ravel()[:_DIMENSION].astype(np.float64)
 
 
-def _cohort(rng, round_num, base):
-  """Updates [N, d] with attackers, copies and broken ones; N varies."""
-  num_clients = [8, 9, 6, 7, 8][round_num]
-  updates = base + 0.7 * np.linalg.norm(base) / np.sqrt(
-      _DIMENSION
-  ) * rng.normal(size=[num_clients, _DIMENSION])
-  updates[:2] *= -3
-  if round_num == 2:
-    updates[3, 4] = np.nan
-    updates[4] *= 1e30
-    updates[5, 0] = -np.inf
-  if round_num == 3:
-    updates[2] = updates[3]
-  return updates.astype(np.float32)
-
-
 @pytest.fixture(scope='module')
 def agreement_process():
   return fedaot.fedaot_factory(config=_CONFIG, seed=_SEED).unweighted.create(
@@ -193,7 +159,7 @@ def test_agreement_mode_equals_the_reference(agreement_process):
   rng = np.random.default_rng(0)
   base = rng.normal(size=_DIMENSION)
   for round_num in range(5):
-    updates = _cohort(rng, round_num, base)
+    updates = fedaot_reference.rough_cohort(rng, round_num, base)
     output = agreement_process.next(state, [_unflatten(u) for u in updates])
     state = output.state
     expected = reference.next(updates.astype(np.float64))
@@ -225,7 +191,7 @@ def test_holdout_mode_equals_the_reference(holdout_process):
     first, second = split.training.numpy(), split.evaluation.numpy()
     assert sorted([*first, *second]) == list(range(60))
     root = _root_update(model, x.astype(np.float64), y, first)
-    updates = _cohort(rng, round_num, root)
+    updates = fedaot_reference.rough_cohort(rng, round_num, root)
     output = holdout_process.next(
         state, [_unflatten(u) for u in updates], [1.0] * len(updates)
     )

@@ -44,12 +44,10 @@ def _sketch(vector):
   return sketch.norm_and_sketch([vector], len(vector), _signs())[1]
 
 
-@pytest.mark.parametrize('dimension, num_rows', [(1000, 16), (2**18, 2049)])
-def test_signs_are_signs_fixed_by_the_seed(dimension, num_rows):
+@pytest.mark.parametrize('dimension', [1000, 2**18])
+def test_signs_are_signs_fixed_by_the_seed(dimension):
   signs = _signs(dimension, 64)
-  assert signs.table.shape == (num_rows, 64)
-  assert signs.blocks.shape == (math.ceil(dimension / 2**16),)
-  assert {*np.unique(signs.table), *np.unique(signs.blocks)} <= {-1.0, 1.0}
+  assert set(np.unique(signs.table)) == {-1.0, 1.0}
   assert abs(signs.table.mean()) < 4 / math.sqrt(signs.table.size)
   np.testing.assert_array_equal(signs.table, _signs(dimension, 64).table)
   other = _signs(dimension, 64, seed=(18, 4))

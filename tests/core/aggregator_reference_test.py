@@ -36,21 +36,6 @@ class _Known:
     return 0.0, [self.gradient]
 
 
-def _cohort(rng, round_num, base):
-  """Updates [N, d] with attackers, copies and broken ones; N varies."""
-  updates = base + 0.7 * np.linalg.norm(base) / np.sqrt(
-      _DIMENSION
-  ) * rng.normal(size=[[8, 9, 6, 7, 8][round_num], _DIMENSION])
-  updates[:2] *= -3
-  if round_num == 2:
-    updates[3, 4] = np.nan
-    updates[4] *= 1e30
-    updates[5, 0] = -np.inf
-  if round_num == 3:
-    updates[2] = updates[3]
-  return updates
-
-
 @pytest.mark.parametrize('has_holdout', [False, True])
 def test_rounds_equal_the_reference(has_holdout):
   rng = np.random.default_rng(1)
@@ -60,7 +45,7 @@ def test_rounds_equal_the_reference(has_holdout):
   reference, model = None, np.zeros(_DIMENSION)
   base = rng.normal(size=_DIMENSION)
   for round_num in range(5):
-    updates = _cohort(rng, round_num, base)
+    updates = fedaot_reference.rough_cohort(rng, round_num, base)
     root, gradient = base + 0.3 * rng.normal(size=[2, _DIMENSION])
     if has_holdout:
       known.root, known.gradient = root, -gradient

@@ -116,6 +116,22 @@ def softmax_over(scores: np.ndarray, taking_part: np.ndarray) -> np.ndarray:
   return weights
 
 
+def rough_cohort(rng: np.random.Generator, round_num: int,
+                 base: np.ndarray) -> np.ndarray:
+  """Updates [N, d] with attackers, copies and broken ones for five rounds."""
+  num_clients = [8, 9, 6, 7, 8][round_num]
+  noise = rng.normal(size=[num_clients, len(base)])
+  updates = base + 0.7 * np.linalg.norm(base) / np.sqrt(len(base)) * noise
+  updates[:2] *= -3
+  if round_num == 2:
+    updates[3, 4] = np.nan
+    updates[4] *= 1e30
+    updates[5, 0] = -np.inf
+  if round_num == 3:
+    updates[2] = updates[3]
+  return updates.astype(np.float32)
+
+
 class _Weighting:
   """The weighting parameters theta = (b, m, log_sharpness) and their Adam.
 
