@@ -1,6 +1,5 @@
 """The server's clean hold-out examples and what FedAOT computes from them."""
 
-import collections
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional, Tuple
 
