@@ -1,6 +1,5 @@
 """The equations of FedAOT: hand numbers, invariances and the reference."""
 
-
 import numpy as np
 import pytest
 
