@@ -40,6 +40,7 @@ def build_evaluation(
   x, y = _check_examples(test, x_spec, y_spec)
 
   @tf.function(
+      autograph=False,  # As in TFF; it would wrap errors in many lines.
       input_signature=[
           tf.nest.map_structure(
               lambda w: tf.TensorSpec.from_tensor(tf.convert_to_tensor(w)),

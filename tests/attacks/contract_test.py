@@ -258,7 +258,7 @@ def test_refuses_a_single_class_and_labels_that_are_no_classes(name):
 _X, _Y = np.zeros([4, 16], np.float32), np.arange(4)
 _UNFIT = {
     'tuples': ((_X, _Y), 'found a tuple: map them'),
-    'names': (dict(image=_X, y=_Y), r"found the names \['image', 'y'\]: rename"),
+    'names': (dict(z=_X, y=_Y), r"found the names \['z', 'y'\]: rename"),
     'bool': (dict(x=_X, y=_Y > 1), r'found y of bool \(\): .*cast'),
     'float': (dict(x=_X, y=_Y * 1.0), r'found y of float64 \(\): .*cast'),
     'one_hot': (dict(x=_X, y=np.eye(4)), r'of float64 \(4,\): .*argmax'),
