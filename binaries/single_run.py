@@ -143,9 +143,12 @@ def _train(
       if row['test_accuracy'] is not None:
         accuracy = f'test accuracy {row["test_accuracy"]:.4f}'
       progress.advance(f'round {row["round"]}/{num_rounds}, {accuracy}')
-      are_finite = [r['model_is_finite'] for r in log.rows[-2:]]
-      if are_finite in ([False], [True, False]):
-        progress.warn(f'the model is not finite from round {row["round"]} on')
+      # Once: in rounds without evaluation there is no loss to tell.
+      *before, is_finite = [r['model_is_finite'] for r in log.rows]
+      if all(before) and not is_finite:
+        progress.warn(
+            f'the model or its loss is not finite in round {row["round"]}'
+        )
       is_last = row['round'] == num_rounds
       if is_last or row['round'] % checkpoint_every == 0:
         log.sync()

@@ -51,10 +51,11 @@ class Rule:
   """
 
   def __init__(
-      self, function: Callable[..., Any], options: Mapping[str, Any],
+      self, make: Callable[..., Any], options: Mapping[str, Any],
       remembers: bool = False,
   ):
-    self._function = function
+    # What a module has under its name, unlike what it wraps: it can be pickled.
+    self._make = make
     self._options = dict(options)
     self.num_byzantine = options.get('num_byzantine')
     self.is_random = 'seed' in options
@@ -62,7 +63,7 @@ class Rule:
 
   def __repr__(self):
     options = ', '.join(f'{k}={v!r}' for k, v in self._options.items())
-    return f'{self._function.__name__}({options})'
+    return f'{self._make.__name__}({options})'
 
   def __call__(
       self,
@@ -159,7 +160,7 @@ class Rule:
   def decide(self, cohort: cohort_lib.Cohort) -> Decision:
     """What the rule makes of a cohort."""
     options, measured = _resolved(self._options, cohort)
-    decision = self._function(cohort, **options)
+    decision = self._make.__wrapped__(cohort, **options)
     return decision._replace(
         measurements={**measured, **decision.measurements}
     )
@@ -172,19 +173,19 @@ class Mixing:
     is_random: See `Rule`.
   """
 
-  def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]):
-    self._function = function
+  def __init__(self, make: Callable[..., Any], options: Mapping[str, Any]):
+    self._make = make
     self._options = options
     self.is_random = 'seed' in options
 
   def __repr__(self):
     options = ''.join(f', {k}={v!r}' for k, v in self._options.items())
-    return f'{self._function.__name__}({{}}{options})'
+    return f'{self._make.__name__}({{}}{options})'
 
   def matrix(self, cohort: cohort_lib.Cohort) -> Tuple[Any, Dict[str, Any]]:
     """The matrix `[m, n]` by which rows are mixed, and measurements."""
     options, measured = _resolved(self._options, cohort)
-    matrix, measurements = self._function(cohort, **options)
+    matrix, measurements = self._make.__wrapped__(cohort, **options)
     return matrix, {**measured, **measurements}
 
 
@@ -239,7 +240,7 @@ def rule(
     @functools.wraps(function)
     def make(*arguments, **options):
       options = _checked(make.__signature__, option_checks, arguments, options)
-      return Rule(function, options, remembers)
+      return Rule(make, options, remembers)
 
     make.__signature__ = _without_first(function)
     return make
@@ -265,7 +266,7 @@ def wrapper(**option_checks: Check) -> Callable[..., Any]:
 
     def mixing(*arguments, **options):
       return Mixing(
-          function, _checked(signature, option_checks, arguments, options)
+          make, _checked(signature, option_checks, arguments, options)
       )
 
     @functools.wraps(function)

@@ -53,7 +53,11 @@ class RuleFactory(tff.aggregators.WeightedAggregationFactory):
 
 
 class UnweightedRuleFactory(tff.aggregators.UnweightedAggregationFactory):
-  """A rule for processes without weights; see `RuleFactory`."""
+  """A rule for processes without weights; see `RuleFactory`.
+
+  Not for `value_sum_factory` of a TFF mean, which would divide the aggregate by
+  the number of clients; TFF cannot tell it from a sum.
+  """
 
   def __init__(self, rule: rules.Rule):
     self._rule = rule

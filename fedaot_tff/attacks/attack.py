@@ -35,7 +35,7 @@ class DataPoisoning(abc.ABC):
 
     Attackers are numbered from 0 and each has its own `seed`. `dataset` has
     unbatched clean examples, `OrderedDict(x=..., y=...)` with an integer scalar
-    `y` in [0, num_classes).
+    `y` in [0, num_classes); ValueError for others, see `examples.check`.
     """
 
   def success_examples(

@@ -53,6 +53,7 @@ class Backdoor(attack.DataPoisoning):
     )
 
   def poison(self, dataset, *, num_classes, attacker_index, seed):
+    examples.check(dataset)
     self._check_target(num_classes)
     chosen = examples.choose(
         dataset, self._fraction, np.random.default_rng(seed)

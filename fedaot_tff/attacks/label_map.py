@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from fedaot import checks
 from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import examples
 
 
 class LabelMap(attack.DataPoisoning):
@@ -24,6 +25,7 @@ class LabelMap(attack.DataPoisoning):
 
   def poison(self, dataset, *, num_classes, attacker_index, seed):
     del attacker_index
+    examples.check(dataset)
     checks.check_int('num_classes', num_classes, minimum=2)
     new_labels = self.new_labels(num_classes, seed)
 

@@ -28,6 +28,7 @@ class LabelNoise(attack.DataPoisoning):
 
   def poison(self, dataset, *, num_classes, attacker_index, seed):
     del attacker_index
+    examples.check(dataset)
     checks.check_int('num_classes', num_classes, minimum=2)
     generator = np.random.default_rng(seed)
     chosen = examples.choose(dataset, self._fraction, generator)

@@ -10,6 +10,7 @@ import tensorflow_federated as tff
 
 from fedaot import checks
 from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import examples as examples_lib
 from fedaot_tff.learning import adversary
 from fedaot_tff.simulation import cohort as cohort_lib
 from fedaot_tff.simulation import seeding
@@ -69,7 +70,8 @@ class ClientDatasets:
 
     As `build_attacked_fed_avg` takes them. A dataset that is iterated in this
     process once more is in another order; a computation always sees the first.
-    Raises ValueError if a client is unknown or has no examples.
+    Raises ValueError if a client is unknown or has no examples, or others than
+    `examples.check` lets pass.
     """
     return [
         collections.OrderedDict(
@@ -128,6 +130,7 @@ class ClientDatasets:
     if key in self._cache:
       return self._cache[key].dataset
     dataset = self._client_data.create_tf_dataset_for_client(client_id)
+    examples_lib.check(dataset)
     if poisoned:
       dataset = self._poison(client_id, attacker_index, dataset)
     examples = _read(client_id, dataset)

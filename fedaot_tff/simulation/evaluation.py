@@ -24,8 +24,8 @@ def build_evaluation(
   Args:
     model: A model whose predictions are logits [b, C] and whose loss is a mean
       over examples.
-    test: The examples, a mapping of arrays `x` [n, ...] and `y` [n]; ValueError
-      if there are none or they do not fit the model.
+    test: The examples, a mapping of arrays `x` [n, ...] and integer `y` [n];
+      ValueError if there are none or they do not fit the model.
     batch_size: Of effect on memory and time only.
 
   Returns:
@@ -40,6 +40,7 @@ def build_evaluation(
   x, y = _check_examples(test, x_spec, y_spec)
 
   @tf.function(
+      autograph=False,  # As in TFF; it would wrap errors in many lines.
       input_signature=[
           tf.nest.map_structure(
               lambda w: tf.TensorSpec.from_tensor(tf.convert_to_tensor(w)),
@@ -51,6 +52,11 @@ def build_evaluation(
   )
   def evaluate_batch(weights, batch_x, batch_y):
     logits = model.predict_on_batch(weights, batch_x, training=False)
+    if not logits.shape.is_compatible_with([None, None]):
+      raise ValueError(
+          "The model's predictions must be logits [b, C]; found the shape"
+          f' {logits.shape}.'
+      )
     correct = tf.logical_and(
         tf.equal(tf.argmax(logits, axis=-1), tf.cast(batch_y, tf.int64)),
         tf.logical_not(tf.reduce_any(tf.math.is_nan(logits), axis=-1)),
@@ -83,11 +89,21 @@ def _check_examples(test: Any, x_spec: tf.TensorSpec, y_spec: tf.TensorSpec):
   """x and y in the dtypes of the specs."""
   if set(checks.check_kind('test', test, Mapping)) != {'x', 'y'}:
     raise ValueError(f"test must have arrays 'x' and 'y'; found {list(test)}.")
+  # Labels of any other shape would be broadcast against the predictions.
+  if not y_spec.dtype.is_integer or y_spec.shape.rank != 1:
+    raise ValueError(
+        'The labels of the model must be integer classes [None], not one-hot'
+        f' and without a last dimension of 1; found {y_spec.dtype.name}'
+        f' {y_spec.shape} in its input_spec.'
+    )
   arrays = []
   for name, spec in (('x', x_spec), ('y', y_spec)):
     array = np.asarray(test[name])
-    if not spec.shape.is_compatible_with(array.shape) or not np.can_cast(
-        array.dtype, spec.dtype.as_numpy_dtype, 'same_kind'
+    is_bool_label = name == 'y' and array.dtype == np.bool_
+    if (
+        is_bool_label
+        or not spec.shape.is_compatible_with(array.shape)
+        or not np.can_cast(array.dtype, spec.dtype.as_numpy_dtype, 'same_kind')
     ):
       raise ValueError(
           f"test[{name!r}] must match the model's input_spec,"

@@ -38,11 +38,24 @@ class RoundRecord(NamedTuple):
 
   @property
   def model_is_finite(self) -> bool:
-    """Whether no weight of the model is NaN or infinite."""
+    """Whether neither a weight of the model nor a measured loss is NaN or inf.
+
+    Losses are the scalars of the evaluation and of the aggregator with `loss`
+    in their names. Those of the clients do not count, as attackers report them.
+    """
     weights = self.state.global_model_weights
+    losses = [
+        value
+        for measured in (self.evaluation, self.metrics['aggregator'])
+        if isinstance(measured, Mapping)
+        for name, value in measured.items()
+        if 'loss' in name
+    ]
     return all(
-        bool(np.all(np.isfinite(w)))
-        for w in tf.nest.flatten((weights.trainable, weights.non_trainable))
+        bool(np.all(np.isfinite(value)))
+        for value in tf.nest.flatten(
+            (weights.trainable, weights.non_trainable, losses)
+        )
     )
 
   @property

@@ -188,6 +188,15 @@ def test_unweighted(name):
   )
 
 
+@pytest.mark.parametrize(
+    'mean', [tff.aggregators.MeanFactory, tff.aggregators.UnweightedMeanFactory]
+)
+def test_no_mean_takes_a_rule_for_its_sum(mean):
+  with pytest.raises(TypeError, match='found .*RuleFactory') as error:
+    mean(value_sum_factory=rule_factory.krum_factory(1))
+  assert '\n' not in str(error.value)
+
+
 def test_wrapping_an_unweighted_factory_is_unweighted():
   inner = rule_factory.krum_factory(2).unweighted
   for factory in _WRAPPERS.values():

@@ -255,6 +255,27 @@ def test_refuses_a_single_class_and_labels_that_are_no_classes(name):
       poisoned_data.arrays(poisoned)
 
 
+_X, _Y = np.zeros([4, 16], np.float32), np.arange(4)
+_UNFIT = {
+    'tuples': ((_X, _Y), 'found a tuple: map them'),
+    'names': (dict(z=_X, y=_Y), r"found the names \['z', 'y'\]: rename"),
+    'bool': (dict(x=_X, y=_Y > 1), r'found y of bool \(\): .*cast'),
+    'float': (dict(x=_X, y=_Y * 1.0), r'found y of float64 \(\): .*cast'),
+    'one_hot': (dict(x=_X, y=np.eye(4)), r'of float64 \(4,\): .*argmax'),
+    'column': (dict(x=_X, y=_Y[:, None]), r'of int64 \(1,\): .*squeeze'),
+    'batched': (dict(x=_X[None], y=_Y[None]), r'int64 \(4,\): unbatch\(\)'),
+}
+
+
+@pytest.mark.parametrize('name', _ON_DATA)
+@pytest.mark.parametrize('arrays, message', _UNFIT.values(), ids=_UNFIT)
+def test_refuses_examples_of_another_kind(name, arrays, message):
+  unfit = tf.data.Dataset.from_tensor_slices(arrays)
+  with pytest.raises(ValueError, match=message) as error:
+    _poison(name, unfit)
+  assert '\n' not in str(error.value)
+
+
 @pytest.mark.parametrize('name', _ON_DATA)
 def test_success_is_another_class_for_clean_examples(name):
   x = np.random.default_rng(0).normal(size=[40, 6, 6, 1]).astype(np.float32)

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -86,6 +87,16 @@ def test_keeps_dtype_and_updates(name, dtype):
   wide, _ = _apply(name, updates.astype(np.float64))
   np.testing.assert_allclose(
       result, wide, atol=5e-3 if dtype == np.float16 else 1e-6
+  )
+
+
+@pytest.mark.parametrize('name', _without())
+def test_pickled_rule_is_the_same(name):
+  pickled = pickle.loads(pickle.dumps(_RULES[name]))
+  assert repr(pickled) == repr(_RULES[name])
+  arguments = dict(round_num=3, reference=_reference(40))
+  np.testing.assert_array_equal(
+      pickled(_honest(), **arguments), _RULES[name](_honest(), **arguments)
   )
 
 

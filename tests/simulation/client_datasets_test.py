@@ -237,6 +237,16 @@ def test_rejects_clients_without_data():
     _datasets().for_cohort(_cohort(z=-1), 1)
 
 
+@pytest.mark.parametrize(
+    'poisoning', [None, label_map.LabelFlip()], ids=['honest', 'attacker']
+)
+def test_rejects_examples_of_another_kind(poisoning):
+  client_data = _client_data().preprocess(lambda dataset: dataset.batch(2))
+  datasets = _datasets(client_data, data_poisoning=poisoning)
+  with pytest.raises(ValueError, match=r'must be unbatched.*unbatch\(\)'):
+    datasets.for_cohort(_cohort(a=0), 1)
+
+
 def test_rejects_attacks_that_change_the_type():
   class Casting(attack.DataPoisoning):
 

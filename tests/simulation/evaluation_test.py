@@ -14,14 +14,17 @@ _NUM_CLASSES = 3
 _NUM_EXAMPLES = 23
 
 
-def _make_model(y_dtype=tf.int32, pack=collections.OrderedDict):
+def _make_model(
+    y_dtype=tf.int32, pack=collections.OrderedDict, y_shape=(None,), output=None
+):
   """Softmax regression on x times a non-trainable scale."""
 
   @tf.function
   def predict(weights, x, training):
     assert not training
     (kernel, bias), (scale,) = weights
-    return tf.linalg.matmul(x * scale, kernel) + bias
+    logits = tf.linalg.matmul(x * scale, kernel) + bias
+    return output(logits) if output else logits
 
   def loss(output, label, sample_weight=None):
     del sample_weight
@@ -39,7 +42,7 @@ def _make_model(y_dtype=tf.int32, pack=collections.OrderedDict):
       loss_fn=loss,
       input_spec=pack(
           x=tf.TensorSpec([None, _NUM_FEATURES], tf.float32),
-          y=tf.TensorSpec([None], y_dtype),
+          y=tf.TensorSpec(y_shape, y_dtype),
       ),
   )
 
@@ -123,6 +126,7 @@ def test_nan_predicts_nothing(test_set, weights):
         ),
         (lambda x, y: dict(x=x, y=y[:, None]), r"\['y'\] must .*\(23, 1\)"),
         (lambda x, y: dict(x=x, y=x[:, 0]), r"\['y'\] must .*found float64"),
+        (lambda x, y: dict(x=x, y=y > 0), r"\['y'\] must .*found bool"),
         (lambda x, y: dict(x=x, y=y[:5]), 'as many x as y; found 23 and 5'),
         (lambda x, y: dict(x=x[:0], y=y[:0]), 'at least one example'),
     ],
@@ -131,6 +135,33 @@ def test_rejects_test_sets_that_do_not_fit(test_set, change, message):
   with pytest.raises(ValueError, match=message) as error:
     evaluation.build_evaluation(_make_model(), change(**test_set))
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'y, dtype',
+    [
+        (np.zeros([_NUM_EXAMPLES, 1], int), tf.int32),
+        (np.eye(_NUM_CLASSES, dtype=int)[[0] * _NUM_EXAMPLES], tf.int32),
+        (np.zeros([_NUM_EXAMPLES]), tf.float32),
+        (np.zeros([_NUM_EXAMPLES], bool), tf.bool),
+    ],
+    ids=['column', 'one_hot', 'float', 'bool'],
+)
+def test_rejects_models_of_other_labels(test_set, y, dtype):
+  model = _make_model(dtype, y_shape=[None, *y.shape[1:]])
+  with pytest.raises(ValueError, match='integer classes .* found') as error:
+    evaluation.build_evaluation(model, dict(test_set, y=y))
+  assert dtype.name in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_rejects_predictions_that_are_no_logits(test_set, weights):
+  model = _make_model(output=lambda logits: logits[:, 0])
+  evaluate = evaluation.build_evaluation(model, test_set)
+  message = r'logits \[b, C\]; found .*\(None,\)'
+  with pytest.raises(ValueError, match=message) as info:
+    evaluate(weights)
+  assert '\n' not in str(info.value)
 
 
 @pytest.mark.parametrize(

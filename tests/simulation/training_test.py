@@ -302,6 +302,38 @@ def test_reports_a_model_that_is_not_finite(process):
   assert [r.evaluation['accuracy'] for r in records] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    'evaluation_loss, holdout_loss, expected',
+    [
+        (0.5, 0.5, True),
+        (np.nan, 0.5, False),
+        (np.inf, 0.5, False),
+        (None, np.float32(np.nan), False),
+        (None, None, True),
+    ],
+)
+def test_model_with_a_loss_that_is_not_finite_is_not(
+    evaluation_loss, holdout_loss, expected
+):
+  weights = tff.learning.models.ModelWeights([np.ones(2)], [])
+  record = training.RoundRecord(
+      round_num=1,
+      state=mock.Mock(global_model_weights=weights),
+      seconds=0.1,
+      # Attackers take part in the loss of the clients.
+      metrics={
+          'client_work': {'train': {'loss': np.nan}},
+          'aggregator': (
+              () if holdout_loss is None
+              else {'holdout_loss_after': holdout_loss, 'num_non_finite': 1}
+          ),
+      },
+      is_byzantine=(True, False),
+      evaluation=evaluation_loss and {'accuracy': 1, 'loss': evaluation_loss},
+  )
+  assert record.model_is_finite is expected
+
+
 def test_checks_the_mirror_each_round(process):
   with mock.patch.object(model_mirror, 'check_model') as check:
     records = list(_train(process, num_rounds=2))
