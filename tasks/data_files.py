@@ -1,5 +1,6 @@
 """Data files: where they are, and downloads that are whole or leave nothing."""
 
+import functools
 import hashlib
 import os
 import tempfile
@@ -8,6 +9,7 @@ import urllib.error
 import urllib.request
 
 _TIMEOUT_SECONDS = 30.0
+_READ_AT_ONCE = 2**20
 
 
 def find_folder(data_dir: Optional[str]) -> Optional[str]:
@@ -89,8 +91,12 @@ def check_server(url: str) -> None:
 
 def compare_md5(path: str, md5: str) -> str:
   """What is wrong with a file that should have a checksum; '' if nothing is."""
+  digest = hashlib.md5()
   with open(path, 'rb') as file:
-    found = hashlib.md5(file.read()).hexdigest()
+    # In parts, since an unsound file may be larger than the memory.
+    for part in iter(functools.partial(file.read, _READ_AT_ONCE), b''):
+      digest.update(part)
+  found = digest.hexdigest()
   return '' if found == md5 else f'its MD5 checksum is {found}, not {md5}'
 
 

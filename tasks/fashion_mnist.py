@@ -31,6 +31,8 @@ from tasks import prepared_data
 from tasks import spec
 
 _NUM_CLASSES = 10
+# In a file, those for training.
+_MAX_IMAGES = 60000
 _DEBIAN_FOLDER = '/usr/share/datasets/fashion-mnist'
 # The images and the labels of the training data and of the test data.
 _FILE_NAMES = (
@@ -88,8 +90,8 @@ def _read_half(
     images_path: str, labels_path: str
 ) -> Tuple[np.ndarray, np.ndarray]:
   """Reads one half of the data set from its two files."""
-  images = idx.read(images_path, (28, 28))
-  labels = idx.read(labels_path, ())
+  images = idx.read(images_path, (28, 28), maximum=_MAX_IMAGES)
+  labels = idx.read(labels_path, (), maximum=_MAX_IMAGES)
   if len(images) != labels.size:
     raise ValueError(
         f'{images_path} has {len(images)} images but {labels_path} has'

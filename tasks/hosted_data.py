@@ -27,6 +27,13 @@ _DEFAULT_DIR = os.path.join('~', '.tff')
 # 10**6 images takes seconds, and one of int64.max kills the process.
 _READ_AT_ONCE = 5000
 
+# No page of the file is the root of a view or a virtual table, which may have
+# rows without end.
+_FIND_TABLE = (
+    "SELECT 1 FROM sqlite_master WHERE type = 'table' AND rootpage > 0 AND"
+    ' name = ? COLLATE NOCASE'
+)
+
 _ClientData = tff.simulation.datasets.ClientData
 
 
@@ -153,6 +160,9 @@ def _find_problem(path: str, splits: Sequence[str]) -> str:
   uri = pathlib.Path(os.path.abspath(path)).as_uri() + '?mode=ro'
   try:
     with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+      for name in ('examples', 'client_metadata'):
+        if not connection.execute(_FIND_TABLE, (name,)).fetchall():
+          return f'it has no ordinary table {name!r}'
       connection.execute(
           'SELECT split_name, client_id, serialized_example_proto FROM examples'
           ' LIMIT 1'

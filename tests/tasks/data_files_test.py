@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import os
 import threading
+import tracemalloc
 import urllib.request
 
 import pytest
@@ -118,6 +119,20 @@ def test_an_unsound_file_is_left_alone(server, tmp_path):
     _ensure(server, path)
   assert not server.requests
   assert path.read_bytes() == b'mine'
+
+
+def test_checksum_of_a_large_file(tmp_path):
+  path = tmp_path / 'file'
+  path.touch()
+  os.truncate(path, 2**25)
+  md5 = hashlib.md5(bytes(2**25)).hexdigest()
+  tracemalloc.start()
+  try:
+    assert not data_files.compare_md5(os.fspath(path), md5)
+    assert md5 in data_files.compare_md5(os.fspath(path), 'other')
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+  finally:
+    tracemalloc.stop()
 
 
 def test_check_server(server):

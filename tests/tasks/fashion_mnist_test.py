@@ -2,11 +2,13 @@
 
 import gzip
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from tasks import fashion_mnist
+from tasks import idx
 from tests.tasks import contract_test
 from tests.tasks import small_files
 
@@ -101,9 +103,10 @@ _COMPRESSED = gzip.compress(_IMAGES, mtime=0)
         (1, _IMAGES, '00 00 08 03 instead of 00 00 08 01'),
         (0, _IMAGES[:14], 'ends within its header'),
         (0, _IMAGES[:-1], 'has 313599 entries instead of 313600'),
-        (0, _IMAGES + b'\x00', 'has 313601 entries instead of 313600'),
+        (0, _IMAGES + b'\x00', 'has more than 313600 entries'),
         (0, _idx((400, 28, 27)), r'shape \(400, 28, 27\) instead of'),
         (0, _idx((0, 28, 28)), r'shape \(0, 28, 28\) instead of'),
+        (1, _idx((60001,)), r'shape \(60001,\).*n from 1 to 60000;'),
         (0, _COMPRESSED[:-10], 'ended before'),
         (0, _COMPRESSED[:10] + b'\xff' * 30, 'invalid'),
         (0, _COMPRESSED[:-8] + bytes(8), 'CRC'),
@@ -117,6 +120,29 @@ def test_corrupt_files_raise(load, tmp_path, index, content, reason):
     load('fashion_mnist', data_dir=os.fspath(tmp_path))
   assert os.fspath(tmp_path / _NAMES[index]) in str(error.value)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('suffix', ['', '.gz'])
+@pytest.mark.parametrize(
+    'start, reason',
+    [
+        (bytes(4), 'first bytes are 00 00 00 00'),
+        (_idx((1, 28, 27)), 'header says shape'),
+        (_IMAGES[:4] + np.array((42000, 28, 28), '>u4').tobytes(), 'shape'),
+        (_idx((1, 28, 28)), 'more than 784 entries'),
+    ],
+)
+def test_refused_file_is_not_unpacked(tmp_path, start, reason, suffix):
+  path = tmp_path / ('images' + suffix)
+  compress = gzip.compress if suffix else bytes
+  path.write_bytes(compress(start + bytes(42000 * 28 * 28)))
+  tracemalloc.start()
+  try:
+    with pytest.raises(ValueError, match=f'{path}: .*{reason}.*get it anew'):
+      idx.read(os.fspath(path), (28, 28), maximum=400)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+  finally:
+    tracemalloc.stop()
 
 
 def test_tensorflow_datasets(load, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Tests for hosted_data, with TFF's loader of CIFAR-100 and small files."""
 
+import contextlib
 import io
 import lzma
 import os
@@ -103,12 +104,30 @@ def test_interrupted_download_leaves_no_file(monkeypatch, tmp_path):
   assert not os.listdir(tmp_path)
 
 
-def _without_metadata(content, tmp_path):
-  path = tmp_path / 'scratch'
-  path.write_bytes(content)
-  with sqlite3.connect(path) as connection:
-    connection.execute('DROP TABLE client_metadata')
-  return path.read_bytes()
+def _changed_by(script):
+  def change(content, tmp_path):
+    path = tmp_path / 'scratch'
+    path.write_bytes(content)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+      connection.executescript(script)
+    return path.read_bytes()
+
+  return change
+
+
+def _with_a_view(name):
+  return _changed_by(
+      f'ALTER TABLE {name} RENAME TO rows;'
+      f'CREATE VIEW {name} AS SELECT * FROM rows;'
+  )
+
+
+# Its rows are those of another table, which could be a view.
+_WITH_A_VIRTUAL_TABLE = _changed_by(
+    'ALTER TABLE client_metadata RENAME TO rows;'
+    'CREATE VIRTUAL TABLE client_metadata USING'
+    " fts4(client_id, split_name, num_examples, content='rows');"
+)
 
 
 @pytest.mark.parametrize(
@@ -117,15 +136,27 @@ def _without_metadata(content, tmp_path):
         (lambda content, _: content[:-1], 'it is truncated'),
         (lambda content, _: content[: 4096 * 20], 'malformed'),
         (lambda content, _: content[:50], 'malformed|not a database'),
-        (lambda content, _: b'', 'no such table: examples'),
+        (lambda content, _: b'', "no ordinary table 'examples'"),
         (lambda content, _: b'<html>' * 1000, 'not a database'),
-        (_without_metadata, 'no such table: client_metadata'),
+        (
+            _changed_by('DROP TABLE client_metadata'),
+            "no ordinary table 'client_metadata'",
+        ),
+        (_with_a_view('examples'), "no ordinary table 'examples'"),
+        (
+            _with_a_view('client_metadata'),
+            "no ordinary table 'client_metadata'",
+        ),
+        (_WITH_A_VIRTUAL_TABLE, "no ordinary table 'client_metadata'"),
         (
             lambda content, _: content.replace(b'train', b'other'),
             "no clients in the split 'train'",
         ),
     ],
-    ids=['byte', 'half', 'header', 'empty', 'html', 'table', 'split'],
+    ids=[
+        'byte', 'half', 'header', 'empty', 'html', 'table', 'examples view',
+        'clients view', 'virtual table', 'split',
+    ],
 )
 def test_file_that_is_not_whole_raises(tmp_path, content, change, reason):
   path = tmp_path / _FILE_NAME
