@@ -10,6 +10,7 @@ import shutil
 from typing import Any, Dict, List, Optional
 
 from binaries import application
+from binaries import csv_log
 from binaries import experiment as experiment_lib
 from binaries import gpus
 from binaries import output_folder
@@ -63,6 +64,10 @@ def run(
             f'{folder} holds {other}; choose another --output_dir or {remedy}.'
         )
       if len(log.rows) == experiment.task_options['rounds']:
+        if log.rows[-1]['test_accuracy'] is None:
+          raise csv_log.damaged(
+              folder / run_metrics.FILE_NAME, 'the last round has no accuracy'
+          )
         return log.rows
       try:
         (folder / application.ERROR_FILE).unlink(missing_ok=True)
@@ -100,15 +105,15 @@ def _describe_other(
   """What keeps the rows in the folder from being this run's, if anything."""
   if not rows:
     return None
-  record = output_folder.read_json(folder / run_record.FILE_NAME)
+  record = run_record.read(folder)
   if record is None:
     return f'a run without {run_record.FILE_NAME}'
   difference = output_folder.describe_difference(
-      record.get('settings') or {}, experiment.to_dict()
+      record.get('settings', {}), experiment.to_dict()
   )
   if difference is None and len(rows) < experiment.task_options['rounds']:
     difference = run_record.describe_other_versions(record)
-  return difference and f'a run with {difference}'
+  return difference and f'a run with {difference} ({run_record.FILE_NAME})'
 
 
 def _train(
@@ -178,7 +183,7 @@ def _remove_results(folder: pathlib.Path) -> None:
   for name in (
       run_metrics.FILE_NAME, run_metrics.WEIGHTS_FILE_NAME, run_record.FILE_NAME
   ):
-    (folder / name).unlink(missing_ok=True)
+    output_folder.remove_file(folder / name)
   _remove_checkpoints(folder)
   for path in (folder / _TENSORBOARD).glob('events.out.tfevents.*'):
     path.unlink()
