@@ -114,7 +114,7 @@ def main() -> int:
   print('\n'.join(map(tables.format_text, summary)))
   print(
       f'See {folder}/comparison.png, {folder}/comparison.md and'
-      f' {folder / grid_lib.RESULTS_FILE}',
+      f' {folder / output_folder.RESULTS_FILE}',
       flush=True,
   )
   if _REPORT.value and results.num_finished:

@@ -13,9 +13,9 @@ from binaries import output_folder
 from binaries import progress as progress_lib
 from binaries import run_metrics
 from binaries import run_record
+from binaries import single_run
 from binaries import worker_pool
 
-RESULTS_FILE = 'results.csv'
 _MEASURED = (
     'rounds', 'test_accuracy', 'attack_success_rate', 'attacker_weight',
     'detection_auroc', 'relative_deviation', 'seconds_per_round',
@@ -94,10 +94,11 @@ def run_unfinished(
   Rows are written to the table as runs end, in the order of the grid. Those of
   other grids stay and come first.
 
-  UserError if the folder has runs with other settings, cannot be written or
+  UserError if the folder is a single run's, has other settings, cannot be written or
   another process is writing it, or if a package is missing.
   """
   with output_folder.locked(folder):
+    output_folder.check_kind(folder, 'a single run', single_run.FILES)
     _check_settings(folder, grid.settings)
     results = _read_results(folder)
     _write_results(grid, folder, results)
@@ -145,7 +146,7 @@ def run_unfinished(
 
 def _read_results(folder: pathlib.Path) -> Dict[Key, Dict[str, Any]]:
   """The rows of `results.csv`, in the order of the file."""
-  path = folder / RESULTS_FILE
+  path = folder / output_folder.RESULTS_FILE
   return dict(csv_log.read_rows(path, _COLUMNS, _parse_result))
 
 
@@ -177,5 +178,5 @@ def _write_results(
   others = [row for k, row in results.items() if k not in grid.experiments]
   rows = [results[k] for k in grid.experiments if k in results]
   output_folder.replace_file(
-      folder / RESULTS_FILE, csv_log.format_rows(_COLUMNS, [*others, *rows])
+      folder / output_folder.RESULTS_FILE, csv_log.format_rows(_COLUMNS, [*others, *rows])
   )

@@ -6,11 +6,12 @@ import fcntl
 import json
 import os
 import pathlib
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Iterable, Mapping, Optional
 
 from binaries import application
 
 SETTINGS_FILE = 'settings.json'
+RESULTS_FILE = 'results.csv'
 _LOCK_FILE = '.lock'
 
 
@@ -40,6 +41,15 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
       ) from error
   with file:
     yield
+
+
+def check_kind(folder: pathlib.Path, kind: str, files: Iterable[str]) -> None:
+  """UserError if a folder has one of the files, which another kind has."""
+  for name in files:
+    if (folder / name).exists():
+      raise application.UserError(
+          f'{folder} holds {kind} ({name}); choose another --output_dir.'
+      )
 
 
 def replace_file(path: pathlib.Path, text: str) -> None:

@@ -22,6 +22,10 @@ DEFAULT_CHECKPOINT_EVERY = 10
 
 _CHECKPOINTS_FOLDER = 'checkpoints'
 _TENSORBOARD = 'tensorboard'
+# What a folder is told by to be a run's.
+FILES = (
+    run_metrics.FILE_NAME, run_metrics.WEIGHTS_FILE_NAME, _CHECKPOINTS_FOLDER
+)
 
 
 def run(
@@ -51,11 +55,17 @@ def run(
     keep_checkpoints: Whether the newest stay when the run is finished.
 
   Raises:
-    UserError: If the folder holds a run with other settings or of other code,
-      which is left alone; if it cannot be written or locked; if the run fails.
+    UserError: If the folder holds a comparison, or a run with other settings or
+      of other code, which is left alone; if it cannot be written or locked; if the run fails.
     ModuleNotFoundError: If a package is missing.
   """
   with output_folder.locked(folder):
+    # Before --overwrite removes anything, and whether or not there are rows.
+    output_folder.check_kind(
+        folder,
+        'a comparison',
+        (output_folder.SETTINGS_FILE, output_folder.RESULTS_FILE),
+    )
     if overwrite:
       _remove_results(folder)
     with contextlib.closing(run_metrics.RunLog(folder)) as log:
