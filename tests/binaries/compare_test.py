@@ -176,6 +176,18 @@ def test_results_are_restored_from_the_runs(tmp_path, small):
   assert again.stdout.replace(str(tmp_path), str(small[0])) == small[1]
 
 
+@pytest.mark.parametrize('name', ['comparison.md', 'comparison.png'])
+def test_summary_that_cannot_be_written_is_one_line(tmp_path, small, name):
+  shutil.copytree(small[0], tmp_path, dirs_exist_ok=True)
+  (tmp_path / name).unlink()
+  (tmp_path / name).mkdir()
+  result = _compare(tmp_path, code=1, **_REPORTING)
+  assert result.stderr == (
+      f'compare: cannot write {tmp_path / name}: Is a directory.\n'
+  )
+  assert _untimed(tmp_path) == _untimed(small[0])
+
+
 def test_comparison_can_be_extended(tmp_path):
   _compare(tmp_path, '--seeds=1', '--attacks=none')
   _compare(tmp_path, '--num_workers=3', FAKE_FAILURE='mean', code=1)
