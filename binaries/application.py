@@ -47,6 +47,11 @@ def run(main: Callable[..., int], *, max_arguments: int = 0) -> None:
   # Where Ctrl-C is ignored, as by nohup, it stays so.
   if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, _exit_at_once)
+  for name in ('stdout', 'stderr'):
+    if getattr(sys, name) is None:
+      # Closed by the caller; the next file opened would get its descriptor, and
+      # what libraries print would end up in a file of results.
+      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
   code = 1
   try:
     arguments = parse_flags(sys.argv, max_arguments)
@@ -58,10 +63,18 @@ def run(main: Callable[..., int], *, max_arguments: int = 0) -> None:
   except ModuleNotFoundError as error:
     print(f'{_program_name()}: {describe_missing(error)}', file=sys.stderr)
   except BrokenPipeError:
-    # Who read the output, `head` say, has gone; Python's flush at exit must
-    # not fail over it as well.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Who read the output, `head` say, has gone.
+    _discard_output()
+  except OSError as error:
+    # What is left in the buffer of the output may be what cannot be written.
+    _discard_output()
+    print(f'{_program_name()}: {describe_error(error)}', file=sys.stderr)
   sys.exit(code)
+
+
+def _discard_output() -> None:
+  """Keeps Python's flush at exit from failing as well."""
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse_flags(argv: List[str], max_arguments: int = 0) -> List[str]:
@@ -71,6 +84,9 @@ def parse_flags(argv: List[str], max_arguments: int = 0) -> List[str]:
     _, *arguments = flags.FLAGS(argv)
   except flags.Error as error:
     raise UserError(f'{_one_line(error)} {hint}') from error
+  except UnicodeDecodeError as error:
+    files = ' '.join(a for a in argv if 'flagfile' in a)
+    raise UserError(f'{files} is no text: {_one_line(error)} {hint}') from error
   except SystemExit:
     # A flag such as --help, for which absl exits with 1.
     sys.exit(0)

@@ -107,14 +107,16 @@ def main() -> int:
   )
   results = results_lib.read(folder, grid.axes)
   summary = tables.summary_tables(results)
-  (folder / 'comparison.md').write_text(
-      '\n'.join(map(tables.format_markdown, summary)), encoding='utf-8'
+  output_folder.replace_file(
+      folder / 'comparison.md', '\n'.join(map(tables.format_markdown, summary))
   )
-  figures.save_summary(folder / 'comparison.png', results)
+  picture = folder / 'comparison.png'
+  with output_folder.told(f'write {picture}'):
+    figures.save_summary(picture, results)
   print('\n'.join(map(tables.format_text, summary)))
   print(
       f'See {folder}/comparison.png, {folder}/comparison.md and'
-      f' {folder / grid_lib.RESULTS_FILE}',
+      f' {folder / output_folder.RESULTS_FILE}',
       flush=True,
   )
   if _REPORT.value and results.num_finished:

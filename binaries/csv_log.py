@@ -4,7 +4,8 @@ import csv
 import io
 import os
 import pathlib
-from typing import Any, Dict, Iterable, List, Mapping, Sequence
+import re
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence
 
 from binaries import application
 from binaries import output_folder
@@ -51,25 +52,51 @@ class CsvLog:
 
 
 def read_rows(
-    path: pathlib.Path, columns: Sequence[str] = ()
-) -> List[Dict[str, str]]:
-  """The rows that are completely written, as texts by column; [] for no file.
+    path: pathlib.Path,
+    columns: Sequence[str] = (),
+    parse: Callable[[Dict[str, str]], Any] = dict,
+) -> List[Any]:
+  """The rows that are completely written, parsed; [] for no file.
 
-  UserError if there are rows with other columns than those asked for.
+  `parse` is given a row as texts by column. UserError, which names the line, if
+  it raises ValueError or the file is damaged; also if there are rows with other
+  columns than those asked for.
   """
   try:
     content = path.read_bytes()
   except FileNotFoundError:
     return []
+  except OSError as error:
+    raise damaged(path, error.strerror) from error
   # A crash can leave a last line that is unfinished.
-  complete = content[: content.rfind(b'\n') + 1].decode()
-  rows = list(csv.DictReader(io.StringIO(complete)))
-  if columns and rows and tuple(rows[0]) != tuple(columns):
-    raise application.UserError(
-        f'{path} has other columns than {", ".join(columns)}; choose another'
-        ' --output_dir.'
-    )
+  complete = content[: content.rfind(b'\n') + 1].decode(errors='replace')
+  if found := re.search('[\0\ufffd]', complete):
+    line = complete.count('\n', 0, found.start()) + 1
+    raise damaged(path, f'line {line}: it has bytes that are no text')
+  reader = csv.DictReader(io.StringIO(complete))
+  rows = []
+  try:
+    for row in reader:
+      if columns and tuple(reader.fieldnames) != tuple(columns):
+        raise application.UserError(
+            f'{path} has other columns than {", ".join(columns)}; choose'
+            ' another --output_dir.'
+        )
+      # What `DictReader` makes of a field too many and of one too few.
+      if None in row or None in row.values():
+        raise ValueError(f'it does not have {len(reader.fieldnames)} fields')
+      rows.append(parse(row))
+  except (csv.Error, ValueError) as error:
+    what = f'line {reader.line_num}: {application.describe_error(error)}'
+    raise damaged(path, what) from error
   return rows
+
+
+def damaged(path: pathlib.Path, what: str) -> application.UserError:
+  """The error of a file that is not as it was written."""
+  return application.UserError(
+      f'cannot read {path}: {what}; restore the file or remove it.'
+  )
 
 
 def format_rows(

@@ -13,14 +13,15 @@ from binaries import output_folder
 from binaries import progress as progress_lib
 from binaries import run_metrics
 from binaries import run_record
+from binaries import single_run
 from binaries import worker_pool
 
-RESULTS_FILE = 'results.csv'
-_COLUMNS = (
-    'task', *experiment_lib.AXES, 'rounds', 'test_accuracy',
-    'attack_success_rate', 'attacker_weight', 'detection_auroc',
-    'relative_deviation', 'seconds_per_round',
+_MEASURED = (
+    'rounds', 'test_accuracy', 'attack_success_rate', 'attacker_weight',
+    'detection_auroc', 'relative_deviation', 'seconds_per_round',
 )
+_REQUIRED = ('rounds', 'test_accuracy', 'seconds_per_round')
+_COLUMNS = ('task', *experiment_lib.AXES, *_MEASURED)
 
 # The values of `experiment.AXES` of a run.
 Key = Tuple[str, str, float, int]
@@ -93,10 +94,11 @@ def run_unfinished(
   Rows are written to the table as runs end, in the order of the grid. Those of
   other grids stay and come first.
 
-  UserError if the folder has runs with other settings, cannot be written or
+  UserError if the folder is a single run's, has other settings, cannot be written or
   another process is writing it, or if a package is missing.
   """
   with output_folder.locked(folder):
+    output_folder.check_kind(folder, 'a single run', single_run.FILES)
     _check_settings(folder, grid.settings)
     results = _read_results(folder)
     _write_results(grid, folder, results)
@@ -144,11 +146,17 @@ def run_unfinished(
 
 def _read_results(folder: pathlib.Path) -> Dict[Key, Dict[str, Any]]:
   """The rows of `results.csv`, in the order of the file."""
+  path = folder / output_folder.RESULTS_FILE
+  return dict(csv_log.read_rows(path, _COLUMNS, _parse_result))
+
+
+def _parse_result(row: Dict[str, str]) -> Tuple[Key, Dict[str, str]]:
+  """A row, whose texts stay, and its key; ValueError if a value is no number."""
+  for name in _MEASURED:
+    if row[name] or name in _REQUIRED:
+      float(row[name])
   kinds = dict(zip(experiment_lib.AXES, (str, str, float, int)))
-  return {
-      tuple(kind(row[name]) for name, kind in kinds.items()): row
-      for row in csv_log.read_rows(folder / RESULTS_FILE, _COLUMNS)
-  }
+  return tuple(kind(row[name]) for name, kind in kinds.items()), row
 
 
 def _check_settings(folder: pathlib.Path, settings: Dict[str, Any]) -> None:
@@ -159,8 +167,8 @@ def _check_settings(folder: pathlib.Path, settings: Dict[str, Any]) -> None:
     output_folder.write_json(path, settings)
   elif difference := output_folder.describe_difference(earlier, settings):
     raise application.UserError(
-        f'{folder} holds a comparison with {difference}; choose another'
-        ' --output_dir.'
+        f'{folder} holds a comparison with {difference} ({path.name}); choose'
+        ' another --output_dir.'
     )
 
 
@@ -170,5 +178,5 @@ def _write_results(
   others = [row for k, row in results.items() if k not in grid.experiments]
   rows = [results[k] for k in grid.experiments if k in results]
   output_folder.replace_file(
-      folder / RESULTS_FILE, csv_log.format_rows(_COLUMNS, [*others, *rows])
+      folder / output_folder.RESULTS_FILE, csv_log.format_rows(_COLUMNS, [*others, *rows])
   )

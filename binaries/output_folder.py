@@ -6,17 +6,18 @@ import fcntl
 import json
 import os
 import pathlib
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Iterable, Mapping, Optional
 
 from binaries import application
 
 SETTINGS_FILE = 'settings.json'
+RESULTS_FILE = 'results.csv'
 _LOCK_FILE = '.lock'
 
 
 def make_folder(path: pathlib.Path) -> pathlib.Path:
   """Makes a folder and those above it, or UserError; returns the path."""
-  with _told(f'write to the output folder {path}'):
+  with told(f'write to the output folder {path}'):
     path.mkdir(parents=True, exist_ok=True)
   return path
 
@@ -29,7 +30,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
   program has it or the folder cannot be written.
   """
   make_folder(folder)
-  with _told(f'write to the output folder {folder}'):
+  with told(f'write to the output folder {folder}'):
     file = open(folder / _LOCK_FILE, 'ab')
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,15 +43,30 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     yield
 
 
+def check_kind(folder: pathlib.Path, kind: str, files: Iterable[str]) -> None:
+  """UserError if a folder has one of the files, which another kind has."""
+  for name in files:
+    if (folder / name).exists():
+      raise application.UserError(
+          f'{folder} holds {kind} ({name}); choose another --output_dir.'
+      )
+
+
 def replace_file(path: pathlib.Path, text: str) -> None:
   """Writes a file, as a whole or not at all: then it raises UserError."""
   unfinished = path.with_suffix('.unfinished')
-  with _told(f'write {path}'):
+  with told(f'write {path}'):
     with open(unfinished, 'w', encoding='utf-8', newline='') as file:
       file.write(text)
       file.flush()
       os.fsync(file.fileno())
     os.replace(unfinished, path)
+
+
+def remove_file(path: pathlib.Path) -> None:
+  """Removes a file if it is there; UserError if it cannot be."""
+  with told(f'remove {path}'):
+    path.unlink(missing_ok=True)
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
@@ -67,10 +83,15 @@ def read_json(path: pathlib.Path) -> Optional[Dict[str, Any]]:
   except FileNotFoundError:
     return None
   except (OSError, ValueError) as error:
-    raise application.UserError(
-        f'cannot read {path}: {error}; choose another --output_dir.'
-    ) from error
+    raise unreadable(path, application.describe_error(error)) from error
   return content
+
+
+def unreadable(path: pathlib.Path, what: str) -> application.UserError:
+  """The error of a file that is not as it was written."""
+  return application.UserError(
+      f'cannot read {path}: {what}; restore it or choose another --output_dir.'
+  )
 
 
 def describe_difference(
@@ -84,7 +105,7 @@ def describe_difference(
 
 
 @contextlib.contextmanager
-def _told(task: str) -> Iterator[None]:
+def told(task: str) -> Iterator[None]:
   """Makes an OSError in a task a UserError."""
   try:
     yield

@@ -3,6 +3,7 @@
 `metrics.csv` has a row a round, `weights.csv` one for each client of a round.
 """
 
+import collections
 from collections.abc import Iterator, Mapping, Sequence
 import functools
 import math
@@ -10,6 +11,7 @@ import pathlib
 import statistics
 from typing import Any, Dict, List, Optional
 
+from binaries import application
 from binaries import csv_log
 
 FILE_NAME = 'metrics.csv'
@@ -42,6 +44,11 @@ _PATHS = {
     'evaluation_seconds': 'evaluation_seconds',
 }
 COLUMNS = tuple(_PATHS)
+# Those that have a value in every round.
+_REQUIRED = (
+    'round', 'num_attackers', 'honest_mean_norm', 'honest_mean_distance',
+    'seconds', 'evaluation_seconds', 'is_byzantine', 'weight',
+)
 
 
 class RunLog:
@@ -54,14 +61,13 @@ class RunLog:
   """
 
   def __init__(self, folder: pathlib.Path):
-    """Reads `metrics.csv`, if it is there; UserError if it is another's."""
+    """Reads what is there; UserError if it is another's or damaged."""
     self._folder = folder
     self._logs: Dict[str, csv_log.CsvLog] = {}
     self.rows: List[Dict[str, Any]] = []
-    for row in csv_log.read_rows(folder / FILE_NAME, COLUMNS):
-      if row['round'] != str(len(self.rows) + 1):
-        break
-      self.rows.append({name: _parse(text) for name, text in row.items()})
+    csv_log.read_rows(folder / FILE_NAME, COLUMNS, self._read_row)
+    # A power failure can cost the last rounds their weights.
+    del self.rows[_num_weighed(self.rows, folder / WEIGHTS_FILE_NAME) :]
 
   async def release(self, value: Any, key: int) -> None:
     """Writes the `RoundRecord` of a round, `key`."""
@@ -82,6 +88,13 @@ class RunLog:
     """Closes the files."""
     for log in self._logs.values():
       log.close()
+
+  def _read_row(self, texts: Dict[str, str]) -> None:
+    row = _parse_row(texts)
+    expected = len(self.rows) + 1
+    if row['round'] != expected:
+      raise ValueError(f'round {row["round"]} in the place of {expected}')
+    self.rows.append(row)
 
   def _append(self, name: str, columns: Sequence[str], rows, round_num: int):
     if name not in self._logs:
@@ -150,6 +163,40 @@ def _look_up(holder: Any, name: str) -> Any:
   else:
     value = getattr(holder, name, None)
   return value.item() if hasattr(value, 'item') else value
+
+
+def _num_weighed(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> int:
+  """The number of rounds before the first that lacks weights it should have.
+
+  UserError if there are weights of later rounds, or none at all.
+  """
+  sizes = collections.Counter(
+      row['round']
+      for row in csv_log.read_rows(path, WEIGHTS_COLUMNS, _parse_row)
+  )
+  size = max(sizes.values(), default=1)
+  for row in rows:
+    if row['attacker_weight'] is not None and sizes[row['round']] != size:
+      if max(sizes, default=math.inf) > row['round']:
+        raise application.UserError(
+            f'{path} lacks rows of round {row["round"]}; restore them, or remove'
+            f' {FILE_NAME} beside it to begin anew.'
+        )
+      return row['round'] - 1
+  return len(rows)
+
+
+def _parse_row(texts: Mapping[str, str]) -> Dict[str, Any]:
+  """The values of a row; ValueError if one is of a wrong kind."""
+  row = {name: _parse(text) for name, text in texts.items()}
+  for name, value in row.items():
+    if (
+        isinstance(value, bool) != (name == 'model_is_finite')
+        or (name in _REQUIRED and value is None)
+        or (name == 'round' and not isinstance(value, int))
+    ):
+      raise ValueError(f'{name} cannot be {texts[name]!r}')
+  return row
 
 
 def _parse(text: str) -> Any:

@@ -29,6 +29,8 @@ _SOURCES = (
 _LIBRARIES = ('tensorflow', 'tensorflow_federated', 'numpy')
 # Another version of these may give other numbers.
 _DECISIVE_VERSIONS = (*_LIBRARIES, 'fedaot_tff', 'sources')
+# Of what is read again.
+_KINDS = {'settings': dict, 'versions': dict, 'continued': list}
 _GIT_TIMEOUT_SECONDS = 10.0
 
 
@@ -52,9 +54,19 @@ def write(folder: pathlib.Path, *, seed: Any, **others: Any) -> Dict[str, Any]:
   return record
 
 
+def read(folder: pathlib.Path) -> Optional[Dict[str, Any]]:
+  """What `run.json` holds; None for no file, UserError for a damaged one."""
+  path = folder / FILE_NAME
+  record = output_folder.read_json(path)
+  for name, kind in _KINDS.items():
+    if record and not isinstance(record.get(name, kind()), kind):
+      raise output_folder.unreadable(path, f'{name} is no {kind.__name__}')
+  return record
+
+
 def add_continuation(folder: pathlib.Path) -> None:
   """Adds to `run.json` that this program goes on with the run."""
-  record = output_folder.read_json(folder / FILE_NAME)
+  record = read(folder)
   record.setdefault('continued', []).append(
       {'started': _now(), 'command': application.command()}
   )

@@ -10,6 +10,7 @@ import shutil
 from typing import Any, Dict, List, Optional
 
 from binaries import application
+from binaries import csv_log
 from binaries import experiment as experiment_lib
 from binaries import gpus
 from binaries import output_folder
@@ -21,6 +22,10 @@ DEFAULT_CHECKPOINT_EVERY = 10
 
 _CHECKPOINTS_FOLDER = 'checkpoints'
 _TENSORBOARD = 'tensorboard'
+# What a folder is told by to be a run's.
+FILES = (
+    run_metrics.FILE_NAME, run_metrics.WEIGHTS_FILE_NAME, _CHECKPOINTS_FOLDER
+)
 
 
 def run(
@@ -50,11 +55,17 @@ def run(
     keep_checkpoints: Whether the newest stay when the run is finished.
 
   Raises:
-    UserError: If the folder holds a run with other settings or of other code,
-      which is left alone; if it cannot be written or locked; if the run fails.
+    UserError: If the folder holds a comparison, or a run with other settings or
+      of other code, which is left alone; if it cannot be written or locked; if the run fails.
     ModuleNotFoundError: If a package is missing.
   """
   with output_folder.locked(folder):
+    # Before --overwrite removes anything, and whether or not there are rows.
+    output_folder.check_kind(
+        folder,
+        'a comparison',
+        (output_folder.SETTINGS_FILE, output_folder.RESULTS_FILE),
+    )
     if overwrite:
       _remove_results(folder)
     with contextlib.closing(run_metrics.RunLog(folder)) as log:
@@ -63,6 +74,10 @@ def run(
             f'{folder} holds {other}; choose another --output_dir or {remedy}.'
         )
       if len(log.rows) == experiment.task_options['rounds']:
+        if log.rows[-1]['test_accuracy'] is None:
+          raise csv_log.damaged(
+              folder / run_metrics.FILE_NAME, 'the last round has no accuracy'
+          )
         return log.rows
       try:
         (folder / application.ERROR_FILE).unlink(missing_ok=True)
@@ -100,15 +115,15 @@ def _describe_other(
   """What keeps the rows in the folder from being this run's, if anything."""
   if not rows:
     return None
-  record = output_folder.read_json(folder / run_record.FILE_NAME)
+  record = run_record.read(folder)
   if record is None:
     return f'a run without {run_record.FILE_NAME}'
   difference = output_folder.describe_difference(
-      record.get('settings') or {}, experiment.to_dict()
+      record.get('settings', {}), experiment.to_dict()
   )
   if difference is None and len(rows) < experiment.task_options['rounds']:
     difference = run_record.describe_other_versions(record)
-  return difference and f'a run with {difference}'
+  return difference and f'a run with {difference} ({run_record.FILE_NAME})'
 
 
 def _train(
@@ -181,7 +196,7 @@ def _remove_results(folder: pathlib.Path) -> None:
   for name in (
       run_metrics.FILE_NAME, run_metrics.WEIGHTS_FILE_NAME, run_record.FILE_NAME
   ):
-    (folder / name).unlink(missing_ok=True)
+    output_folder.remove_file(folder / name)
   _remove_checkpoints(folder)
   for path in (folder / _TENSORBOARD).glob('events.out.tfevents.*'):
     path.unlink()

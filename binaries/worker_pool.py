@@ -64,7 +64,7 @@ def run(
   Cores and GPUs are divided among the workers, whose number changes nothing but
   times. A worker that dies takes with it the run that it was at, and another
   takes its place. Closing the generator stops all. `progress` is told all but
-  the runs' ends. UserError if a package is missing or a folder cannot be made.
+  the runs' ends. UserError if a package is missing.
   """
   left = list(cells)
   num_workers = min(num_workers, len(left))
@@ -128,7 +128,6 @@ class _Worker:
   def begin(self, cell: Cell, progress: progress_lib.Progress) -> None:
     """Gives the worker, which is idle, a cell."""
     self.cell, self.progress = cell, progress.start_run(cell.label)
-    output_folder.make_folder(cell.folder)
     try:
       self.connection.send((cell.experiment, cell.folder))
     except OSError:
@@ -229,15 +228,18 @@ def _work(
       experiment, folder = connection.recv()
     except EOFError:
       return
-    _redirect_output(folder / _LOG_FILE)
+    log = folder / _LOG_FILE
     try:
+      output_folder.make_folder(folder)
+      _redirect_output(log)
       rows = single_run.run(experiment, folder, _Reporter(connection))
       answer = _ENDED, (rows, None)
     except application.UserError as error:
       answer = _ENDED, (None, str(error))
     except ModuleNotFoundError as error:
       answer = _UNABLE, application.describe_missing(error)
-    (folder / _LOG_FILE).unlink(missing_ok=True)
+    if log.is_file():
+      log.unlink()
     connection.send(answer)
 
 
@@ -248,7 +250,9 @@ def _end_with_parent() -> None:
 
 
 def _redirect_output(path: pathlib.Path) -> None:
-  with open(path, 'wb') as file:
+  with output_folder.told(f'write {path}'):
+    file = open(path, 'wb')
+  with file:
     for stream in (sys.stdout, sys.stderr):
       stream.flush()
       os.dup2(file.fileno(), stream.fileno())

@@ -1,5 +1,6 @@
 """Tests for application."""
 
+import subprocess
 import sys
 import textwrap
 
@@ -108,6 +109,40 @@ def test_reader_that_goes_away_causes_no_traceback():
     process.stdout.close()
     assert process.stderr.read() == ''
     assert process.wait(timeout=60) == 1
+
+
+@pytest.mark.parametrize(
+    'redirection, code, error',
+    [
+        ('>/dev/full', 1, '-c: [Errno 28] No space left on device\n'),
+        ('>&-', 0, ''),
+        ('>&- 2>&-', 0, ''),
+    ],
+)
+def test_output_that_cannot_be_written(tmp_path, redirection, code, error):
+  path = tmp_path / 'result'
+  body = f"""
+      with open({str(path)!r}, 'wb') as file:
+        os.write(file.fileno(), b'kept')
+        print('line')
+        if file.fileno() in (1, 2):
+          return 3
+      return 0
+      """
+  result = subprocess.run(
+      ['sh', '-c', f'exec "$@" {redirection}', 'sh', sys.executable, '-c',
+       _source(body)],
+      cwd=programs.ROOT, capture_output=True, text=True, check=False,
+  )
+  assert (result.returncode, result.stderr) == (code, error)
+  assert path.read_text() == 'kept'
+
+
+def test_binary_flag_file_is_one_line(tmp_path):
+  path = tmp_path / 'flags.cfg'
+  path.write_bytes(b'--v=0\n\xff\xfe')
+  with pytest.raises(application.UserError, match=f'{path} is no text'):
+    application.parse_flags(['program', f'--flagfile={path}'])
 
 
 @pytest.mark.parametrize(

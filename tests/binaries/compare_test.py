@@ -162,8 +162,8 @@ def test_other_settings_are_refused(small):
   before = _untimed(folder)
   result = _compare(folder, '--rounds=4', code=1)
   assert result.stderr == (
-      f'compare: {folder} holds a comparison with rounds=3, not 4; choose'
-      ' another --output_dir.\n'
+      f'compare: {folder} holds a comparison with rounds=3, not 4 (settings.json);'
+      ' choose another --output_dir.\n'
   )
   assert _untimed(folder) == before
 
@@ -174,6 +174,18 @@ def test_results_are_restored_from_the_runs(tmp_path, small):
   again = _compare(tmp_path, '--quiet', **_REPORTING)
   assert again.stderr == ''
   assert again.stdout.replace(str(tmp_path), str(small[0])) == small[1]
+
+
+@pytest.mark.parametrize('name', ['comparison.md', 'comparison.png'])
+def test_summary_that_cannot_be_written_is_one_line(tmp_path, small, name):
+  shutil.copytree(small[0], tmp_path, dirs_exist_ok=True)
+  (tmp_path / name).unlink()
+  (tmp_path / name).mkdir()
+  result = _compare(tmp_path, code=1, **_REPORTING)
+  assert result.stderr == (
+      f'compare: cannot write {tmp_path / name}: Is a directory.\n'
+  )
+  assert _untimed(tmp_path) == _untimed(small[0])
 
 
 def test_comparison_can_be_extended(tmp_path):

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from binaries import application
 from binaries import csv_log
 from binaries import run_metrics
 from tests.binaries import fake_program
@@ -111,12 +112,43 @@ def test_first_round_replaces_the_rows_from_it_on(tmp_path):
   log.close()
 
 
-def test_rows_after_a_gap_are_not_kept(tmp_path):
-  log = run_metrics.RunLog(tmp_path)
-  for round_num in (1, 3):
-    _release(log, round_num)
-  assert [row['round'] for row in run_metrics.RunLog(tmp_path).rows] == [1]
-  assert not (tmp_path / 'weights.csv').exists()
+def _release_weighed(folder, rounds):
+  log = run_metrics.RunLog(folder)
+  for round_num in rounds:
+    _release(log, round_num, weights=[0.5, 0.5], attacker_weight=0.5)
+  log.close()
+
+
+def _drop_lines(path, start, end):
+  lines = path.read_text().splitlines(keepends=True)
+  del lines[start:end]
+  path.write_text(''.join(lines))
+
+
+@pytest.mark.parametrize('num_left', [2, 3])
+def test_rounds_that_a_power_failure_cost_their_weights_are_redone(
+    tmp_path, num_left
+):
+  _release_weighed(tmp_path, (1, 2, 3))
+  _drop_lines(tmp_path / 'weights.csv', 1 + num_left, None)
+  rows = run_metrics.RunLog(tmp_path).rows
+  assert [row['round'] for row in rows] == [1]
+
+
+@pytest.mark.parametrize(
+    'name, start, end, message',
+    [
+        ('metrics.csv', 2, 3, 'metrics.csv: line 3: round 3 in the place of 2'),
+        ('weights.csv', 3, 4, 'weights.csv lacks rows of round 2'),
+        ('weights.csv', 3, 5, 'weights.csv lacks rows of round 2'),
+        ('weights.csv', 0, None, 'weights.csv lacks rows of round 1'),
+    ],
+)
+def test_gap_is_an_error(tmp_path, name, start, end, message):
+  _release_weighed(tmp_path, (1, 2, 3))
+  _drop_lines(tmp_path / name, start, end)
+  with pytest.raises(application.UserError, match=message):
+    run_metrics.RunLog(tmp_path)
 
 
 def test_times_are_the_last_columns():

@@ -144,7 +144,9 @@ def test_model_that_is_not_finite_is_told_once(monkeypatch, tmp_path, run):
 def test_run_with_other_settings_is_left_alone(tmp_path, run):
   run(tmp_path)
   before = (tmp_path / 'metrics.csv').read_bytes()
-  message = 'with seed=0, not 1; choose another --output_dir or remove it.'
+  message = (
+      r'with seed=0, not 1 \(run.json\); choose another --output_dir or remove'
+  )
   with pytest.raises(application.UserError, match=message):
     run(tmp_path, 'no runner', _make_experiment(seed=1))
   assert (tmp_path / 'metrics.csv').read_bytes() == before
