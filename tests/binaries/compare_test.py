@@ -164,8 +164,8 @@ def test_other_settings_are_refused(small):
   before = _untimed(folder)
   result = _compare(folder, '--rounds=4', code=1)
   assert result.stderr == (
-      f'compare: {folder} holds a comparison with rounds=3, not 4 (settings.json);'
-      ' choose another --output_dir.\n'
+      f'compare: {folder} holds a comparison with rounds=3, not 4'
+      ' (settings.json); choose another --output_dir.\n'
   )
   assert _untimed(folder) == before
 
