@@ -47,11 +47,14 @@ def run(main: Callable[..., int], *, max_arguments: int = 0) -> None:
   # Where Ctrl-C is ignored, as by nohup, it stays so.
   if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, _exit_at_once)
-  for name in ('stdout', 'stderr'):
+  for descriptor, name in ((1, 'stdout'), (2, 'stderr')):
     if getattr(sys, name) is None:
       # Closed by the caller; the next file opened would get its descriptor, and
-      # what libraries print would end up in a file of results.
-      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
+      # what libraries print would end up in a file of results. Child processes
+      # inherit it, which `dup2` alone does not see to if the two are equal.
+      os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+      os.set_inheritable(descriptor, True)
+      setattr(sys, name, open(descriptor, 'w', encoding='utf-8'))
   code = 1
   try:
     arguments = parse_flags(sys.argv, max_arguments)

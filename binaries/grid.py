@@ -94,8 +94,8 @@ def run_unfinished(
   Rows are written to the table as runs end, in the order of the grid. Those of
   other grids stay and come first.
 
-  UserError if the folder is a single run's, has other settings, cannot be written or
-  another process is writing it, or if a package is missing.
+  UserError if the folder is a single run's, has other settings, is damaged,
+  cannot be written or is being written, or if a package is missing.
   """
   with output_folder.locked(folder):
     output_folder.check_kind(folder, 'a single run', single_run.FILES)
@@ -151,7 +151,7 @@ def _read_results(folder: pathlib.Path) -> Dict[Key, Dict[str, Any]]:
 
 
 def _parse_result(row: Dict[str, str]) -> Tuple[Key, Dict[str, str]]:
-  """A row, whose texts stay, and its key; ValueError if a value is no number."""
+  """A row, whose texts stay, and its key; ValueError if one is no number."""
   for name in _MEASURED:
     if row[name] or name in _REQUIRED:
       float(row[name])
@@ -178,5 +178,6 @@ def _write_results(
   others = [row for k, row in results.items() if k not in grid.experiments]
   rows = [results[k] for k in grid.experiments if k in results]
   output_folder.replace_file(
-      folder / output_folder.RESULTS_FILE, csv_log.format_rows(_COLUMNS, [*others, *rows])
+      folder / output_folder.RESULTS_FILE,
+      csv_log.format_rows(_COLUMNS, [*others, *rows]),
   )

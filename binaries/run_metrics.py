@@ -179,8 +179,8 @@ def _num_weighed(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> int:
     if row['attacker_weight'] is not None and sizes[row['round']] != size:
       if max(sizes, default=math.inf) > row['round']:
         raise application.UserError(
-            f'{path} lacks rows of round {row["round"]}; restore them, or remove'
-            f' {FILE_NAME} beside it to begin anew.'
+            f'{path} lacks rows of round {row["round"]}; restore them, or'
+            f' remove {FILE_NAME} beside it to begin anew.'
         )
       return row['round'] - 1
   return len(rows)

@@ -56,7 +56,8 @@ def run(
 
   Raises:
     UserError: If the folder holds a comparison, or a run with other settings or
-      of other code, which is left alone; if it cannot be written or locked; if the run fails.
+      of other code, which is left alone; if it is damaged or cannot be written
+      or locked; if the run fails.
     ModuleNotFoundError: If a package is missing.
   """
   with output_folder.locked(folder):

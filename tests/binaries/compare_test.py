@@ -6,6 +6,8 @@ import pathlib
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 from matplotlib import image
@@ -162,8 +164,8 @@ def test_other_settings_are_refused(small):
   before = _untimed(folder)
   result = _compare(folder, '--rounds=4', code=1)
   assert result.stderr == (
-      f'compare: {folder} holds a comparison with rounds=3, not 4 (settings.json);'
-      ' choose another --output_dir.\n'
+      f'compare: {folder} holds a comparison with rounds=3, not 4'
+      ' (settings.json); choose another --output_dir.\n'
   )
   assert _untimed(folder) == before
 
@@ -184,6 +186,16 @@ def test_summary_that_cannot_be_written_is_one_line(tmp_path, small, name):
   result = _compare(tmp_path, code=1, **_REPORTING)
   assert result.stderr == (
       f'compare: cannot write {tmp_path / name}: Is a directory.\n'
+  )
+  assert _untimed(tmp_path) == _untimed(small[0])
+
+
+def test_closed_output_costs_no_run(tmp_path, small):
+  subprocess.run(
+      ['sh', '-c', 'exec "$@" >&- 2>&-', 'sh', sys.executable, '-m',
+       'tests.binaries.fake_program', 'compare', f'--output_dir={tmp_path}',
+       *_DEFAULTS],
+      cwd=programs.ROOT, env={**os.environ, 'FAKE_REPORTING': '1'}, check=True,
   )
   assert _untimed(tmp_path) == _untimed(small[0])
 

@@ -57,6 +57,6 @@ def test_running_program_of_another_kind_is_left_alone(tmp_path, first, second):
     process.communicate()
   assert result.returncode == 1
   assert result.stderr == (
-      f'{second[0]}: another program is writing to {tmp_path}; wait until it has'
-      ' ended or choose another --output_dir.\n'
+      f'{second[0]}: another program is writing to {tmp_path}; wait until it'
+      ' has ended or choose another --output_dir.\n'
   )

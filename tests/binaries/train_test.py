@@ -122,7 +122,9 @@ def test_killed_run_is_gone_on_with_by_its_like_alone(tmp_path, whole):
   crashed = _train(tmp_path, *arguments, FAKE_CRASH='fedaot')
   assert crashed.returncode == -signal.SIGKILL
   assert programs.read_lines(tmp_path / 'metrics.csv')[-1] == '2,0.1'
-  _assert_refused(tmp_path, 'with seed=5, not 1 (run.json);', *arguments, '--seed=1')
+  _assert_refused(
+      tmp_path, 'with seed=5, not 1 (run.json);', *arguments, '--seed=1'
+  )
   record_path = tmp_path / 'run.json'
   record = record_path.read_text()
   programs.change_json(
