@@ -117,12 +117,7 @@ class Rule:
     )
 
   def aggregate(
-      self,
-      table: Any,
-      is_finite: Any,
-      xp: Any,
-      *,
-      round_num: Any = 0,
+      self, table: Any, is_finite: Any, xp: Any, *, round_num: Any = 0,
       reference: Optional[Any] = None,
   ) -> Tuple[Any, Dict[str, Any]]:
     """As `measure`, on any namespace; see `cohort.Cohort` for arguments."""
