@@ -85,7 +85,7 @@ def _run(aggregator, updates, model=None):
   return _flatten(model) - _flatten(new_model)
 
 
-def test_imports_quickly_and_without_a_framework():
+def test_imports_no_framework():
   code = (
       'import sys, fedaot; print(sorted({"tensorflow", "torch", "jax", "flwr",'
       ' "tensorflow_federated", "pandas", "scipy"} & set(sys.modules)))'
@@ -330,7 +330,9 @@ def test_a_round_must_be_learned_before_the_next():
 
 def test_learning_is_at_the_model_that_it_is_given():
   """A server optimizer may have made another model of the aggregate."""
-  first, second = _aggregator(True), _aggregator(True)
+  # All examples judge, not a half that the aggregator draws.
+  config = fedaot.FedAOTConfig(min_examples_to_split=100)
+  first, second = (_aggregator(True, config=config) for _ in range(2))
   for aggregator, scale in ((first, 1.0), (second, 3.0)):
     updates = _updates(6)
     updates[0] *= -1
@@ -340,7 +342,7 @@ def test_learning_is_at_the_model_that_it_is_given():
     ]
     aggregator.learn(model)
     loss, _ = _LeastSquares().loss_and_gradient(model, np.arange(60))
-    np.testing.assert_allclose(aggregator.holdout_loss_after, loss, rtol=0.3)
+    np.testing.assert_allclose(aggregator.holdout_loss_after, loss)
   assert first.holdout_loss_after > second.holdout_loss_after
   assert np.any(
       first.state_dict()['weighting.margin']
