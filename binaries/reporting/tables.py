@@ -110,7 +110,7 @@ def percent(fraction: float) -> str:
 def enumerate_values(values: pd.Series, form: str) -> str:
   """Names and values, such as 'mean 90.1 %, krum 80.0 %'; of many the first."""
   texts = [
-      f'{name} {form.format(value).replace("-", "−")}'
+      f'{name} {form.format(value).replace("-", "−")}'.rstrip()
       for name, value in values.head(_MAX_NAMES).items()
   ]
   if len(values) > len(texts):

@@ -4,6 +4,7 @@ import math
 
 from matplotlib import colors
 import numpy as np
+import pandas as pd
 import pytest
 
 from binaries.reporting import estimates
@@ -278,3 +279,11 @@ def test_no_difference_is_white_and_large_ones_do_not_hide_small_ones(tmp_path):
   assert (scale.low, scale.high) == (-20, 20)
   assert min(colors.to_rgb(scale.color(0))) > 0.94
   assert scale.color(-80) == scale.color(-20) != scale.color(-5)
+
+
+@pytest.mark.parametrize(
+    'form, expected', [('{:+.1f}', 'a +1.0, b −2.0'), ('', 'a, b')]
+)
+def test_enumerates_names_with_or_without_values(form, expected):
+  values = pd.Series({'a': 1.0, 'b': -2.0})
+  assert tables.enumerate_values(values, form) == expected
