@@ -131,10 +131,10 @@ class Runner:
     if name == self._context:
       return
     if name == 'native':
-      execution_context.set_native_execution_context()
+      context = execution_context.set_native_execution_context()
     else:
       context = execution_context.set_in_process_execution_context()
-      report.note(f'context: {name}, {context.placement}')
+    report.note(f'context: {name}, {context.placement}')
     self._context = name
 
   def _make_once(self, key: Any, make: Callable[..., Any], *arguments) -> Any:

@@ -241,6 +241,7 @@ class HoldOut:
     output = self._model.predict_on_batch(model_weights, x, training=training)
     return self._model.loss(output, y)
 
+  @tf.autograph.experimental.do_not_convert
   def loss_and_gradient(
       self, weights: Any, examples: tf.Tensor, *, training: bool = False
   ) -> Tuple[tf.Tensor, Any]:

@@ -4,8 +4,8 @@ Computations are compiled and executed as by the context that
 `import tensorflow_federated` sets. What differs is the life of the worker (see
 `worker_process`), that its death is told, and how many calls run at once.
 
-The worker has no access control and TFF's binary has no flag for one: while it
-runs, it serves everybody who reaches the machine on the worker's port.
+The worker has no access control, and TFF's binary has no flag for one nor for
+the address it listens on, which is every one of the machine's.
 """
 
 import os
@@ -176,6 +176,15 @@ class NativeExecutionContext(tff.framework.SyncExecutionContext):
   def close(self):
     """Ends the worker, if there is one; a later computation starts another."""
     self.executor_factory.close()
+
+  @property
+  def placement(self) -> str:
+    """Where computations run and what that means, in words."""
+    return (
+        'on the CPU in a worker process without access control: until it ends,'
+        " whoever reaches this machine's ports, any local account among them,"
+        ' can read and write files as you through it'
+    )
 
   @property
   def worker_pid(self) -> Optional[int]:

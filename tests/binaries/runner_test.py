@@ -71,7 +71,10 @@ def test_data_attack_shares_the_process_and_update_attack_does_not(runner):
 
 def test_contexts_agree_but_for_rounding(runner):
   report = mock.Mock()
-  (found, *_) = runner.run(_make_experiment(context='native'))
+  (found, *_) = runner.run(_make_experiment(context='native'), report=report)
+  ((note,), _) = report.note.call_args
+  assert note.startswith('context: native, on the CPU in a worker process')
+  assert 'can read and write files as you' in note
   assert hasattr(
       runner_lib.tff.framework.get_context_stack().current, 'worker_pid'
   )
