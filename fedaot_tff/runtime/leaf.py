@@ -218,12 +218,12 @@ class Leaf:
     handles = {}
     with tf.device(device):
       try:
-        for name, resource in self._resources.items():
-          handles[name] = resource.create()
+        for name, make in self._resources.items():
+          handles[name] = make()
         if self._initialize is not None:
           self._initialize(handles)
         outputs = self._make_run()({**feeds, **handles})
       finally:
-        for name, handle in handles.items():
-          self._resources[name].destroy(handle)
+        for handle in handles.values():
+          resources.destroy(handle)
     return zip(self._fetched_names, outputs)
