@@ -180,7 +180,7 @@ _BAD_WORKERS = {
         r'within 3 s and was stopped; its output ended: "deaf"\.',
     ),
     'environment': (
-        "print(os.environ['GLIBC_TUNABLES'], os.environ['TF_CPP_MIN_LOG_LEVEL'])",
+        'print(os.getenv("GLIBC_TUNABLES"), os.getenv("TF_CPP_MIN_LOG_LEVEL"))',
         '"glibc.pthread.stack_cache_size=8589934592 1"',
     ),
 }
