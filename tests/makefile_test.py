@@ -17,9 +17,11 @@ _FAKE_PYTHON = """\
 #!/bin/sh
 case "$*" in
   -c*) exit "${FAKE_WRONG_VERSION:-0}" ;;
-  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
-  "-m pip "*) echo pip >> calls; exit "${FAKE_PIP_STATUS:-0}" ;;
-  *) echo "run $*" >> calls ;;
+  "-m venv "*)
+    mkdir -p "$3/bin"
+    for name in python ruff pyink mypy mkdocs; do cp "$0" "$3/bin/$name"; done ;;
+  "-m pip "*) echo "pip $0" >> calls; exit "${FAKE_PIP_STATUS:-0}" ;;
+  *) echo "${0##*/} $*" >> calls ;;
 esac
 """
 
@@ -30,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(name='checkout')
 def _checkout(tmp_path: pathlib.Path) -> pathlib.Path:
-  for name in ('Makefile', 'requirements.txt'):
+  for name in ('Makefile', 'requirements.txt', 'requirements-tools.txt'):
     shutil.copy(_ROOT / name, tmp_path)
   python = tmp_path / 'fake_python'
   python.write_text(_FAKE_PYTHON)
@@ -60,17 +62,27 @@ def _calls(checkout) -> list:
   return calls.read_text().splitlines() if calls.exists() else []
 
 
+_PIP = 'pip .venv/bin/python'
+_PIP_TOOLS = 'pip .venv-tools/bin/python'
+
+
 def test_builds_the_environment_once_and_anew_for_other_requirements(checkout):
   for target in ('demo', 'test'):
     assert _make(checkout, target).returncode == 0
   calls = _calls(checkout)
-  assert calls.count('pip') == 1
-  assert calls[1].startswith('run -m binaries.compare --flagfile=')
-  assert calls[2].startswith('run -m pytest tests -m not slow')
+  assert calls.count(_PIP) == calls.count(_PIP_TOOLS) == 1
+  assert calls[1].startswith('python -m binaries.compare --flagfile=')
+  assert calls[-1].startswith('python -m pytest tests -m not slow')
   later = (checkout / '.venv' / '.installed').stat().st_mtime + 10
   os.utime(checkout / 'requirements.txt', (later, later))
   assert _make(checkout, 'demo').returncode == 0
-  assert _calls(checkout).count('pip') == 2
+  assert _calls(checkout).count(_PIP) == 2
+
+
+def test_tests_include_style_types_and_documents(checkout):
+  assert _make(checkout, 'test').returncode == 0
+  tools = [call.split()[0] for call in _calls(checkout)]
+  assert {'ruff', 'pyink', 'mypy', 'mkdocs'} < set(tools)
 
 
 def test_all_tests_leave_none_out(checkout):
@@ -80,9 +92,9 @@ def test_all_tests_leave_none_out(checkout):
 
 def test_failed_installation_is_tried_again(checkout):
   assert _make(checkout, 'demo', FAKE_PIP_STATUS='1').returncode != 0
-  assert _calls(checkout) == ['pip']
+  assert _calls(checkout) == [_PIP]
   assert _make(checkout, 'demo').returncode == 0
-  assert _calls(checkout)[1] == 'pip'
+  assert _calls(checkout)[1] == _PIP
 
 
 def test_wrong_python_is_named(checkout):
