@@ -128,12 +128,12 @@ class HoldOut:
       return variables[-1]
 
     with tf.Graph().as_default(), tf.variable_creator_scope(record):
+      model = self.initial_model()
+      self._weight_types = tuple(
+          [(tuple(w.shape), w.dtype.name) for w in weights]
+          for weights in (model.trainable, model.non_trainable)
+      )
       try:
-        model = self.initial_model()
-        self._weight_types = tuple(
-            [(tuple(w.shape), w.dtype.name) for w in weights]
-            for weights in (model.trainable, model.non_trainable)
-        )
         loss = self.loss(model, tf.range(self.num_examples))
         if model.non_trainable:
           # Batch normalization may fail only where it trains.
@@ -233,10 +233,10 @@ class HoldOut:
     )
 
   def hparams(self, clients: Mapping[str, Any]) -> Any:
-    """Its optimizer's hyperparameters, given those of the clients' now.
+    """Its optimizer's hyperparameters, given what the clients' are now.
 
-    Those that have changed since the clients' optimizer was made change here,
-    too, a learning rate by the same factor.
+    What has changed since the clients' optimizer was made changes here, too, a
+    learning rate by the same factor.
     """
     built = _hparams(self._clients_own_optimizer)
 

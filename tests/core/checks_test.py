@@ -64,7 +64,8 @@ def test_returns_a_plain_value(check, value, expected):
     ],
 )
 def test_refuses_a_wrong_value(check, value, error):
-  with pytest.raises(error, match=f'^size must .*found {re.escape(repr(value))}') as info:
+  message = f'^size must .*found {re.escape(repr(value))}'
+  with pytest.raises(error, match=message) as info:
     check('size', value)
   assert '\n' not in str(info.value)
 
