@@ -3,7 +3,12 @@
 import math
 import numbers
 import secrets
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Sequence, Union
+
+import numpy as np
+
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+_LARGEST_INT32 = int(np.iinfo(np.int32).max)
 
 
 def check_number(
@@ -26,7 +31,9 @@ def check_number(
       if math.isfinite(bound)
   ]
   inside = minimum <= value <= maximum and above < value < below
-  if not inside or not math.isfinite(value):
+  # Computed with in float32. An int may be too large even for a float.
+  if not inside or not abs(value) <= _LARGEST_FLOAT32:
+    bounds = bounds if not inside else ['finite in float32']
     raise ValueError(
         f'{name} must be {" and ".join(bounds) or "finite"}; found {value!r}.'
     )
@@ -34,13 +41,14 @@ def check_number(
 
 
 def check_int(
-    name: str, value: Any, *, minimum: int, maximum: Optional[int] = None
+    name: str, value: Any, *, minimum: int, maximum: int = _LARGEST_INT32
 ) -> int:
   """An int, or an integer of NumPy, in [minimum, maximum]."""
   if isinstance(value, bool) or not isinstance(value, numbers.Integral):
     raise TypeError(f'{name} must be an int; {_found(value)}.')
-  if value < minimum or (maximum is not None and value > maximum):
-    upper = '' if maximum is None else f' and <= {maximum}'
+  if not minimum <= value <= maximum:
+    is_told = value > maximum or maximum != _LARGEST_INT32
+    upper = f' and <= {maximum}' if is_told else ''
     raise ValueError(f'{name} must be >= {minimum}{upper}; found {value!r}.')
   return int(value)
 

@@ -96,7 +96,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
     flat_updates.check_float_value_type(value_type)
     if holdout is not None:
       holdout.check_update_type(value_type)
-    self._holdout = holdout
+    self.holdout = holdout
     self._config = config
     self._seed = seed
     self._dimension = flat_updates.num_coordinates(value_type)
@@ -108,7 +108,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
     computation = tff.tensorflow.computation
     self.initialize = computation(self._initial_state)
     state_type = self.initialize.type_signature.result
-    model_type = () if holdout is None else value_type
+    model_type = () if holdout is None else holdout.model_type(value_type)
     self._share_map = computation(self._share, [state_type, model_type])
     shared_type, root_type = self._share_map.type_signature.result
     if self._use_examples:
@@ -130,7 +130,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
       )
       return
     self._evaluate_map = computation(
-        self._evaluate, [state_type, shared_type, value_type]
+        self._evaluate, [state_type, shared_type, model_type]
     )
     self._learn_map = computation(
         self._learn_from_holdout,
@@ -146,16 +146,11 @@ class FedAOTRound(model_aware.ModelAwareRound):
         ],
     )
 
-  @property
-  def needs_model(self) -> bool:
-    """See `model_aware.ModelAwareRound`."""
-    return self._holdout is not None
-
   # --- Composition, to be called inside of a federated computation ---
 
   def weigh(self, state, value, weight=None, model=None) -> WeighedUpdates:
     """See `model_aware.ModelAwareRound`; a weight is an example count."""
-    if model is None or not self.needs_model:
+    if self.holdout is None:
       model = tff.federated_value((), tff.SERVER)
     shared, root = tff.federated_map(self._share_map, (state, model))
     arguments = (value, tff.federated_broadcast(shared))
@@ -178,7 +173,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
   def learn(self, state, weighed: WeighedUpdates, model_after=None):
     """See `model_aware.ModelAwareRound`."""
     arguments = (state, weighed.table, weighed.decision)
-    if self.needs_model:
+    if self.holdout is not None:
       evaluation = tff.federated_map(
           self._evaluate_map, (state, weighed.shared, model_after)
       )
@@ -203,7 +198,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
         seed=tf.constant([self._seed, 0], tf.int64),
         reference=tf.zeros([
             self._projection_length
-            if self.needs_model
+            if self.holdout is not None
             else config.sketch_dimension
         ]),
         weighting=_narrow(theta),
@@ -211,7 +206,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
             equations.initial_meta_optimizer(TENSORFLOW, theta)
         ),
     )
-    if not self.needs_model:
+    if self.holdout is None:
       state['previous'] = collections.OrderedDict(
           sketches=_no_rows([config.sketch_dimension]),
           z=_no_rows([len(equations.AGREEMENT_STATISTICS)]),
@@ -225,13 +220,12 @@ class FedAOTRound(model_aware.ModelAwareRound):
         _fold(state['seed'], _SIGNS), self._dimension, self._projection_length
     )
     directions, root = collections.OrderedDict(), ()
-    if self.needs_model:
-      weights = tuple(tf.nest.flatten(model))
+    if self.holdout is not None:
       split = self._split(state)
       norm, projection = _norm_and_projection(
-          self._holdout.root_update(weights, split.training), signs
+          self.holdout.root_update(model, split.training), signs
       )
-      loss = self._holdout.loss(weights, split.evaluation)
+      loss = self.holdout.loss(model, split.evaluation)
       root = collections.OrderedDict(norm=norm, loss=tf.cast(loss, tf.float32))
       directions.update(reference=state['reference'], root=projection)
     shared = collections.OrderedDict(
@@ -272,7 +266,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
         _widen(state['weighting']),
         _widen({k: v for k, v in table.items() if k != 'fingerprint'}),
         _widen(state['reference']),
-        _widen(root['norm']) if self.needs_model else None,
+        None if self.holdout is None else _widen(root['norm']),
         self._config,
     )
     lookup = collections.OrderedDict(
@@ -283,8 +277,8 @@ class FedAOTRound(model_aware.ModelAwareRound):
 
   def _evaluate(self, state, shared, model):
     """Loss of the updated model on the hold-out, its gradient's projection."""
-    loss, gradient = self._holdout.loss_and_gradient(
-        tuple(tf.nest.flatten(model)), self._split(state).evaluation
+    loss, gradient = self.holdout.loss_and_gradient(
+        model, self._split(state).evaluation
     )
     norm, projection = _norm_and_projection(gradient, shared['signs'])
     return collections.OrderedDict(
@@ -293,7 +287,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
 
   def _split(self, state) -> holdout_lib.HoldOutSplit:
     seed = _fold(_fold(state['seed'], _SPLIT), state['round'])
-    return self._holdout.split(seed, self._config.min_examples_to_split)
+    return self.holdout.split(seed, self._config.min_examples_to_split)
 
   def _learn_from_holdout(
       self, state, table, decision, shared, root, result, evaluation, products
@@ -388,7 +382,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
         theta,
         slots,
         gradient,
-        has_holdout=self.needs_model,
+        has_holdout=self.holdout is not None,
         config=self._config,
     )
     learned = tf.nest.map_structure(

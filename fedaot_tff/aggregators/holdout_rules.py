@@ -40,6 +40,7 @@ class _MemorylessRound(model_aware.ModelAwareRound):
   def __init__(self, value_type: tff.Type, holdout: holdout_lib.HoldOut):
     flat_updates.check_float_value_type(value_type)
     holdout.check_update_type(value_type)
+    self.holdout = holdout
     self.initialize = tff.tensorflow.computation(
         lambda: collections.OrderedDict()
     )
@@ -63,12 +64,10 @@ class FLTrustRound(_MemorylessRound):
   def __init__(self, value_type: tff.Type, holdout: holdout_lib.HoldOut):
     super().__init__(value_type, holdout)
 
-    @tff.tensorflow.computation(value_type)
+    @tff.tensorflow.computation(holdout.model_type(value_type))
     def train_root(model):
       update = flat_updates.flatten(
-          holdout.root_update(
-              tuple(tf.nest.flatten(model)), tf.range(holdout.num_examples)
-          )
+          holdout.root_update(model, tf.range(holdout.num_examples))
       )
       usable = flat_updates.is_finite_update(update)
       return tf.where(usable, update, tf.zeros_like(update))
@@ -131,11 +130,11 @@ class HoldOutFinetunedMeanRound(_MemorylessRound):
       is_finite = flat_updates.is_finite_update(flat_updates.flatten(value))
       return collections.OrderedDict(finite=tf.cast(is_finite, tf.float32))
 
-    @tff.tensorflow.computation(value_type, value_type)
+    @tff.tensorflow.computation(holdout.model_type(value_type), value_type)
     def finetune(model, mean):
-      after_mean = tf.nest.map_structure(tf.subtract, model, mean)
+      trainable = tf.nest.map_structure(tf.subtract, model.trainable, mean)
       update = holdout.root_update(
-          tuple(tf.nest.flatten(after_mean)), tf.range(holdout.num_examples)
+          model._replace(trainable=trainable), tf.range(holdout.num_examples)
       )
       flat = flat_updates.flatten(update)
       usable = flat_updates.is_finite_update(flat)

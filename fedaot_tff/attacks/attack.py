@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import checks
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import row_gather
 from fedaot_tff.learning import adversary
@@ -291,6 +292,7 @@ def _create_process(
 
 def _round_seed(seed: int, round_num: tf.Tensor) -> tf.Tensor:
   """A seed [2] of the round."""
+  checks.check_int('seed', seed, minimum=0, maximum=2**63 - 1)
   halves = tf.constant([seed % 2**31, seed >> 31], tf.int64)
   return tf.random.experimental.stateless_fold_in(
       tf.bitcast(tf.cast(halves, tf.uint32), tf.int32), round_num

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import model_aware
 from fedaot_tff.learning import adversary as adversary_lib
 
@@ -30,6 +31,8 @@ class LearningState(NamedTuple):
   finalizer: Any
 
 
+# The entry of a known defence's state that holds its `GlobalModel`.
+_HANDED_OVER = 'handed_over'
 _Aggregator = Union[
     tff.templates.AggregationProcess, model_aware.ModelAwareRound
 ]
@@ -111,9 +114,27 @@ def compose_learning_process(
         )
     )
 
+  def hand_over(weights, client_work_state):
+    """The `holdout_lib.GlobalModel`, None if nobody asks for it."""
+    if aggregator.holdout is None:
+      return None
+
+    @tff.tensorflow.computation(client_work_state.type_signature.member)
+    def holdout_hparams(state):
+      return aggregator.holdout.hparams(client_work.get_hparams(state))
+
+    return tff.federated_zip(
+        holdout_lib.GlobalModel(
+            weights.trainable,
+            weights.non_trainable,
+            tff.federated_map(holdout_hparams, client_work_state),
+        )
+    )
+
   @tff.federated_computation(init_fn.type_signature.result, client_data_type)
   def next_fn(state, client_data):
     model = state.global_model_weights
+    global_model = hand_over(model, state.client_work)
     nothing = tff.federated_value((), tff.SERVER)
     distributed = model_weights_distributor.next(state.distributor, model)
     worked = client_work.next(
@@ -133,18 +154,22 @@ def compose_learning_process(
           update,
           client_data.attacker_index,
           model.trainable,
-          state.aggregator if adversary.knows_defence else nothing,
+          _known_defence(state.aggregator, global_model)
+          if adversary.knows_defence
+          else nothing,
       )
     if discard_attackers:
       update, weight = _discard_attackers(
           update, weight, client_data.attacker_index
       )
     weighed = aggregator.weigh(
-        state.aggregator, update, weight, model=model.trainable
+        state.aggregator, update, weight, model=global_model
     )
     finalized = model_finalizer.next(state.finalizer, model, weighed.result)
     aggregator_state, aggregator_measurements = aggregator.learn(
-        state.aggregator, weighed, finalized.result.trainable
+        state.aggregator,
+        weighed,
+        hand_over(finalized.result, state.client_work),
     )
     measurements = collections.OrderedDict(
         distributor=distributed.measurements,
@@ -211,6 +236,7 @@ class _StockRound(NamedTuple):
   """A stock process with the two halves of a `ModelAwareRound`."""
 
   process: tff.templates.AggregationProcess
+  holdout: None = None
 
   def weigh(self, state, value, weight, model):
     del model
@@ -243,6 +269,14 @@ def defence_of(
   state_type = aggregator.initialize.type_signature.result
   if isinstance(state_type, tff.FederatedType):
     state_type = state_type.member
+  tried = _round_of(aggregator)
+  if tried.holdout is not None:
+    state_type = tff.to_type(
+        collections.OrderedDict(
+            tff.structure.iter_elements(state_type),
+            **{_HANDED_OVER: tried.holdout.model_type(())},
+        )
+    )
 
   @tff.tensorflow.computation(np.int32)
   def equal_weight(index):
@@ -253,10 +287,30 @@ def defence_of(
     weight = tff.federated_map(equal_weight, index)
     if discard_attackers:
       update, weight = _discard_attackers(update, weight, index)
-    trial = _round_of(aggregator).weigh(state, update, weight, model=model)
-    return trial.result
+    if tried.holdout is None:
+      return tried.weigh(state, update, weight, model=None).result
+
+    def split(state, trainable):
+      rest = state.pop(_HANDED_OVER)
+      return state, rest._replace(trainable=trainable)
+
+    state, model = _map(split, state, model)
+    return tried.weigh(state, update, weight, model=model).result
 
   return adversary_lib.Defence(state_type, aggregate)
+
+
+def _known_defence(state: tff.Value, model: Optional[tff.Value]) -> tff.Value:
+  """The defence's state, with what it is handed over besides the model."""
+  if model is None:
+    return state
+  return _map(
+      lambda state, model: collections.OrderedDict(
+          state, **{_HANDED_OVER: model._replace(trainable=())}
+      ),
+      state,
+      model,
+  )
 
 
 def _map(fn: Callable[..., Any], *values: tff.Value) -> tff.Value:

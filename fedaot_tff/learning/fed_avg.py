@@ -42,9 +42,10 @@ def build_fedaot_fed_avg(
 
   Like `tff.learning.algorithms.build_weighted_fed_avg` with
   `fedaot_factory(holdout)` as its aggregator, but the aggregator is handed the
-  global model each round: it keeps no mirror of it, so model, server optimizer
-  and initial weights may be anything, `set_model_weights` needs no
-  synchronization, and the state is smaller. Raises ValueError if the hold-out's
+  global model each round, non-trainable weights too: it keeps no mirror of it,
+  so model, server optimizer and initial weights may be anything,
+  `set_model_weights` and `set_hparams` need no synchronization, and the state
+  is smaller. Raises ValueError if the hold-out's
   model is not the one that is trained. Other arguments as there, and
 
   Args:
@@ -57,8 +58,6 @@ def build_fedaot_fed_avg(
     client_weighting: What clients report as their weight; of effect only with
       `config.max_example_ratio`.
   """
-  if isinstance(holdout, holdout_lib.HoldOut):
-    holdout = holdout.with_default_client_optimizer(client_optimizer_fn)
   return _build_fed_avg(
       model_fn,
       client_optimizer_fn,
@@ -190,7 +189,9 @@ def _build_fed_avg(
   finalizer = tff.learning.templates.build_apply_optimizer_finalizer(
       server_optimizer_fn, weights_type
   )
-  aggregator = _create_aggregator(model_aggregator, weights_type.trainable)
+  aggregator = _create_aggregator(
+      model_aggregator, weights_type, client_optimizer_fn
+  )
   adversary = None
   if update_poisoning is not None:
     adversary = update_poisoning.create(
@@ -249,13 +250,20 @@ def _initial_model_weights(model_fn: ModelFn) -> tff.Computation:
 
 
 def _create_aggregator(
-    factory: tff.aggregators.AggregationFactory, value_type: tff.Type
+    factory: tff.aggregators.AggregationFactory,
+    weights_type: tff.Type,
+    client_optimizer: tff.learning.optimizers.Optimizer,
 ):
   """A weighted process, or a `ModelAwareRound`."""
-  if isinstance(factory, model_aware.ModelAwareFactory):
-    return factory.create_round(value_type, _WEIGHT_TYPE)
+  weight_type = _WEIGHT_TYPE
   if isinstance(factory, model_aware.UnweightedFactory):
-    return factory.weighted.create_round(value_type, None)
+    factory, weight_type = factory.weighted, None
+  if isinstance(factory, model_aware.ModelAwareFactory):
+    if factory.holdout is not None:
+      factory.holdout.check_non_trainable_type(weights_type.non_trainable)
+    return factory.for_clients(client_optimizer).create_round(
+        weights_type.trainable, weight_type
+    )
   if isinstance(factory, tff.aggregators.UnweightedAggregationFactory):
     factory = tff.aggregators.as_weighted_aggregator(factory)
   if not isinstance(factory, tff.aggregators.WeightedAggregationFactory):
@@ -263,4 +271,4 @@ def _create_aggregator(
         'model_aggregator must be a tff.aggregators.AggregationFactory; found'
         f' {type(factory).__name__}.'
     )
-  return factory.create(value_type, _WEIGHT_TYPE)
+  return factory.create(weights_type.trainable, weight_type)

@@ -58,7 +58,9 @@ class ClientDatasets:
         'client_epochs', client_epochs, minimum=1
     )
     self._data_poisoning = data_poisoning
-    self._seed = checks.check_int('seed', seed, minimum=0)
+    self._seed = checks.check_int(
+        'seed', seed, minimum=0, maximum=2**63 - 1
+    )
     self._cache = cachetools.LRUCache(
         _MAX_CACHED_BYTES, getsizeof=lambda entry: entry.num_bytes
     )

@@ -44,7 +44,9 @@ class CohortSampler:
       byzantine_sampling: str = 'exact',
       seed: int = 0,
   ):
-    self._seed = checks.check_int('seed', seed, minimum=0)
+    self._seed = checks.check_int(
+        'seed', seed, minimum=0, maximum=2**63 - 1
+    )
     self._client_ids = _check_client_ids(client_ids)
     self._cohort_size = checks.check_int(
         'cohort_size', cohort_size, minimum=1, maximum=len(self._client_ids)

@@ -149,7 +149,7 @@ def train_rounds(
     checks.check_int(name, value, minimum=1)
 
   def rounds():
-    state, last_round = process.initialize(), 0
+    state, last_round = model_mirror.synchronize_model(process.initialize()), 0
     if checkpoints is not None:
       checkpoint = checkpoints.restore(state, last_round=last_checkpoint)
       if checkpoint is not None:

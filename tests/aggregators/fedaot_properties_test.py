@@ -117,7 +117,7 @@ def _next(mode, state, updates):
 def _root_direction():
   """About the root update of hold-out mode's first round."""
   update = _holdout().root_update(
-      tuple(tf.constant(w) for w in _least_squares().initial_weights[0]),
+      _holdout().initial_model(),
       tf.range(60),
   )
   return _flatten(update)
@@ -189,11 +189,13 @@ def _expected_state_type(mode):
   else:
     state['mirror'] = collections.OrderedDict(
         weights=_VALUE_TYPE,
+        non_trainable=(),
         optimizer=collections.OrderedDict(
             learning_rate=np.float32,
             momentum=np.float32,
             accumulator=_VALUE_TYPE,
         ),
+        client_hparams=collections.OrderedDict(learning_rate=np.float32),
     )
   return tff.to_type(state)
 
@@ -388,8 +390,8 @@ def test_holdout_objective_judges_the_model_after_the_update():
   for data in (2, 2):
     seed = tf.random.experimental.stateless_fold_in(seed, data)
   split = _holdout().split(seed, 50)
-  weights = tuple(
-      tf.constant(w) for w in tf.nest.flatten(output.state['mirror']['weights'])
+  weights = holdout_lib.GlobalModel(
+      tf.nest.map_structure(tf.constant, output.state['mirror']['weights'])
   )
   loss, gradient = _holdout().loss_and_gradient(weights, split.evaluation)
   gradient = _flatten(gradient)
@@ -728,7 +730,7 @@ def test_a_short_projection_stands_for_updates_and_directions():
   signs = summaries.draw_signs(fold_in(seed, 0), _DIMENSION, _SKETCH)
   split = _holdout().split(fold_in(fold_in(seed, 2), 0), 50)
   root = _holdout().root_update(
-      tuple(tf.constant(w) for w in _least_squares().initial_weights[0]),
+      _holdout().initial_model(),
       split.training,
   )
   updates = _cohort(np.random.default_rng(8), 5)

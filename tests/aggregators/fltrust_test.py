@@ -72,8 +72,8 @@ def process():
 def _root(state):
   """The root update of the whole hold-out, from the mirrored model."""
   holdout = small_problem.holdout()
-  weights = tuple(
-      tf.constant(w) for w in tf.nest.flatten(state['mirror']['weights'])
+  weights = holdout_lib.GlobalModel(
+      tf.nest.map_structure(tf.constant, state['mirror']['weights'])
   )
   return _flatten(
       holdout.root_update(weights, tf.range(holdout.num_examples))
@@ -231,8 +231,8 @@ def test_is_handed_the_model_and_withstands_a_majority():
     )
     # Of another model than the server's, the root update would be another one.
     root = small_problem.holdout().root_update(
-        tuple(
-            tf.constant(w) for w in small_problem.trainable(process, state)
+        holdout_lib.GlobalModel(
+            tuple(map(tf.constant, small_problem.trainable(process, state)))
         ),
         tf.range(30),
     )

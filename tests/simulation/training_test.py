@@ -334,6 +334,14 @@ def test_model_with_a_loss_that_is_not_finite_is_not(
   assert record.model_is_finite is expected
 
 
+def test_the_mirror_starts_as_the_model_does(process):
+  with mock.patch.object(
+      model_mirror, 'synchronize_model', side_effect=lambda state: state
+  ) as synchronize:
+    list(_train(process, num_rounds=2))
+  synchronize.assert_called_once()
+
+
 def test_checks_the_mirror_each_round(process):
   with mock.patch.object(model_mirror, 'check_model') as check:
     records = list(_train(process, num_rounds=2))
