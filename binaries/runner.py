@@ -13,7 +13,6 @@ from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry as aggregators
 from fedaot_tff.attacks import registry as attacks
 from fedaot_tff.learning import fed_avg
-from fedaot_tff.simulation import checkpoints
 from fedaot_tff.simulation import client_datasets
 from fedaot_tff.simulation import cohort
 from fedaot_tff.simulation import evaluation
@@ -31,13 +30,6 @@ _SERVER_OPTIMIZERS = {
     'adam': tff.learning.optimizers.build_adam,
     'yogi': tff.learning.optimizers.build_yogi,
 }
-
-
-class _Log:
-  """Takes the reports that nobody asks for."""
-
-  warn = staticmethod(logging.warning)
-  note = staticmethod(logging.info)
 
 
 class Runner:
@@ -59,22 +51,19 @@ class Runner:
       self,
       experiment: experiment_lib.Experiment,
       *,
-      checkpoint_folder: Optional[pathlib.Path] = None,
       tensorboard_folder: Optional[pathlib.Path] = None,
       release_managers: Sequence[Any] = (),
-      report: Any = _Log(),
+      note: Callable[[str], None] = logging.info,
       **options: Any,
   ) -> Iterator[training.RoundRecord]:
     """Runs an experiment; the next round when it is asked for.
 
     Args:
       experiment: The settings.
-      checkpoint_folder: Where states are saved, and gone on from.
       tensorboard_folder: Where event files for TensorBoard are written.
       release_managers: See `training.train_rounds`. A round comes to them last.
-      report: Told in a line each: `warn` of a checkpoint that cannot be read,
-        `note` which devices an in-process context runs on.
-      **options: `checkpoint_every` and `last_checkpoint` of `train_rounds`.
+      note: Told in a line which devices an in-process context runs on.
+      **options: On checkpoints, as `training.train_rounds` takes them.
 
     Raises:
       OSError: If the task's data cannot be read.
@@ -83,7 +72,7 @@ class Runner:
     e = experiment
     # First of all, as TensorFlow can no longer be told how to use its devices
     # once it has run something.
-    self._enter_context(e.context, report)
+    self._enter_context(e.context, note)
     task = self._load_task(e)
     attack = attacks.get_attack(e.attack)
     datasets = client_datasets.ClientDatasets(
@@ -100,10 +89,6 @@ class Runner:
       managers.insert(0, tensorboard_release.TensorBoardReleaseManager(
           tensorboard_folder, images=images
       ))
-    if checkpoint_folder is not None:
-      options['checkpoints'] = checkpoints.Checkpoints(
-          checkpoint_folder, warn=report.warn
-      )
     process_key = (
         None if attack.update_poisoning is None else e.attack,
         e.aggregator, e.byzantine_fraction, e.forged_examples,
@@ -126,7 +111,7 @@ class Runner:
         **options,
     )
 
-  def _enter_context(self, name: str, report: Any) -> None:
+  def _enter_context(self, name: str, note: Callable[[str], None]) -> None:
     """Makes an execution context the default, unless it is already."""
     if name == self._context:
       return
@@ -134,7 +119,7 @@ class Runner:
       execution_context.set_native_execution_context()
     else:
       context = execution_context.set_in_process_execution_context()
-      report.note(f'context: {name}, {context.placement}')
+      note(f'context: {name}, {context.placement}')
     self._context = name
 
   def _make_once(self, key: Any, make: Callable[..., Any], *arguments) -> Any:

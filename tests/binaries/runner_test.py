@@ -17,6 +17,7 @@ from binaries import single_run
 from binaries import train
 from fedaot_tff.attacks import registry as attacks
 from fedaot_tff.learning import fed_avg
+from fedaot_tff.simulation import checkpoints
 from tasks import registry as tasks
 
 _TASK_OPTIONS = {
@@ -70,15 +71,15 @@ def test_data_attack_shares_the_process_and_update_attack_does_not(runner):
 
 
 def test_contexts_agree_but_for_rounding(runner):
-  report = mock.Mock()
+  note = mock.Mock()
   (found, *_) = runner.run(_make_experiment(context='native'))
   assert hasattr(
       runner_lib.tff.framework.get_context_stack().current, 'worker_pid'
   )
   expected = _run(runner, _make_experiment())[0]
-  (again, *_) = runner_lib.Runner().run(_make_experiment(), report=report)
-  ((note,), _) = report.note.call_args
-  assert note.startswith('context: in_process, clients on ')
+  (again, *_) = runner_lib.Runner().run(_make_experiment(), note=note)
+  ((told,), _) = note.call_args
+  assert told.startswith('context: in_process, clients on ')
   assert again.evaluation['loss'] == expected[3]
   assert found.evaluation['loss'] == pytest.approx(expected[3], rel=1e-4)
 
@@ -177,7 +178,7 @@ def test_example_images_show_what_the_attack_presents():
 def test_run_goes_on_after_a_checkpoint(runner, tmp_path):
   experiment = _make_experiment(attack='backdoor')
   settings = dict(
-      checkpoint_folder=tmp_path / 'checkpoints',
+      checkpoints=checkpoints.Checkpoints(tmp_path / 'checkpoints'),
       checkpoint_every=1,
       tensorboard_folder=tmp_path / 'tensorboard',
   )
