@@ -9,7 +9,6 @@ import pathlib
 from typing import Any, Dict, List, Optional
 
 from binaries import application
-from binaries import csv_log
 from binaries import experiment as experiment_lib
 from binaries import gpus
 from binaries import output_folder
@@ -75,10 +74,6 @@ def run(
             f'{folder} holds {other}; choose another --output_dir or {remedy}.'
         )
       if len(log.rows) == experiment.task_options['rounds']:
-        if log.rows[-1]['test_accuracy'] is None:
-          raise csv_log.damaged(
-              folder / run_metrics.FILE_NAME, 'the last round has no accuracy'
-          )
         return log.rows
       try:
         (folder / application.ERROR_FILE).unlink(missing_ok=True)
