@@ -89,6 +89,13 @@ class Runner:
       managers.insert(0, tensorboard_release.TensorBoardReleaseManager(
           tensorboard_folder, images=images
       ))
+    cohorts = cohort.CohortSampler(
+        task.client_data.client_ids,
+        cohort_size=task.cohort_size,
+        byzantine_fraction=e.attacker_fraction,
+        byzantine_sampling=e.byzantine_sampling,
+        seed=e.seed,
+    )
     process_key = (
         None if attack.update_poisoning is None else e.attack,
         e.aggregator, e.byzantine_fraction, e.forged_examples,
@@ -96,13 +103,7 @@ class Runner:
     )
     return training.train_rounds(
         self._make_once(process_key, _build_process, e, attack, task, datasets),
-        cohorts=cohort.CohortSampler(
-            task.client_data.client_ids,
-            cohort_size=task.cohort_size,
-            byzantine_fraction=e.attacker_fraction,
-            byzantine_sampling=e.byzantine_sampling,
-            seed=e.seed,
-        ),
+        cohorts=cohorts,
         datasets=datasets,
         num_rounds=task.rounds,
         evaluate=self._evaluation(e.attack, attack, task),

@@ -3,6 +3,7 @@
 import math
 import numbers
 import secrets
+import sys
 from typing import Any, Optional, Sequence, Union
 
 
@@ -26,7 +27,8 @@ def check_number(
       if math.isfinite(bound)
   ]
   inside = minimum <= value <= maximum and above < value < below
-  if not inside or not math.isfinite(value):
+  # Not math.isfinite, which integers can be too large for.
+  if not inside or not abs(value) <= sys.float_info.max:
     raise ValueError(
         f'{name} must be {" and ".join(bounds) or "finite"}; found {value!r}.'
     )
@@ -43,6 +45,16 @@ def check_int(
     upper = '' if maximum is None else f' and <= {maximum}'
     raise ValueError(f'{name} must be >= {minimum}{upper}; found {value!r}.')
   return int(value)
+
+
+def check_32_bits(name: str, value: Any) -> None:
+  """Lets pass what 32 bits hold: a float but for rounding, an int exactly."""
+  if isinstance(value, numbers.Integral):
+    fits = abs(value) < 2**31
+  else:
+    fits = not value or 2.0**-126 <= abs(value) < 2.0**128
+  if not fits:
+    raise ValueError(f'{name} must fit into 32 bits; found {value!r}.')
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
