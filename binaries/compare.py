@@ -111,9 +111,7 @@ def main() -> int:
   output_folder.replace_file(
       folder / 'comparison.md', '\n'.join(map(tables.format_markdown, summary))
   )
-  picture = folder / 'comparison.png'
-  with output_folder.told(f'write {picture}'):
-    figures.save_summary(picture, results)
+  figures.save_summary(folder / 'comparison.png', results)
   print('\n'.join(map(tables.format_text, summary)))
   print(
       f'See {folder}/comparison.png, {folder}/comparison.md and'
