@@ -19,6 +19,7 @@ from fedaot_tff.attacks import registry as attacks
 from fedaot_tff.learning import fed_avg
 from fedaot_tff.simulation import checkpoints
 from tasks import registry as tasks
+from tests.binaries import programs
 
 _TASK_OPTIONS = {
     'num_clients': 8,
@@ -101,6 +102,22 @@ def test_program_trains(monkeypatch, runner, tmp_path, capsys):
   assert float(rows[-1]['test_accuracy']) == accuracy
   record = json.loads((tmp_path / 'run.json').read_text())
   assert record['settings'] == _make_experiment().to_dict()
+
+
+def test_error_before_the_first_run_is_one_line():
+  result = programs.finish(programs.start(['-c', """
+import sys
+from binaries import application
+from binaries import runner
+
+def main():
+  runner.Runner()
+  raise application.UserError('no context')
+
+sys.argv = ['program']
+application.run(main)
+"""], {'TF_CPP_MIN_LOG_LEVEL': '3'}))
+  assert (result.returncode, result.stderr) == (1, 'program: no context\n')
 
 
 def _processes(*experiments):
