@@ -91,7 +91,7 @@ def read_json(path: pathlib.Path) -> Optional[Dict[str, Any]]:
       raise ValueError('it holds no settings')
   except FileNotFoundError:
     return None
-  except (OSError, ValueError) as error:
+  except (OSError, RecursionError, ValueError) as error:
     raise unreadable(path, application.describe_error(error)) from error
   return content
 
