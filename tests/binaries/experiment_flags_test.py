@@ -75,7 +75,7 @@ def test_error_of_a_common_flag(program, argument, message):
     [
         (train, '--aggregator=nope', "unknown aggregator 'nope'; known: mean"),
         (train, f'--seed={10**26}', 'option `seed` must be >= 0 and <= 922337'),
-        (compare, f'--seeds=0,{10**26}', 'option `seed` must be >= 0 and <= 92'),
+        (compare, f'--seeds=0,{10**26}', 'option `seed` must be >= 0 and'),
         (train, '--attack=gaussian_noise:stddev=1e39', 'must fit into 32 bits'),
         (
             compare, '--aggregators=fedaot:sketch_dimension=100000000000',
