@@ -18,7 +18,7 @@ from absl import flags
 from absl import logging
 
 ERROR_FILE = 'error.txt'
-_MAX_MESSAGE_LENGTH = 400
+_MAX_MESSAGE_PART = 300
 # Their messages are written for the user; the name of the type adds nothing.
 _PLAIN_ERRORS = (ImportError, OSError, TypeError, ValueError)
 
@@ -150,8 +150,10 @@ def _exit_at_once(unused_signal, unused_frame) -> None:
 
 def _one_line(error: BaseException) -> str:
   message = ' '.join(str(error).split())
-  rest = message[_MAX_MESSAGE_LENGTH:]
-  return f'{message[:_MAX_MESSAGE_LENGTH]} ...' if rest else message
+  if len(message) <= 2 * _MAX_MESSAGE_PART:
+    return message
+  # An operating system's reason comes last.
+  return f'{message[:_MAX_MESSAGE_PART]} ... {message[-_MAX_MESSAGE_PART:]}'
 
 
 def _program_name() -> str:

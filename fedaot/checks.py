@@ -53,6 +53,16 @@ def check_int(
   return int(value)
 
 
+def check_32_bits(name: str, value: Any) -> None:
+  """Lets pass what 32 bits hold: a float but for rounding, an int exactly."""
+  if isinstance(value, numbers.Integral):
+    fits = abs(value) < 2**31
+  else:
+    fits = not value or 2.0**-126 <= abs(value) < 2.0**128
+  if not fits:
+    raise ValueError(f'{name} must fit into 32 bits; found {value!r}.')
+
+
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
   """A string that is one of `choices`."""
   if not isinstance(value, str):

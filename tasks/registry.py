@@ -40,6 +40,8 @@ TASKS = types.MappingProxyType({
 class Option:
   """What a setting may be; an `int` may stand for a `float`.
 
+  One without a `maximum` must fit into 32 bits, as computations take it.
+
   `help` says in one line what it sets. An option without `choices` takes all
   values within the bounds, of which `above` is not allowed itself.
   """
@@ -62,13 +64,19 @@ class Option:
     limits = {
         limit: getattr(self, limit) for limit in ('above', 'minimum', 'maximum')
     }
-    check(label, value, **{k: v for k, v in limits.items() if v is not None})
+    limits = {k: v for k, v in limits.items() if v is not None}
+    number = check(label, value, **limits)
+    if self.maximum is None:
+      checks.check_32_bits(label, number)
     if self.choices and value not in self.choices:
       raise ValueError(
           f'{label} must be one of {", ".join(map(str, self.choices))}; found'
           f' {value!r}.'
       )
 
+
+# What `numpy.random.SeedSequence` and TensorFlow both take.
+MAX_SEED = 2**63 - 1
 
 _count = functools.partial(Option, int, minimum=1)
 
@@ -78,6 +86,7 @@ OPTIONS = types.MappingProxyType({
         int,
         'Fixes the splits, the partition and the initial weights.',
         minimum=0,
+        maximum=MAX_SEED,
     ),
     'model': Option(
         str,

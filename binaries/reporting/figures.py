@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics
 
+from binaries import output_folder
 from binaries.reporting import estimates
 from binaries.reporting import results as results_lib
 from binaries.reporting import tables
@@ -111,7 +112,7 @@ class _Panel(NamedTuple):
 
 def save_summary(path: pathlib.Path, results: results_lib.Results) -> None:
   """Writes what `draw_summary` draws into a PNG file."""
-  path.write_bytes(_render(draw_summary(results), dpi=150))
+  output_folder.replace_file(path, _render(draw_summary(results), dpi=150))
 
 
 def draw_summary(results: results_lib.Results) -> figure.Figure:

@@ -1,5 +1,6 @@
 """Tests for the training loop, with real rounds of a small model."""
 
+import asyncio
 import collections
 from unittest import mock
 
@@ -258,7 +259,7 @@ def test_goes_on_from_the_checkpoint_before_a_torn_one(process, tmp_path):
   )
   whole = list(_train(process, **settings))
   assert settings['checkpoints'].rounds() == [2, 3, 4]
-  (tmp_path / 'round_4' / 'saved_model.pb').write_bytes(b'torn')
+  (tmp_path / 'round_4').write_bytes(b'torn')
   (record,) = _train(process, **settings)
   _assert_same_record(record, whole[3])
   (warning,) = warnings
@@ -284,6 +285,16 @@ def test_round_that_cannot_be_released_is_not_in_a_checkpoint(
     )
   assert made.rounds() == [1]
   assert [key for _, key in recorder.released] == [1]
+
+
+def test_works_where_an_event_loop_runs(process):
+  recorder = _Recorder()
+
+  async def train():
+    return list(_train(process, num_rounds=1, release_managers=[recorder]))
+
+  (record,) = asyncio.run(train())
+  assert recorder.released == [(record, 1)]
 
 
 def test_reports_a_model_that_is_not_finite(process):
