@@ -211,7 +211,9 @@ def _copies_discount(xp, cosines: Array, config) -> Array:
 
 def _clip_factor(xp, norms: Array, bound: Array) -> Array:
   """min(1, bound / norm) [N]; 1 for a zero norm."""
-  return xp.where(norms > bound, divide(xp, bound, norms), 1.0)
+  # Norms that are equal but for float32's rounding are not clipped in part.
+  is_longer = norms > (1.0 + 1e-6) * bound
+  return xp.where(is_longer, divide(xp, bound, norms), 1.0)
 
 
 # --- Statistics --------------------------------------------------------------
@@ -246,8 +248,11 @@ def holdout_statistics(
   discount = _copies_discount(xp, cosines, config)
   reference_cosine = divide(xp, table['dot_reference'], norms * reference_norm)
   root_cosine = divide(xp, table['dot_root'], norms * root_norm)
+  # Late in training the root alone may say nothing, and copies, such as honest
+  # clients with the same data, would be outvoted: the reference remembers.
+  support = root_cosine + config.reference_support * reference_cosine
   trust = config.min_trust + (1.0 - config.min_trust) * xp.clip(
-      root_cosine / config.full_trust_cosine, 0.0, 1.0
+      support / config.full_trust_cosine, 0.0, 1.0
   )
   weights = finite * discount * trust
 

@@ -35,6 +35,7 @@ def _summarize(update, root=None):
       _seed(3, 1),
       directions,
       _CONFIG,
+      tf.constant(False),
   )
   return {name: value.numpy() for name, value in row.items()}, projection
 

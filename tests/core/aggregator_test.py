@@ -249,7 +249,7 @@ def test_dtypes_and_shapes_are_those_of_the_model():
 def test_example_counts_are_heeded_only_if_asked():
   updates = _updates(3)
   plain = _aggregator(False)
-  plain.aggregate(_model(), _clients(updates), [1, 100, np.nan])
+  plain.aggregate(_model(), _clients(updates), [1, 100, np.inf])
   counted = _aggregator(
       False, config=fedaot.FedAOTConfig(max_example_ratio=2.0)
   )
@@ -261,9 +261,54 @@ def test_example_counts_are_heeded_only_if_asked():
       # The median is 3.
       [1, 3, 6],
   )
-  counted.aggregate(_model(), _clients(updates), [0, 3, np.nan])
+  counted.aggregate(_model(), _clients(updates), [np.inf, 3, np.nan])
   np.testing.assert_array_equal(counted.last_round.weights, [0, 1, 0])
-  assert counted.last_round.num_non_finite == 2
+  assert counted.last_round.num_non_finite == 1
+  assert counted.last_round.num_empty == 1
+
+
+@_MODES
+@pytest.mark.parametrize('poison', [0.0, 1.0, np.nan])
+def test_clients_without_examples_do_not_vote(has_holdout, poison):
+  """Six of ten have nothing to say: the round is that of the four alone."""
+  counts = np.array([0, 3, 0, 0, np.nan, 5, -1, 1e9, 0, 0.5])
+  votes = counts > 0
+  alone, together = _aggregator(has_holdout), _aggregator(has_holdout)
+  model, expected_model = _model(), _model()
+  for seed in range(3):
+    updates = _updates(10, seed)
+    updates[~votes] *= poison
+    model = together.aggregate(model, _clients(updates, model), counts)
+    expected_model = alone.aggregate(
+        expected_model, _clients(updates[votes], expected_model)
+    )
+    for aggregator, new_model in ((together, model), (alone, expected_model)):
+      aggregator.learn(new_model)
+    found, expected = together.last_round, alone.last_round
+    np.testing.assert_allclose(_flatten(model), _flatten(expected_model))
+    np.testing.assert_allclose(found.weights[votes], expected.weights)
+    assert not found.weights[~votes].any()
+    assert (found.num_empty, found.num_non_finite) == (6, 0)
+    assert (expected.num_empty, expected.num_non_finite) == (0, 0)
+    assert found.num_attenuated == expected.num_attenuated
+
+
+@_MODES
+def test_a_round_in_which_nobody_has_anything_to_say(has_holdout):
+  aggregator, model = _aggregator(has_holdout), _model()
+  for seed in range(2):
+    _run(aggregator, _updates(6, seed))
+  before = aggregator.state_dict()
+  for clients in ([], _clients(_updates(3))):
+    found = aggregator.aggregate(model, clients, [0] * len(clients))
+    aggregator.learn(found)
+    np.testing.assert_array_equal(_flatten(found), _flatten(model))
+    assert aggregator.last_round.num_empty == len(clients)
+    assert aggregator.last_round.num_non_finite == 0
+  after = aggregator.state_dict()
+  assert after.pop('round') == before.pop('round') + 2
+  for name, array in before.items():
+    np.testing.assert_array_equal(after[name], array, err_msg=name)
 
 
 @_MODES
