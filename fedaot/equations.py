@@ -248,12 +248,14 @@ def holdout_statistics(
   discount = _copies_discount(xp, cosines, config)
   reference_cosine = divide(xp, table['dot_reference'], norms * reference_norm)
   root_cosine = divide(xp, table['dot_root'], norms * root_norm)
-  # Late in training the root alone may say nothing, and copies, such as honest
-  # clients with the same data, would be outvoted: the reference remembers.
+  share = lambda cosine: xp.clip(cosine / config.full_trust_cosine, 0.0, 1.0)
+  trust = config.min_trust + (1.0 - config.min_trust) * share(root_cosine)
+  # Where the root says little, copies, such as honest clients with the same
+  # data, would be outvoted by attackers who differ: the reference remembers. It
+  # only takes trust away, so that nobody gains by following it.
   support = root_cosine + config.reference_support * reference_cosine
-  trust = config.min_trust + (1.0 - config.min_trust) * xp.clip(
-      support / config.full_trust_cosine, 0.0, 1.0
-  )
+  opposed = share(-reference_cosine) * share(-support)
+  trust = trust + opposed * (config.min_trust**2 - trust)
   weights = finite * discount * trust
 
   # Trust is in the weights: untrusted short updates, such as the zeros of free

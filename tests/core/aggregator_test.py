@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn import datasets
 
 import fedaot
 
@@ -488,3 +489,57 @@ def test_norms_at_the_edge_of_float32_spoil_no_later_round(
   center = updates[2:].mean(axis=0)
   found = _run(aggregator, updates)
   assert found @ center > 0.7 * np.linalg.norm(found) * np.linalg.norm(center)
+
+
+class _Softmax:
+  """A hold-out of softmax regression, and training like its clients'."""
+
+  num_examples = 100
+
+  def __init__(self, x, y):
+    self._x, self._y = x, y
+    self._rng = np.random.default_rng(0)
+
+  def train(self, model, positions):
+    return self.fit(model, self._x[positions], self._y[positions], self._rng)
+
+  def loss_and_gradient(self, model, positions):
+    x, y = self._x[positions], self._y[positions]
+    logits = x @ model[0] + model[1]
+    logits = logits - logits.max(axis=1, keepdims=True)
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss = -np.mean(np.log(chances[np.arange(len(y)), y] + 1e-9))
+    error = (chances - np.eye(model[1].size)[y]) / len(y)
+    return float(loss), [x.T @ error, error.sum(axis=0)]
+
+  @classmethod
+  def fit(cls, model, x, y, rng):
+    for _ in range(50):
+      batch = rng.choice(len(y), 20, replace=False)
+      _, gradient = cls(x, y).loss_and_gradient(model, batch)
+      model = [w - 0.1 * g for w, g in zip(model, gradient)]
+    return model
+
+
+@pytest.mark.parametrize('num_same', [7, 5])
+@pytest.mark.parametrize('is_exact', [False, True])
+def test_honest_clients_with_the_same_data_keep_the_weight(num_same, is_exact):
+  """Three label flippers, who differ, against seven honest clients."""
+  x, y = datasets.load_digits(return_X_y=True)
+  x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-3)
+  order = np.random.default_rng(0).permutation(len(y))
+  x, y = x[order[449:]], y[order[449:]]
+  aggregator = fedaot.FedAOTAggregator(_Softmax(x[:100], y[:100]), seed=0)
+  x, y = x[100:400].reshape(10, 30, -1), y[100:400].reshape(10, 30)
+  model = [np.zeros([64, 10]), np.zeros(10)]
+  for round_num in range(4):
+    clients = []
+    for i in range(10):
+      share = 0 if i < num_same else i
+      labels = 9 - y[share] if i >= 7 else y[share]
+      seed = 0 if is_exact and i < num_same else i
+      rng = np.random.default_rng([round_num, seed])
+      clients.append(_Softmax.fit(model, x[share], labels, rng))
+    model = aggregator.aggregate(model, clients)
+    aggregator.learn(model)
+    assert aggregator.last_round.weights[7:].sum() < 0.1
