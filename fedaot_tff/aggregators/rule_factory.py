@@ -130,7 +130,9 @@ def _map_rows(value, weight, **extra):
     **extra: Functions of the flat update.
   """
 
-  @tff.tensorflow.computation([v.type_signature.member for v in (value, *weight)])
+  @tff.tensorflow.computation(
+      [v.type_signature.member for v in (value, *weight)]
+  )
   def to_row(arguments):
     value, *weight = arguments
     flat = flat_updates.flatten(value)
