@@ -8,7 +8,7 @@ from fedaot.rules import blocks
 # norms, products about zero would lose more than four of float64's 16 digits.
 _WELL_SPREAD = 1e-4
 # Norms that differ by a smaller share are the same but for rounding, in float32
-# as well: a cohort that was clipped to one norm is not clipped in part again.
+# as well: of a cohort that was clipped to one norm none is counted as longer.
 _SAME_NORM = 1e-6
 
 
@@ -142,7 +142,7 @@ def mean_of(is_selected: Any, xp: Any) -> Any:
 
 def clipping_scales(norms: Any, bound: Any, xp: Any) -> Any:
   """What scales rows down to a norm, 1 for those that are no longer."""
-  return xp.where(is_at_most(norms, bound), 1.0, divide(bound, norms, xp))
+  return xp.where(norms > bound, divide(bound, norms, xp), 1.0)
 
 
 def is_at_most(norms: Any, bound: Any) -> Any:
