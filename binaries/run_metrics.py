@@ -38,6 +38,7 @@ _PATHS = {
     'effective_clients': 'metrics.aggregator.effective_clients',
     'num_attenuated': 'metrics.aggregator.num_attenuated',
     'num_non_finite': 'metrics.aggregator.num_non_finite',
+    'num_empty': 'metrics.aggregator.num_empty',
     'holdout_loss_before': 'metrics.aggregator.holdout_loss_before',
     'holdout_loss_after': 'metrics.aggregator.holdout_loss_after',
     'seconds': 'seconds',

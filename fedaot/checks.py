@@ -3,12 +3,7 @@
 import math
 import numbers
 import secrets
-from typing import Any, Sequence, Union
-
-import numpy as np
-
-_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
-_LARGEST_INT32 = int(np.iinfo(np.int32).max)
+from typing import Any, Optional, Sequence, Union
 
 
 def check_number(
@@ -31,34 +26,28 @@ def check_number(
       if math.isfinite(bound)
   ]
   inside = minimum <= value <= maximum and above < value < below
-  # Computed with in float32. An int may be too large even for a float.
-  if not inside or not abs(value) <= _LARGEST_FLOAT32:
-    bounds = bounds if not inside else ['finite in float32']
+  if not inside or value in (-math.inf, math.inf):
     raise ValueError(
         f'{name} must be {" and ".join(bounds) or "finite"}; found {value!r}.'
     )
+  _check_fits(name, value, 2.0**-126 <= abs(value) < 2.0**128 or not value)
   return float(value)
 
 
 def check_int(
-    name: str, value: Any, *, minimum: int, maximum: int = _LARGEST_INT32
+    name: str, value: Any, *, minimum: int, maximum: Optional[int] = None
 ) -> int:
   """An int, or an integer of NumPy, in [minimum, maximum]."""
   if isinstance(value, bool) or not isinstance(value, numbers.Integral):
     raise TypeError(f'{name} must be an int; {_found(value)}.')
-  if not minimum <= value <= maximum:
-    is_told = value > maximum or maximum != _LARGEST_INT32
-    upper = f' and <= {maximum}' if is_told else ''
+  if value < minimum or (maximum is not None and value > maximum):
+    upper = '' if maximum is None else f' and <= {maximum}'
     raise ValueError(f'{name} must be >= {minimum}{upper}; found {value!r}.')
+  _check_fits(name, value, maximum is not None or abs(value) < 2**31)
   return int(value)
 
 
-def check_32_bits(name: str, value: Any) -> None:
-  """Lets pass what 32 bits hold: a float but for rounding, an int exactly."""
-  if isinstance(value, numbers.Integral):
-    fits = abs(value) < 2**31
-  else:
-    fits = not value or 2.0**-126 <= abs(value) < 2.0**128
+def _check_fits(name: str, value: Any, fits: bool) -> None:
   if not fits:
     raise ValueError(f'{name} must fit into 32 bits; found {value!r}.')
 

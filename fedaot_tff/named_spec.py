@@ -78,8 +78,6 @@ def parse(
     label = f'option {key!r} of {kind} {name!r}'
     try:
       options[key] = parsers[key](label, _literal(value))
-      if isinstance(options[key], (int, float)):
-        checks.check_32_bits(label, options[key])
     except (TypeError, ValueError) as error:
       raise ValueError(str(error)) from None
   return NamedSpec(name, options)

@@ -65,9 +65,7 @@ class Option:
         limit: getattr(self, limit) for limit in ('above', 'minimum', 'maximum')
     }
     limits = {k: v for k, v in limits.items() if v is not None}
-    number = check(label, value, **limits)
-    if self.maximum is None:
-      checks.check_32_bits(label, number)
+    check(label, value, **limits)
     if self.choices and value not in self.choices:
       raise ValueError(
           f'{label} must be one of {", ".join(map(str, self.choices))}; found'

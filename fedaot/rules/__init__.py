@@ -4,11 +4,16 @@ Each function makes a `rule.Rule`, which aggregates a table of updates, one a
 row: `krum(num_byzantine=2)(updates)`. A wrapper takes a rule first:
 `nnm(krum(num_byzantine=2))(updates)`. Common to all:
 
+* A client whose count among `num_examples` is not positive has nothing to say:
+  the result is that of the others alone, and `num_empty` counts it. A zero
+  update of a client with examples, or without a count, is a vote for zero. If
+  nobody has anything to say, the aggregate is zero.
 * An update with a NaN, an infinity or an entry of magnitude 1e15 or more is
   left out; n counts the others, and `num_non_finite` the former. If none is
   left, the aggregate is zero.
 * `num_byzantine`, f, is a number of clients (int >= 0) or a fraction of the
-  round's clients (float in [0, 1)), rounded down, non-finite ones included.
+  round's clients (float in [0, 1)), rounded down, those left out included:
+  attackers need not be among these.
 * `weights` `[N]` are the coefficients of the updates, whose weighted sum is the
   aggregate; a rule on coordinates measures none.
 

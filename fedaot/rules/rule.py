@@ -68,21 +68,16 @@ class Rule:
   def __call__(
       self,
       updates: Union[np.ndarray, Sequence[np.ndarray]],
-      *,
-      round_num: int = 0,
-      reference: Optional[np.ndarray] = None,
+      **kwargs: Any,
   ) -> np.ndarray:
-    """Aggregates arrays; see `measure`.
-
-    Returns:
-      The aggregate, `[d]` in the dtype of the updates.
-    """
-    return self.measure(updates, round_num=round_num, reference=reference)[0]
+    """The aggregate alone, `[d]`; arguments as of `measure`."""
+    return self.measure(updates, **kwargs)[0]
 
   def measure(
       self,
       updates: Union[np.ndarray, Sequence[np.ndarray]],
       *,
+      num_examples: Optional[Sequence[float]] = None,
       round_num: int = 0,
       reference: Optional[np.ndarray] = None,
   ) -> Tuple[np.ndarray, Dict[str, Any]]:
@@ -91,6 +86,8 @@ class Rule:
     Args:
       updates: One client's update a row: an array `[N, d]` of floats, or a
         sequence of N vectors of d floats.
+      num_examples: `[N]`, what each client trained on: one without a positive
+        count has nothing to say. None if all have.
       round_num: The number of the round, which random rules draw for.
       reference: A vector `[d]`, None for zero: the last aggregate for
         `centered_clipping`, the server's own update for `fltrust`.
@@ -111,13 +108,26 @@ class Rule:
             f'reference must have the shape {table.shape[1:]} of an update;'
             f' found {reference.shape}.'
         )
-    is_finite = cohort_lib.is_finite_row(table, xp)
+    is_empty = None
+    if num_examples is not None:
+      is_empty = ~(np.asarray(num_examples, float) > 0)
+      if is_empty.shape != table.shape[:1]:
+        raise ValueError(
+            f'num_examples must have an entry for each of {len(table)} updates;'
+            f' found the shape {is_empty.shape}.'
+        )
     return self.aggregate(
-        table, is_finite, xp, round_num=round_num, reference=reference
+        table,
+        cohort_lib.is_finite_row(table, xp),
+        xp,
+        is_empty=is_empty,
+        round_num=round_num,
+        reference=reference,
     )
 
   def aggregate(
-      self, table: Any, is_finite: Any, xp: Any, *, round_num: Any = 0,
+      self, table: Any, is_finite: Any, xp: Any, *,
+      is_empty: Optional[Any] = None, round_num: Any = 0,
       reference: Optional[Any] = None,
   ) -> Tuple[Any, Dict[str, Any]]:
     """As `measure`, on any namespace; see `cohort.Cohort` for arguments."""
@@ -125,6 +135,7 @@ class Rule:
         table,
         is_finite,
         xp,
+        is_empty=is_empty,
         round_num=round_num,
         reference=reference,
         stand_in=reference if self.remembers else None,
@@ -143,14 +154,16 @@ class Rule:
       )
     if decision.noise is not None:
       update = update + xp.asarray(decision.noise, dtype=table.dtype)
+    if self.remembers:
+      # Where nobody had anything to say, the model stays as it is.
+      update = xp.where(cohort.num_clients > 0, update, xp.zeros_like(update))
     measurements = dict(decision.measurements)
     rows = dict(decision.row_measurements)
     if decision.coefficients is not None:
       rows['weights'] = decision.coefficients
     for name, values in rows.items():
-      measurements[name] = cohort.of_clients(values, is_finite)
-    measurements['num_non_finite'] = cohort.num_clients - cohort.num_finite
-    return update, measurements
+      measurements[name] = cohort.of_clients(values)
+    return update, {**measurements, **cohort.counts()}
 
   def decide(self, cohort: cohort_lib.Cohort) -> Decision:
     """What the rule makes of a cohort."""
@@ -320,7 +333,9 @@ def _resolved(options, cohort):
   xp = cohort.xp
   if isinstance(num_byzantine, float):
     # 0.29 * 100 is a little less than 29 in floating point.
-    expected = num_byzantine * xp.asarray(cohort.num_clients, xp.float64) + 1e-6
+    # Attackers need not be among those who have nothing to say.
+    num_clients = cohort.num_clients + cohort.num_empty
+    expected = num_byzantine * xp.asarray(num_clients, xp.float64) + 1e-6
     num_byzantine = xp.asarray(xp.floor(expected), xp.int64)
   num_byzantine = xp.asarray(num_byzantine, xp.int64)
   return {**options, 'num_byzantine': num_byzantine}, {

@@ -50,8 +50,11 @@ class FedAOTFactory(model_aware.ModelAwareFactory):
   *   `z`: float32 [N, K], standardized over the cohort.
   *   `norms`: float32 [N], Euclidean norms; 0 if not finite.
   *   `norm_bound`: float32, the norm of a typical update.
-  *   `num_clients`, `num_non_finite`: int32. If they are equal, the aggregate
-      is zero and nothing was learned.
+  *   `num_clients`, and of them `num_non_finite` and `num_empty`: int32. Empty
+      are those without a positive weight, who have nothing to say: in a
+      learning process of TFF those without examples, and those whose update was
+      not finite, which TFF makes a zero of weight 0. Neither votes. If no other
+      is left, the aggregate is zero and nothing was learned.
   *   `num_attenuated`: int32, finite clients with less than half of 1/N.
   *   `num_clipped`: int32, finite clients whose norm was reduced.
   *   `effective_clients`: float32, 1 / sum of squared weights.

@@ -111,13 +111,15 @@ class FedAOTRound(model_aware.ModelAwareRound):
     model_type = () if holdout is None else holdout.model_type(value_type)
     self._share_map = computation(self._share, [state_type, model_type])
     shared_type, root_type = self._share_map.type_signature.result
-    if self._use_examples:
+    self._has_weights = weight_type is not None
+    if self._has_weights:
       self._summarize_map = computation(
-          self._summarize_with_examples, [value_type, shared_type, weight_type]
+          self._summarize, [value_type, shared_type, weight_type]
       )
     else:
       self._summarize_map = computation(
-          self._summarize, [value_type, shared_type]
+          lambda value, shared: self._summarize(value, shared, 1.0),
+          [value_type, shared_type],
       )
     table_type = _rows_type(self._summarize_map.type_signature.result[0])
     self._decide_map = computation(
@@ -154,7 +156,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
       model = tff.federated_value((), tff.SERVER)
     shared, root = tff.federated_map(self._share_map, (state, model))
     arguments = (value, tff.federated_broadcast(shared))
-    if self._use_examples:
+    if self._has_weights:
       arguments += (weight,)
     rows, projections = tff.federated_map(self._summarize_map, arguments)
     table = row_gather.federated_gather(rows)
@@ -235,19 +237,18 @@ class FedAOTRound(model_aware.ModelAwareRound):
     )
     return shared, root
 
-  def _summarize(self, value, shared):
+  def _summarize(self, value, shared, weight):
     """A client's row of the table and its projection."""
-    return summaries.summarize_update(
+    row, projection = summaries.summarize_update(
         tf.nest.flatten(value),
         shared['signs'],
         shared['seed'],
         shared['directions'],
         self._config,
+        flat_updates.is_empty_update(weight),
     )
-
-  def _summarize_with_examples(self, value, shared, weight):
-    """The same where example counts are used."""
-    row, projection = self._summarize(value, shared)
+    if not self._use_examples:
+      return row, projection
     count = tf.cast(weight, tf.float32)
     valid = tf.math.is_finite(count) & (count > 0)
     row['finite'] *= tf.cast(valid, tf.float32)
@@ -419,6 +420,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
     weights, finite = decision.weights, table['finite']
     theta = state['weighting']
     num_finite = tf.reduce_sum(finite)
+    num_empty = tf.cast(tf.reduce_sum(table['is_empty']), tf.int32)
 
     def count(condition):
       return tf.reduce_sum(tf.cast((finite > 0) & condition, tf.int32))
@@ -430,7 +432,10 @@ class FedAOTRound(model_aware.ModelAwareRound):
         norms=table['norm'],
         norm_bound=decision.norm_bound,
         num_clients=tf.size(weights),
-        num_non_finite=tf.size(weights) - tf.cast(num_finite, tf.int32),
+        num_non_finite=(
+            tf.size(weights) - tf.cast(num_finite, tf.int32) - num_empty
+        ),
+        num_empty=num_empty,
         num_attenuated=count(
             weights < tf.math.divide_no_nan(0.5, num_finite)
         ),

@@ -71,6 +71,17 @@ def is_finite_update(flat: tf.Tensor) -> tf.Tensor:
   return tf.reduce_all(tf.abs(flat) < MAX_FINITE_MAGNITUDE)
 
 
+def is_empty_update(weight: Any) -> tf.Tensor:
+  """Whether a client has nothing to say: its weight is not positive.
+
+  TFF's client work gives weight 0 to clients without examples, unless weights
+  are uniform, and to those whose update is not finite, which it makes zero.
+  """
+  # TensorFlow's optimizer makes `<=` of a negated `>`, which differs for NaN.
+  has_weight = tf.cast(tf.cast(weight, tf.float64) > 0, tf.int32)
+  return tf.equal(has_weight, 0)
+
+
 def inner_products(updates: tf.Tensor) -> tf.Tensor:
   """Inner products about zero of the rows of a `[N, d]` table, float64."""
   return geometry.inner_products(

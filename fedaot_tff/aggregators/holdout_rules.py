@@ -2,12 +2,14 @@
 
 Like FedAOT with a hold-out they must know the global model; see
 `fedaot_tff.fedaot_factory` on its mirror in the state, which is all the state
-there is. They ignore weights: clients report them.
+there is. A client without a positive weight has nothing to say and is left out;
+else they ignore weights: clients report them.
 """
 
 import collections
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -72,30 +74,35 @@ class FLTrustRound(_MemorylessRound):
       usable = flat_updates.is_finite_update(update)
       return tf.where(usable, update, tf.zeros_like(update))
 
-    @tff.tensorflow.computation(value_type, train_root.type_signature.result)
-    def judge(value, root):
+    @tff.tensorflow.computation(
+        value_type, np.bool_, train_root.type_signature.result
+    )
+    def judge(value, is_empty, root):
       update = flat_updates.flatten(value)
       is_finite = flat_updates.is_finite_update(update)
-      norm = tf.where(is_finite, tf.norm(update), 0.0)
-      product = tf.where(is_finite, tf.tensordot(update, root, 1), 0.0)
+      counts = is_finite & ~is_empty
+      norm = tf.where(counts, tf.norm(update), 0.0)
+      product = tf.where(counts, tf.tensordot(update, root, 1), 0.0)
       root_norm = tf.norm(root)
       score = trust_scores(product, norm, root_norm, TENSORFLOW)
       return collections.OrderedDict(
           score=score,
           norm=norm,
           coefficient=score * tf.math.divide_no_nan(root_norm, norm),
-          is_finite=is_finite,
+          is_empty=is_empty,
+          is_lost=~is_finite & ~is_empty,
       )
 
     self._train_root = train_root
     self._judge = judge
 
   def weigh(self, state, value, weight=None, model=None) -> _WeighedUpdates:
-    """See `model_aware.ModelAwareRound`; `weight` has no effect."""
-    del state, weight
+    """See `model_aware.ModelAwareRound`."""
+    del state
     root = tff.federated_map(self._train_root, model)
     judgments = tff.federated_map(
-        self._judge, (value, tff.federated_broadcast(root))
+        self._judge,
+        (value, _map_is_empty(value, weight), tff.federated_broadcast(root)),
     )
     result = weighted_sum.federated_weighted_mean(
         value, judgments['coefficient'], judgments['score']
@@ -115,7 +122,8 @@ class FLTrustRound(_MemorylessRound):
         norms=table['norm'],
         root_norm=tf.norm(root),
         num_trusted=count(score > 0),
-        num_non_finite=count(~table['is_finite']),
+        num_non_finite=count(table['is_lost']),
+        num_empty=count(table['is_empty']),
     )
 
 
@@ -125,10 +133,13 @@ class HoldOutFinetunedMeanRound(_MemorylessRound):
   def __init__(self, value_type: tff.Type, holdout: holdout_lib.HoldOut):
     super().__init__(value_type, holdout)
 
-    @tff.tensorflow.computation(value_type)
-    def judge(value):
+    @tff.tensorflow.computation(value_type, np.bool_)
+    def judge(value, is_empty):
       is_finite = flat_updates.is_finite_update(flat_updates.flatten(value))
-      return collections.OrderedDict(finite=tf.cast(is_finite, tf.float32))
+      return collections.OrderedDict(
+          counts=tf.cast(is_finite & ~is_empty, tf.float32),
+          is_empty=tf.cast(is_empty, tf.int32),
+      )
 
     @tff.tensorflow.computation(holdout.model_type(value_type), value_type)
     def finetune(model, mean):
@@ -148,23 +159,40 @@ class HoldOutFinetunedMeanRound(_MemorylessRound):
     self._finetune = finetune
 
   def weigh(self, state, value, weight=None, model=None) -> _WeighedUpdates:
-    """See `model_aware.ModelAwareRound`; `weight` has no effect."""
-    del state, weight
-    judgments = tff.federated_map(self._judge, value)
+    """See `model_aware.ModelAwareRound`."""
+    del state
+    judgments = tff.federated_map(
+        self._judge, (value, _map_is_empty(value, weight))
+    )
     mean = weighted_sum.federated_weighted_mean(
-        value, judgments['finite'], judgments['finite']
+        value, judgments['counts'], judgments['counts']
     )
     result, norm = tff.federated_map(self._finetune, (model, mean))
     return _WeighedUpdates(result, row_gather.federated_gather(judgments), norm)
 
   def measure(self, table, norm):
     """The measurements, in TensorFlow."""
-    finite = table['finite']
+    counts, is_empty = table['counts'], table['is_empty']
     return collections.OrderedDict(
-        weights=tf.math.divide_no_nan(finite, tf.reduce_sum(finite)),
+        weights=tf.math.divide_no_nan(counts, tf.reduce_sum(counts)),
         finetuning_norm=norm,
-        num_non_finite=tf.reduce_sum(1 - tf.cast(finite, tf.int32)),
+        num_non_finite=tf.reduce_sum(
+            1 - tf.cast(counts, tf.int32) - is_empty
+        ),
+        num_empty=tf.reduce_sum(is_empty),
     )
+
+
+def _map_is_empty(value, weight):
+  """Whether each client has nothing to say, at the clients."""
+  # Without weights any value at the clients will do.
+  source = value if weight is None else weight
+
+  @tff.tensorflow.computation(source.type_signature.member)
+  def is_empty(source):
+    return flat_updates.is_empty_update(1.0 if weight is None else source)
+
+  return tff.federated_map(is_empty, source)
 
 
 class FLTrustFactory(model_aware.ModelAwareFactory):
@@ -184,7 +212,8 @@ class FLTrustFactory(model_aware.ModelAwareFactory):
     * `norms`, float32 `[N]`: ||g_i||, zero if not finite;
     * `root_norm`, float32: ||g_0||;
     * `num_trusted`, int32: the number of positive scores;
-    * `num_non_finite`, int32: the number of updates left out.
+    * `num_non_finite`, int32: the number of updates left out;
+    * `num_empty`, int32: that of the clients who had nothing to say.
   """
 
   def create_round(self, value_type, weight_type) -> FLTrustRound:
@@ -227,7 +256,8 @@ class HoldOutFinetunedMeanFactory(model_aware.ModelAwareFactory):
     * `weights`, float32 `[N]`: the weights of the mean, equal for finite
       updates and zero for the others;
     * `finetuning_norm`, float32: ||u(x - m)||, zero if not finite;
-    * `num_non_finite`, int32: the number of updates left out.
+    * `num_non_finite`, int32: the number of updates left out;
+    * `num_empty`, int32: that of the clients who had nothing to say.
   """
 
   def create_round(self, value_type, weight_type) -> HoldOutFinetunedMeanRound:

@@ -45,6 +45,7 @@ def compose_learning_process(
     model_update_aggregator: _Aggregator,
     model_finalizer: tff.learning.templates.FinalizerProcess,
     *,
+    uniform_weights: bool = False,
     attacker_indices: bool = False,
     adversary: Optional[adversary_lib.AdversaryProcess] = None,
     forged_examples: Optional[float] = None,
@@ -60,6 +61,7 @@ def compose_learning_process(
     client_work: Makes a client's update from the model and its data.
     model_update_aggregator: A weighted process, or one that gets the model.
     model_finalizer: Applies the aggregate to the model.
+    uniform_weights: Whether all clients whose weight is positive weigh 1.
     attacker_indices: Whether a client's data is an `OrderedDict(
       attacker_index=int32 scalar, dataset=...)` instead of the dataset alone.
       The index is -1 for honest clients.
@@ -143,16 +145,26 @@ def compose_learning_process(
         client_data.dataset if attacker_indices else client_data,
     )
     update, weight = worked.result.update, worked.result.update_weight
+    if uniform_weights:
+      equalize = tff.tensorflow.computation(
+          lambda weight: tf.cast(weight > 0, weight.dtype),
+          weight.type_signature.member,
+      )
+      weight = tff.federated_map(equalize, weight)
+    true_update, true_weight = update, weight
     adversary_state, adversary_measurements = state.adversary, nothing
     if forged_examples is not None:
       weight = _forge_weights(
           weight, client_data.attacker_index, forged_examples
       )
     if adversary is not None:
+      weight, known_index = _show_to_attackers(
+          weight, client_data.attacker_index
+      )
       adversary_state, update, adversary_measurements = adversary.next(
           state.adversary,
           update,
-          client_data.attacker_index,
+          known_index,
           model.trainable,
           _known_defence(state.aggregator, global_model)
           if adversary.knows_defence
@@ -180,7 +192,7 @@ def compose_learning_process(
     )
     if attacker_indices:
       measurements['honest_mean'] = _compare_with_honest_mean(
-          weighed.result, worked.result, client_data.attacker_index
+          weighed.result, true_update, true_weight, client_data.attacker_index
       )
     new_state = LearningState(
         finalized.result,
@@ -280,8 +292,9 @@ def defence_of(
 
   @tff.tensorflow.computation(np.int32)
   def equal_weight(index):
-    del index
-    return tf.ones([], update_weight_type.dtype)
+    return tf.cast(
+        tf.not_equal(index, adversary_lib.EMPTY), update_weight_type.dtype
+    )
 
   def aggregate(state, update, index, model):
     weight = tff.federated_map(equal_weight, index)
@@ -319,6 +332,24 @@ def _map(fn: Callable[..., Any], *values: tff.Value) -> tff.Value:
   return tff.federated_map(tff.tensorflow.computation(fn, types), values)
 
 
+def _show_to_attackers(
+    weight: tff.Value, index: tff.Value
+) -> Tuple[tff.Value, tff.Value]:
+  """Weights with which every attacker votes, and indices that tell who does."""
+
+  def show(weight, index):
+    is_empty = flat_updates.is_empty_update(weight)
+    is_attacker = index >= 0
+    # An attacker that has no examples claims one, lest it be left out.
+    return (
+        tf.where(is_attacker & is_empty, tf.ones_like(weight), weight),
+        tf.where(is_empty & ~is_attacker, adversary_lib.EMPTY, index),
+    )
+
+  shown = _map(show, weight, index)
+  return shown[0], shown[1]
+
+
 def _forge_weights(
     weight: tff.Value, index: tff.Value, forged: float
 ) -> tff.Value:
@@ -346,19 +377,20 @@ def _discard_attackers(
 
 
 def _compare_with_honest_mean(
-    aggregate: tff.Value, client_result: tff.Value, index: tff.Value
+    aggregate: tff.Value,
+    update: tff.Value,
+    weight: tff.Value,
+    index: tff.Value,
 ) -> tff.Value:
   """The measurement `honest_mean`."""
 
-  def to_terms(client_result, index):
-    flat = flat_updates.flatten(client_result.update)
+  def to_terms(update, weight, index):
+    flat = flat_updates.flatten(update)
     counts = tf.logical_and(index < 0, flat_updates.is_finite_update(flat))
-    weight = tf.where(
-        counts, tf.cast(client_result.update_weight, tf.float32), 0.0
-    )
+    weight = tf.where(counts, tf.cast(weight, tf.float32), 0.0)
     return tf.where(counts, weight * flat, 0.0), weight
 
-  sums = tff.federated_sum(_map(to_terms, client_result, index))
+  sums = tff.federated_sum(_map(to_terms, update, weight, index))
 
   def compare(aggregate, sums):
     mean = tf.math.divide_no_nan(sums[0], sums[1])

@@ -55,8 +55,8 @@ def build_fedaot_fed_avg(
     holdout: The clean examples at the server, or None for agreement mode.
     config: The constants of FedAOT; None for the defaults.
     seed: The secret seed, see `fedaot_factory`.
-    client_weighting: What clients report as their weight; of effect only with
-      `config.max_example_ratio`.
+    client_weighting: What clients report as their weight. Beyond whether it is
+      positive it is of effect only with `config.max_example_ratio`.
   """
   return _build_fed_avg(
       model_fn,
@@ -104,7 +104,8 @@ def build_attacked_fed_avg(
       ground truth: the oracle. ValueError if the aggregator heeds no weights.
     seed: Fixes what attackers draw at random; nonnegative, below 2^63.
     client_weighting: What clients report as their weight. UNIFORM (default),
-      as example counts are under the attackers' control.
+      as example counts are under the attackers' control: 1 from all who have
+      examples. Unlike TFF's, it is 0 from the others, who have nothing to say.
   """
   checks.check_kind(
       'update_poisoning',
@@ -176,6 +177,10 @@ def _build_fed_avg(
         weights_type
     )
   work_options['optimizer'] = client_optimizer_fn
+  # TFF's uniform weights do not tell who has no examples.
+  uniform_weights = work_options['client_weighting'] is _Weighting.UNIFORM
+  if uniform_weights:
+    work_options['client_weighting'] = _Weighting.NUM_EXAMPLES
   if isinstance(model_fn, tff.learning.models.FunctionalModel):
     client_work = (
         tff.learning.templates.build_functional_model_delta_client_work(
@@ -211,6 +216,7 @@ def _build_fed_avg(
       client_work,
       aggregator,
       finalizer,
+      uniform_weights=uniform_weights,
       adversary=adversary,
       **attack_options,
   )

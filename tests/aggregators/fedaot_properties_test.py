@@ -209,6 +209,7 @@ def _expected_measurements_type(mode):
       norm_bound=np.float32,
       num_clients=np.int32,
       num_non_finite=np.int32,
+      num_empty=np.int32,
       num_attenuated=np.int32,
       num_clipped=np.int32,
       effective_clients=np.float32,
@@ -542,12 +543,12 @@ def test_equal_updates_have_equal_weights(mode):
 
 
 @_for_both_modes
-def test_reported_example_counts_have_no_influence(mode):
+def test_reported_positive_counts_have_no_influence(mode):
   rng = np.random.default_rng(40)
   updates = [_unflatten(u) for u in _cohort(rng, 6)]
   state = _warm_state(mode)
   expected = _process(mode).next(state, updates)
-  for counts in ([1.0] * 6, [1e9, 1.0, np.nan, 0.0, -3.0, 7.0]):
+  for counts in ([1.0] * 6, [1e9, 1.0, np.inf, 1e-9, 3.0, 7.0]):
     found = _weighted_process(mode).next(state, updates, counts)
     _assert_close(found.result, expected.result)
     _assert_close(found.measurements, expected.measurements)
@@ -613,7 +614,39 @@ def test_clients_without_a_valid_count_are_left_out(mode):
   _assert_close(
       found.state['weighting'], expected.state['weighting'], atol=1e-4
   )
-  assert found.measurements['num_non_finite'] == 4
+  assert found.measurements['num_non_finite'] == 1
+  assert found.measurements['num_empty'] == 3
+
+
+@_for_both_modes
+@pytest.mark.parametrize('poison', [0.0, 1.0, np.nan])
+def test_clients_without_a_weight_do_not_vote(mode, poison):
+  rng = np.random.default_rng(43)
+  weights = [0.0, 3.0, 0.0, 0.0, np.nan, 5.0, -1.0, 1e9, 0.0, 0.5]
+  votes = np.flatnonzero(np.array(weights) > 0)
+  updates = _cohort(rng, 10)
+  updates[np.delete(np.arange(10), votes)] *= poison
+  values = [_unflatten(u) for u in updates]
+  process, state = _weighted_process(mode), _warm_state(mode)
+  found = process.next(state, values, weights)
+  expected = process.next(state, [values[i] for i in votes], [1.0] * 4)
+  _assert_close(found.result, expected.result)
+  _assert_close(
+      found.measurements['weights'][votes], expected.measurements['weights']
+  )
+  for name in ('reference', 'weighting', 'meta_optimizer'):
+    _assert_close(found.state[name], expected.state[name], atol=1e-4)
+  for name, number in (
+      ('num_clients', 10), ('num_empty', 6), ('num_non_finite', 0)
+  ):
+    assert found.measurements[name] == number
+  nobody = process.next(state, values, [0.0] * 10)
+  assert not np.any(_flatten(nobody.result))
+  assert nobody.measurements['num_empty'] == 10
+  for name in ('reference', 'weighting', 'meta_optimizer', 'seed'):
+    tf.nest.map_structure(
+        np.testing.assert_array_equal, nobody.state[name], state[name]
+    )
 
 
 # --- Construction ------------------------------------------------------------
