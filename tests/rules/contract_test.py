@@ -56,7 +56,8 @@ _IS_ABOUT_ZERO = {'sign_guard', 'foolsgold', 'flame', 'fltrust'} | {
 }
 _TRUSTS_THE_FAR = {'foolsgold'}
 _ON_COORDINATES = {
-    'coordinate_median', 'bulyan', *(n for n in _RULES if 'trimmed' in n)
+    *(name for name in _RULES if 'trimmed' in name),
+    'coordinate_median', 'bulyan',
 }
 _NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard'}
 _USES_REFERENCE = {
