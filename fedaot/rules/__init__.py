@@ -29,6 +29,7 @@ from fedaot.rules.fltrust import fltrust
 from fedaot.rules.foolsgold import foolsgold
 from fedaot.rules.geometric_median import geometric_median
 from fedaot.rules.krum import krum
+from fedaot.rules.meamed import meamed
 from fedaot.rules.median_norm_bounding import median_norm_bounding
 from fedaot.rules.minimum_diameter_averaging import minimum_diameter_averaging
 from fedaot.rules.nearest_neighbor_mixing import nnm
@@ -51,6 +52,7 @@ RULES = {
         sign_guard,
         foolsgold,
         flame,
+        meamed,
         fltrust,
     )
 }

@@ -57,7 +57,7 @@ _IS_ABOUT_ZERO = {'sign_guard', 'foolsgold', 'flame', 'fltrust'} | {
 _TRUSTS_THE_FAR = {'foolsgold'}
 _ON_COORDINATES = {
     *(name for name in _RULES if 'trimmed' in name),
-    'coordinate_median', 'bulyan',
+    'coordinate_median', 'bulyan', 'meamed',
 }
 _NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard'}
 _USES_REFERENCE = {
