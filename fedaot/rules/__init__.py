@@ -32,6 +32,7 @@ from fedaot.rules.krum import krum
 from fedaot.rules.meamed import meamed
 from fedaot.rules.median_norm_bounding import median_norm_bounding
 from fedaot.rules.minimum_diameter_averaging import minimum_diameter_averaging
+from fedaot.rules.monna import monna
 from fedaot.rules.nearest_neighbor_mixing import nnm
 from fedaot.rules.rule import Rule
 from fedaot.rules.sign_guard import sign_guard
@@ -53,6 +54,7 @@ RULES = {
         foolsgold,
         flame,
         meamed,
+        monna,
         fltrust,
     )
 }
