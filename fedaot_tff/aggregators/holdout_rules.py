@@ -8,6 +8,7 @@ there is. They ignore weights: clients report them.
 
 import collections
 import functools
+import inspect
 from typing import Any, Callable, NamedTuple
 
 import tensorflow as tf
@@ -327,6 +328,14 @@ def root_factory_of(
         server_optimizer=server_optimizer,
     )
 
+  own = [
+      inspect.Parameter('holdout', inspect.Parameter.POSITIONAL_OR_KEYWORD),
+      *inspect.signature(make).parameters.values(),
+      inspect.Parameter(
+          'server_optimizer', inspect.Parameter.KEYWORD_ONLY, default=None
+      ),
+  ]
+  create.__signature__ = inspect.Signature(own)
   return create
 
 

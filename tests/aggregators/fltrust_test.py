@@ -149,6 +149,14 @@ def test_rules_on_gathered_rows_get_the_root_update(name):
     state = output.state
 
 
+def test_factories_of_rules_take_the_holdout_first():
+  factory = holdout_rules.monna_factory(small_problem.holdout(), 2)
+  assert repr(factory.rule) == repr(rules.monna(2))
+  assert list(inspect.signature(holdout_rules.monna_factory).parameters) == [
+      'holdout', 'num_byzantine', 'server_optimizer'
+  ]
+
+
 def test_lengths_order_and_bad_clients_change_nothing(process):
   updates = _random_updates(6)
   updates[1] = _root(process.initialize())
