@@ -21,6 +21,7 @@ blocks of columns, the sum or the entries another.
 from fedaot.rules.adaptive_clipping import arc
 from fedaot.rules.bucketing import bucketing
 from fedaot.rules.bulyan import bulyan
+from fedaot.rules.caf import caf
 from fedaot.rules.centered_clipping import centered_clipping
 from fedaot.rules.coordinate_median import coordinate_median
 from fedaot.rules.divide_and_conquer import dnc
@@ -55,6 +56,7 @@ RULES = {
         flame,
         meamed,
         monna,
+        caf,
         fltrust,
     )
 }
