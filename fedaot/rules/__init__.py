@@ -37,6 +37,7 @@ from fedaot.rules.monna import monna
 from fedaot.rules.nearest_neighbor_mixing import nnm
 from fedaot.rules.rule import Rule
 from fedaot.rules.sign_guard import sign_guard
+from fedaot.rules.smea import smea
 from fedaot.rules.trimmed_mean import trimmed_mean
 
 # Rules by name.
@@ -57,6 +58,7 @@ RULES = {
         meamed,
         monna,
         caf,
+        smea,
         fltrust,
     )
 }
