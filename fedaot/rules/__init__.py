@@ -35,6 +35,7 @@ from fedaot.rules.median_norm_bounding import median_norm_bounding
 from fedaot.rules.minimum_diameter_averaging import minimum_diameter_averaging
 from fedaot.rules.monna import monna
 from fedaot.rules.nearest_neighbor_mixing import nnm
+from fedaot.rules.robust_learning_rate import robust_learning_rate
 from fedaot.rules.rule import Rule
 from fedaot.rules.sign_guard import sign_guard
 from fedaot.rules.smea import smea
@@ -59,6 +60,7 @@ RULES = {
         monna,
         caf,
         smea,
+        robust_learning_rate,
         fltrust,
     )
 }

@@ -51,13 +51,16 @@ _COUNTS_LOST = {'centered_clipping', 'arc(krum)', 'arc(trimmed_mean)'}
 # two updates that are each other's nearest have equal scores.
 _IS_BUCKETED = {name for name in _RULES if 'bucketing' in name}
 _DEPENDS_ON_ORDER = _IS_BUCKETED | {'bulyan'}
-_IS_ABOUT_ZERO = {'sign_guard', 'foolsgold', 'flame', 'fltrust'} | {
+_IS_ABOUT_ZERO = {
+    'sign_guard', 'foolsgold', 'flame', 'fltrust', 'robust_learning_rate',
+} | {
     name for name in _RULES if name.startswith(('arc', 'median_norm'))
 }
-_TRUSTS_THE_FAR = {'foolsgold'}
+_TRUSTS_THE_FAR = {'foolsgold', 'robust_learning_rate'}
 _ON_COORDINATES = {
     *(name for name in _RULES if 'trimmed' in name),
     'coordinate_median', 'bulyan', 'meamed',
+    'robust_learning_rate',
 }
 _NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard'}
 _USES_REFERENCE = {
