@@ -136,6 +136,14 @@ class Cohort:
     about = self._products - to_reference[:, None] - to_reference
     return (about + to_reference[-1])[:-2, :-2]
 
+  def noise(self, multiplier: float, unit: Any, seed: int) -> Any:
+    """Normal numbers of deviation `multiplier * unit`, `[d]`; None for zero."""
+    if not multiplier:
+      return None
+    xp = self.xp
+    draw = xp.normal((seed, self.round_num, 0), self.dimension)
+    return multiplier * unit * xp.asarray(draw, dtype=xp.float64)
+
   def of_clients(self, values: Any, is_finite: Any) -> Any:
     """A value for each row as `[N]`, zero or False for clients left out."""
     xp = self.xp

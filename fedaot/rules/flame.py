@@ -69,10 +69,8 @@ def flame(cohort, *, noise_multiplier=0.001, seed=None):
   coefficients = geometry.mean_of(admitted, xp) * geometry.clipping_scales(
       norms, bound, xp
   )
-  noise = None
-  if noise_multiplier:
-    draw = xp.normal((seed, cohort.round_num, 0), cohort.dimension)
-    noise = noise_multiplier * bound * xp.asarray(draw, dtype=xp.float64)
   return rule.Decision(
-      coefficients, noise=noise, measurements={'norm_bound': bound}
+      coefficients,
+      noise=cohort.noise(noise_multiplier, bound, seed),
+      measurements={'norm_bound': bound},
   )
