@@ -24,6 +24,7 @@ from fedaot.rules.bulyan import bulyan
 from fedaot.rules.caf import caf
 from fedaot.rules.centered_clipping import centered_clipping
 from fedaot.rules.coordinate_median import coordinate_median
+from fedaot.rules.crfl import crfl
 from fedaot.rules.divide_and_conquer import dnc
 from fedaot.rules.flame import flame
 from fedaot.rules.fltrust import fltrust
@@ -61,6 +62,7 @@ RULES = {
         caf,
         smea,
         robust_learning_rate,
+        crfl,
         fltrust,
     )
 }

@@ -16,6 +16,7 @@ _OPTIONS = {
     'dnc': {'num_sampled': 10**6},
     'sign_guard': {'coordinate_fraction': 1.0},
     'flame': {'noise_multiplier': 0},
+    'crfl': {'noise_multiplier': 0},
 }
 
 
@@ -53,6 +54,7 @@ _IS_BUCKETED = {name for name in _RULES if 'bucketing' in name}
 _DEPENDS_ON_ORDER = _IS_BUCKETED | {'bulyan'}
 _IS_ABOUT_ZERO = {
     'sign_guard', 'foolsgold', 'flame', 'fltrust', 'robust_learning_rate',
+    'crfl',
 } | {
     name for name in _RULES if name.startswith(('arc', 'median_norm'))
 }
@@ -303,6 +305,7 @@ _RANDOM = {
     'dnc': rules.dnc(2, num_sampled=3, seed=5),
     'sign_guard': rules.sign_guard(coordinate_fraction=0.05, seed=5),
     'flame': rules.flame(noise_multiplier=0.1, seed=5),
+    'crfl': rules.crfl(noise_multiplier=0.1, seed=5),
     'bucketing': rules.bucketing(rules.krum(1), seed=5),
     'nnm': rules.nnm(rules.dnc(2, num_sampled=3, seed=5)),
 }
