@@ -19,6 +19,7 @@ blocks of columns, the sum or the entries another.
 """
 
 from fedaot.rules.adaptive_clipping import arc
+from fedaot.rules.auror import auror
 from fedaot.rules.bucketing import bucketing
 from fedaot.rules.bulyan import bulyan
 from fedaot.rules.caf import caf
@@ -63,6 +64,7 @@ RULES = {
         smea,
         robust_learning_rate,
         crfl,
+        auror,
         fltrust,
     )
 }

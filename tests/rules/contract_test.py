@@ -64,7 +64,7 @@ _ON_COORDINATES = {
     'coordinate_median', 'bulyan', 'meamed',
     'robust_learning_rate',
 }
-_NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard'}
+_NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard', 'auror'}
 _USES_REFERENCE = {
     name for name, rule in _RULES.items() if rule.remembers or rule.needs_root
 }
