@@ -27,6 +27,7 @@ from fedaot.rules.centered_clipping import centered_clipping
 from fedaot.rules.coordinate_median import coordinate_median
 from fedaot.rules.crfl import crfl
 from fedaot.rules.divide_and_conquer import dnc
+from fedaot.rules.fedrdf import fedrdf
 from fedaot.rules.flame import flame
 from fedaot.rules.fltrust import fltrust
 from fedaot.rules.foolsgold import foolsgold
@@ -65,6 +66,7 @@ RULES = {
         robust_learning_rate,
         crfl,
         auror,
+        fedrdf,
         fltrust,
     )
 }

@@ -62,7 +62,7 @@ _TRUSTS_THE_FAR = {'foolsgold', 'robust_learning_rate'}
 _ON_COORDINATES = {
     *(name for name in _RULES if 'trimmed' in name),
     'coordinate_median', 'bulyan', 'meamed',
-    'robust_learning_rate',
+    'robust_learning_rate', 'fedrdf',
 }
 _NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard', 'auror'}
 _USES_REFERENCE = {
