@@ -1,7 +1,9 @@
 """A round's finite updates, as rules see them."""
 
 import functools
-from typing import Any, Optional
+import itertools
+import math
+from typing import Any, Optional, Sequence
 
 from fedaot.rules import blocks
 from fedaot.rules import geometry
@@ -23,6 +25,8 @@ class Cohort:
     num_clients: N, finite or not; int64.
     num_finite: n, or 0 where `stand_in` is the only one.
     dimension: d, an int.
+    tensors: The shape of each tensor that an update is made of, and the column
+      where it begins.
     round_num: The number of the round, from 0.
   """
 
@@ -35,6 +39,7 @@ class Cohort:
       round_num: Any = 0,
       reference: Optional[Any] = None,
       stand_in: Optional[Any] = None,
+      shapes: Optional[Sequence[Sequence[int]]] = None,
   ):
     """Initializes `Cohort`.
 
@@ -47,9 +52,21 @@ class Cohort:
         aggregate, or the server's own update. None for zero.
       stand_in: A vector `[d]`, what the aggregate is to be if no update is
         finite. None for zero.
+      shapes: The shapes of the tensors that an update is made of, in order.
+        None for a single vector.
+
+    Raises:
+      ValueError: If the shapes have not d entries.
     """
     self.xp = xp
     self.dimension = table.shape[1]
+    shapes = [tuple(s) for s in shapes or [(self.dimension,)]]
+    *begins, end = itertools.accumulate(map(math.prod, shapes), initial=0)
+    if end != self.dimension:
+      raise ValueError(
+          f'shapes must have {self.dimension} entries in all; found {end}.'
+      )
+    self.tensors = tuple(zip(shapes, begins))
     self.round_num = round_num
     self.num_clients = xp.size(table)
     self.num_finite = xp.sum(xp.asarray(is_finite, dtype=xp.int64))
@@ -92,6 +109,31 @@ class Cohort:
       return xp.matmul(factors, block)[0] + of_reference * reference
 
     return blocks.concatenate(entries, self.dimension, self._table.dtype, xp)
+
+  def combined(self, combine: Any) -> Any:
+    """The entries that `rule.Decision.combine` makes of columns, `[d]`."""
+    if callable(combine):
+      parts = [(combine, 0, self.dimension)]
+    else:
+      parts = [
+          (part, begin, math.prod(shape))
+          for part, (shape, begin) in zip(combine, self.tensors)
+          if 0 not in shape
+      ]
+    return self.xp.concatenate(
+        [
+            blocks.concatenate(
+                lambda start, width, combine=combine, begin=begin: combine(
+                    self.block(begin + start, width)
+                ),
+                size,
+                self._table.dtype,
+                self.xp,
+            )
+            for combine, begin, size in parts
+        ],
+        axis=0,
+    )
 
   @functools.cached_property
   def _products(self):

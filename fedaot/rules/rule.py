@@ -9,11 +9,11 @@ import numpy as np
 
 from fedaot import checks
 from fedaot import namespace
-from fedaot.rules import blocks
 from fedaot.rules import cohort as cohort_lib
 
 # A check takes the name of an option and its value and returns the value.
 Check = Callable[[str, Any], Any]
+Combine = Callable[[Any], Any]
 
 
 class Decision(NamedTuple):
@@ -23,7 +23,7 @@ class Decision(NamedTuple):
     coefficients: Float64 `[n]`: the aggregate is the sum of the rows, each
       times its coefficient. None if there is `combine`.
     combine: Takes a block of columns `[n, b]` and returns the aggregate's
-      entries `[b]`.
+      entries `[b]`. Or a list of such functions, one for each tensor.
     reference_coefficient: What the reference counts in the sum.
     noise: Added to the aggregate, `[d]`; None for nothing.
     measurements: Scalars by name.
@@ -31,7 +31,7 @@ class Decision(NamedTuple):
   """
 
   coefficients: Any = None
-  combine: Optional[Callable[[Any], Any]] = None
+  combine: Union[None, Combine, Sequence[Combine]] = None
   reference_coefficient: Any = 0.0
   noise: Any = None
   measurements: Mapping[str, Any] = {}
@@ -71,13 +71,16 @@ class Rule:
       *,
       round_num: int = 0,
       reference: Optional[np.ndarray] = None,
+      shapes: Optional[Sequence[Sequence[int]]] = None,
   ) -> np.ndarray:
     """Aggregates arrays; see `measure`.
 
     Returns:
       The aggregate, `[d]` in the dtype of the updates.
     """
-    return self.measure(updates, round_num=round_num, reference=reference)[0]
+    return self.measure(
+        updates, round_num=round_num, reference=reference, shapes=shapes
+    )[0]
 
   def measure(
       self,
@@ -85,6 +88,7 @@ class Rule:
       *,
       round_num: int = 0,
       reference: Optional[np.ndarray] = None,
+      shapes: Optional[Sequence[Sequence[int]]] = None,
   ) -> Tuple[np.ndarray, Dict[str, Any]]:
     """Aggregates arrays and tells how.
 
@@ -94,6 +98,8 @@ class Rule:
       round_num: The number of the round, which random rules draw for.
       reference: A vector `[d]`: the last aggregate for rules that remember it,
         None for zero; the server's own update for those that need one.
+      shapes: The shapes of the tensors that updates are made of, in order, for
+        rules that look at tensors; None for a single vector.
 
     Returns:
       The aggregate, `[d]` in the dtype of the updates, and measurements by
@@ -117,12 +123,18 @@ class Rule:
         )
     is_finite = cohort_lib.is_finite_row(table, xp)
     return self.aggregate(
-        table, is_finite, xp, round_num=round_num, reference=reference
+        table,
+        is_finite,
+        xp,
+        round_num=round_num,
+        reference=reference,
+        shapes=shapes,
     )
 
   def aggregate(
       self, table: Any, is_finite: Any, xp: Any, *, round_num: Any = 0,
       reference: Optional[Any] = None,
+      shapes: Optional[Sequence[Sequence[int]]] = None,
   ) -> Tuple[Any, Dict[str, Any]]:
     """As `measure`, on any namespace; see `cohort.Cohort` for arguments."""
     cohort = cohort_lib.Cohort(
@@ -132,6 +144,7 @@ class Rule:
         round_num=round_num,
         reference=reference,
         stand_in=reference if self.remembers else None,
+        shapes=shapes,
     )
     decision = self.decide(cohort)
     if decision.combine is None:
@@ -139,12 +152,7 @@ class Rule:
           decision.coefficients, decision.reference_coefficient
       )
     else:
-      update = blocks.concatenate(
-          lambda start, width: decision.combine(cohort.block(start, width)),
-          cohort.dimension,
-          table.dtype,
-          xp,
-      )
+      update = cohort.combined(decision.combine)
     if decision.noise is not None:
       update = update + xp.asarray(decision.noise, dtype=table.dtype)
     measurements = dict(decision.measurements)
@@ -212,11 +220,15 @@ class WrappedRule(Rule):
           coefficients=xp.matmul(inner.coefficients[None], matrix)[0]
       )
     else:
-      combine = inner.combine
+      def mixed(combine):
+        return lambda block: combine(
+            xp.matmul(matrix, xp.asarray(block, dtype=xp.float64))
+        )
+
       inner = inner._replace(
-          combine=lambda block: combine(
-              xp.matmul(matrix, xp.asarray(block, dtype=xp.float64))
-          )
+          combine=mixed(inner.combine)
+          if callable(inner.combine)
+          else [mixed(combine) for combine in inner.combine]
       )
     return inner._replace(measurements=measurements, row_measurements={})
 

@@ -149,7 +149,9 @@ class RootRuleRound(_RootRound):
     specs = tff.types.type_to_tf_tensor_specs(value_type)
 
     def apply(rows, root):
-      update, measured = rule_factory.apply_rule(rule, rows, reference=root)
+      update, measured = rule_factory.apply_rule(
+          rule, rows, value_type, reference=root
+      )
       return flat_updates.unflatten(update, specs), measured
 
     self._to_row = tff.tensorflow.computation(flat_updates.to_row, value_type)

@@ -73,10 +73,17 @@ class UnweightedRuleFactory(tff.aggregators.UnweightedAggregationFactory):
     return _create_rule_process(self._rule, value_type, None)
 
 
-def apply_rule(rule: rules.Rule, rows: Any, **state: Any) -> Any:
+def apply_rule(
+    rule: rules.Rule, rows: Any, value_type: tff.Type, **state: Any
+) -> Any:
   """Aggregate, `[d]`, and measurements of gathered `flat_updates.to_row`s."""
+  specs = tf.nest.flatten(tff.types.type_to_tf_tensor_specs(value_type))
   update, measurements = rule.aggregate(
-      rows['update'], rows['is_finite'], TENSORFLOW, **state
+      rows['update'],
+      rows['is_finite'],
+      TENSORFLOW,
+      shapes=[spec.shape.as_list() for spec in specs],
+      **state,
   )
   update = tf.ensure_shape(update, rows['update'].shape[1:])
   return update, _report(measurements)
@@ -105,7 +112,7 @@ def _create_rule_process(rule, value_type, weight_type):
         state.type_signature.member, table.type_signature.member
     )
     def apply(state, rows):
-      update, measurements = apply_rule(rule, rows, **state)
+      update, measurements = apply_rule(rule, rows, value_type, **state)
       if rule.is_random:
         state['round_num'] += 1
       if rule.remembers:

@@ -355,6 +355,12 @@ def test_refuses_a_reference_of_another_shape():
     rules.centered_clipping()(_honest(3, 6), reference=np.ones(5))
 
 
+@pytest.mark.parametrize('shapes', [[(5,)], [(2, 2), (2, 2)], [()] * 7])
+def test_refuses_shapes_of_another_size(shapes):
+  with pytest.raises(ValueError, match='shapes must have 6 entries.*found'):
+    rules.krum(1)(_honest(3, 6), shapes=shapes)
+
+
 _TAKE_F = sorted(
     name
     for name, make in rules.RULES.items()
