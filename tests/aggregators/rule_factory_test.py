@@ -21,6 +21,7 @@ _VALUE_TYPE = tff.to_type(
         bias=(np.float64, [np.float16]),
     )
 )
+_SHAPES = [(), (), (2,)]
 _WEIGHT_TYPE = tff.TensorType(np.float32)
 
 
@@ -147,7 +148,7 @@ def test_equals_the_rule_on_arrays(name):
     clients = [_client(row) for row in table]
     output = process.next(state, clients, _WEIGHTS[: len(table)])
     expected, measurements = rule.measure(
-        table, round_num=round_num, reference=reference
+        table, round_num=round_num, reference=reference, shapes=_SHAPES
     )
     # Half precision holds three digits.
     np.testing.assert_allclose(
