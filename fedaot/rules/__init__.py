@@ -33,6 +33,7 @@ from fedaot.rules.fltrust import fltrust
 from fedaot.rules.foolsgold import foolsgold
 from fedaot.rules.geometric_median import geometric_median
 from fedaot.rules.krum import krum
+from fedaot.rules.lasa import lasa
 from fedaot.rules.meamed import meamed
 from fedaot.rules.median_norm_bounding import median_norm_bounding
 from fedaot.rules.minimum_diameter_averaging import minimum_diameter_averaging
@@ -67,6 +68,7 @@ RULES = {
         crfl,
         auror,
         fedrdf,
+        lasa,
         fltrust,
     )
 }

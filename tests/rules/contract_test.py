@@ -17,6 +17,7 @@ _OPTIONS = {
     'sign_guard': {'coordinate_fraction': 1.0},
     'flame': {'noise_multiplier': 0},
     'crfl': {'noise_multiplier': 0},
+    'lasa': {'sparsity': 0},
 }
 
 
@@ -54,7 +55,7 @@ _IS_BUCKETED = {name for name in _RULES if 'bucketing' in name}
 _DEPENDS_ON_ORDER = _IS_BUCKETED | {'bulyan'}
 _IS_ABOUT_ZERO = {
     'sign_guard', 'foolsgold', 'flame', 'fltrust', 'robust_learning_rate',
-    'crfl',
+    'crfl', 'lasa',
 } | {
     name for name in _RULES if name.startswith(('arc', 'median_norm'))
 }
@@ -62,7 +63,7 @@ _TRUSTS_THE_FAR = {'foolsgold', 'robust_learning_rate'}
 _ON_COORDINATES = {
     *(name for name in _RULES if 'trimmed' in name),
     'coordinate_median', 'bulyan', 'meamed',
-    'robust_learning_rate', 'fedrdf',
+    'robust_learning_rate', 'fedrdf', 'lasa',
 }
 _NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard', 'auror'}
 _USES_REFERENCE = {
