@@ -26,6 +26,7 @@ from fedaot.rules.caf import caf
 from fedaot.rules.centered_clipping import centered_clipping
 from fedaot.rules.coordinate_median import coordinate_median
 from fedaot.rules.crfl import crfl
+from fedaot.rules.deepsight import deepsight
 from fedaot.rules.divide_and_conquer import dnc
 from fedaot.rules.fedrdf import fedrdf
 from fedaot.rules.flame import flame
@@ -69,6 +70,7 @@ RULES = {
         auror,
         fedrdf,
         lasa,
+        deepsight,
         fltrust,
     )
 }

@@ -55,7 +55,7 @@ _IS_BUCKETED = {name for name in _RULES if 'bucketing' in name}
 _DEPENDS_ON_ORDER = _IS_BUCKETED | {'bulyan'}
 _IS_ABOUT_ZERO = {
     'sign_guard', 'foolsgold', 'flame', 'fltrust', 'robust_learning_rate',
-    'crfl', 'lasa',
+    'crfl', 'lasa', 'deepsight',
 } | {
     name for name in _RULES if name.startswith(('arc', 'median_norm'))
 }
@@ -65,7 +65,7 @@ _ON_COORDINATES = {
     'coordinate_median', 'bulyan', 'meamed',
     'robust_learning_rate', 'fedrdf', 'lasa',
 }
-_NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard', 'auror'}
+_NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard', 'auror', 'deepsight'}
 _USES_REFERENCE = {
     name for name, rule in _RULES.items() if rule.remembers or rule.needs_root
 }
