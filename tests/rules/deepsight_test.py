@@ -70,6 +70,17 @@ def test_by_hand():
   np.testing.assert_allclose(result, updates[:4].mean(axis=0))
 
 
+def test_directions_part_what_energies_do_not():
+  # Just less than half of the largest, so that two of the six alike are
+  # suspicious, as is the last: a share of 1/3 by energies alone.
+  updates = np.array([[1, 0.72]] * 4 + [[-1, 0.7]] * 2 + [[0, 1]])
+  measured = rules.deepsight().measure(updates)[1]
+  np.testing.assert_array_equal(
+      measured['threshold_exceedings'], [2, 2, 2, 2, 1, 1, 1]
+  )
+  np.testing.assert_array_equal(measured['weights'] > 0, [1] * 4 + [0] * 3)
+
+
 @pytest.mark.parametrize('n', [2, 3, 10, 25])
 @pytest.mark.parametrize('d', [2, 8])
 def test_clusters_match_linking_of_scipy(n, d):
