@@ -110,10 +110,6 @@ class Rule:
       ValueError: If a shape is wrong, or a reference is missing.
     """
     xp, table = namespace.NUMPY, _as_table(updates)
-    if reference is None and self.needs_root:
-      raise ValueError(
-          f"reference must be given: the server's own update, for {self}."
-      )
     if reference is not None:
       reference = np.asarray(reference, dtype=table.dtype)
       if reference.shape != table.shape[1:]:
@@ -137,6 +133,10 @@ class Rule:
       shapes: Optional[Sequence[Sequence[int]]] = None,
   ) -> Tuple[Any, Dict[str, Any]]:
     """As `measure`, on any namespace; see `cohort.Cohort` for arguments."""
+    if reference is None and self.needs_root:
+      raise ValueError(
+          f"reference must be given: the server's own update, for {self}."
+      )
     cohort = cohort_lib.Cohort(
         table,
         is_finite,

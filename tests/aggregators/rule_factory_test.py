@@ -268,6 +268,12 @@ def test_refuses_what_cannot_be_flattened(value_type, found):
       factory.create(value_type, _WEIGHT_TYPE)
 
 
+def test_refuses_a_rule_that_needs_the_servers_update():
+  factory = rule_factory.RuleFactory(rules.fltrust())
+  with pytest.raises(ValueError, match='reference must be given: .*fltrust'):
+    factory.create(_VALUE_TYPE, _WEIGHT_TYPE)
+
+
 # In TFF's builders and wrappers.
 
 
