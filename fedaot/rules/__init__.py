@@ -24,21 +24,31 @@ blocks of columns, the sum or the entries another.
 """
 
 from fedaot.rules.adaptive_clipping import arc
+from fedaot.rules.auror import auror
 from fedaot.rules.bucketing import bucketing
 from fedaot.rules.bulyan import bulyan
+from fedaot.rules.caf import caf
 from fedaot.rules.centered_clipping import centered_clipping
 from fedaot.rules.coordinate_median import coordinate_median
+from fedaot.rules.crfl import crfl
+from fedaot.rules.deepsight import deepsight
 from fedaot.rules.divide_and_conquer import dnc
+from fedaot.rules.fedrdf import fedrdf
 from fedaot.rules.flame import flame
 from fedaot.rules.fltrust import fltrust
 from fedaot.rules.foolsgold import foolsgold
 from fedaot.rules.geometric_median import geometric_median
 from fedaot.rules.krum import krum
+from fedaot.rules.lasa import lasa
+from fedaot.rules.meamed import meamed
 from fedaot.rules.median_norm_bounding import median_norm_bounding
 from fedaot.rules.minimum_diameter_averaging import minimum_diameter_averaging
+from fedaot.rules.monna import monna
 from fedaot.rules.nearest_neighbor_mixing import nnm
+from fedaot.rules.robust_learning_rate import robust_learning_rate
 from fedaot.rules.rule import Rule
 from fedaot.rules.sign_guard import sign_guard
+from fedaot.rules.smea import smea
 from fedaot.rules.trimmed_mean import trimmed_mean
 
 # Rules by name.
@@ -56,6 +66,16 @@ RULES = {
         sign_guard,
         foolsgold,
         flame,
+        meamed,
+        monna,
+        caf,
+        smea,
+        robust_learning_rate,
+        crfl,
+        auror,
+        fedrdf,
+        lasa,
+        deepsight,
         fltrust,
     )
 }

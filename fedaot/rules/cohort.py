@@ -1,7 +1,9 @@
 """A round's finite updates, as rules see them."""
 
 import functools
-from typing import Any, Dict, Optional
+import itertools
+import math
+from typing import Any, Dict, Optional, Sequence
 
 from fedaot.rules import blocks
 from fedaot.rules import geometry
@@ -24,6 +26,8 @@ class Cohort:
     num_clients: N, the others, finite or not; int64.
     num_finite: n, or 0 where `stand_in` is the only one.
     dimension: d, an int.
+    tensors: The shape of each tensor that an update is made of, and the column
+      where it begins.
     round_num: The number of the round, from 0.
   """
 
@@ -37,6 +41,7 @@ class Cohort:
       round_num: Any = 0,
       reference: Optional[Any] = None,
       stand_in: Optional[Any] = None,
+      shapes: Optional[Sequence[Sequence[int]]] = None,
   ):
     """Initializes `Cohort`.
 
@@ -50,9 +55,21 @@ class Cohort:
         aggregate, or the server's own update. None for zero.
       stand_in: A vector `[d]`, what the aggregate is to be if no update is
         finite. None for zero.
+      shapes: The shapes of the tensors that an update is made of, in order.
+        None for a single vector.
+
+    Raises:
+      ValueError: If the shapes have not d entries.
     """
     self.xp = xp
     self.dimension = table.shape[1]
+    shapes = [tuple(s) for s in shapes or [(self.dimension,)]]
+    *begins, end = itertools.accumulate(map(math.prod, shapes), initial=0)
+    if end != self.dimension:
+      raise ValueError(
+          f'shapes must have {self.dimension} entries in all; found {end}.'
+      )
+    self.tensors = tuple(zip(shapes, begins))
     self.round_num = round_num
     self.num_empty, is_used = 0 * xp.size(table), is_finite
     if is_empty is not None:
@@ -101,6 +118,31 @@ class Cohort:
 
     return blocks.concatenate(entries, self.dimension, self._table.dtype, xp)
 
+  def combined(self, combine: Any) -> Any:
+    """The entries that `rule.Decision.combine` makes of columns, `[d]`."""
+    if callable(combine):
+      parts = [(combine, 0, self.dimension)]
+    else:
+      parts = [
+          (part, begin, math.prod(shape))
+          for part, (shape, begin) in zip(combine, self.tensors)
+          if 0 not in shape
+      ]
+    return self.xp.concatenate(
+        [
+            blocks.concatenate(
+                lambda start, width, combine=combine, begin=begin: combine(
+                    self.block(begin + start, width)
+                ),
+                size,
+                self._table.dtype,
+                self.xp,
+            )
+            for combine, begin, size in parts
+        ],
+        axis=0,
+    )
+
   @functools.cached_property
   def _products(self):
     """Inner products about some point of the rows, zero and the reference."""
@@ -143,6 +185,14 @@ class Cohort:
     to_reference = self._products[-1]
     about = self._products - (to_reference[:, None] + to_reference)
     return (about + to_reference[-1])[:-2, :-2]
+
+  def noise(self, multiplier: float, unit: Any, seed: int) -> Any:
+    """Normal numbers of deviation `multiplier * unit`, `[d]`; None for zero."""
+    if not multiplier:
+      return None
+    xp = self.xp
+    draw = xp.normal((seed, self.round_num, 0), self.dimension)
+    return multiplier * unit * xp.asarray(draw, dtype=xp.float64)
 
   def of_clients(self, values: Any) -> Any:
     """A value for each client, zero or False for those left out."""

@@ -9,11 +9,11 @@ import numpy as np
 
 from fedaot import checks
 from fedaot import namespace
-from fedaot.rules import blocks
 from fedaot.rules import cohort as cohort_lib
 
 # A check takes the name of an option and its value and returns the value.
 Check = Callable[[str, Any], Any]
+Combine = Callable[[Any], Any]
 
 
 class Decision(NamedTuple):
@@ -23,7 +23,7 @@ class Decision(NamedTuple):
     coefficients: Float64 `[n]`: the aggregate is the sum of the rows, each
       times its coefficient. None if there is `combine`.
     combine: Takes a block of columns `[n, b]` and returns the aggregate's
-      entries `[b]`.
+      entries `[b]`. Or a list of such functions, one for each tensor.
     reference_coefficient: What the reference counts in the sum.
     noise: Added to the aggregate, `[d]`; None for nothing.
     measurements: Scalars by name.
@@ -31,7 +31,7 @@ class Decision(NamedTuple):
   """
 
   coefficients: Any = None
-  combine: Optional[Callable[[Any], Any]] = None
+  combine: Union[None, Combine, Sequence[Combine]] = None
   reference_coefficient: Any = 0.0
   noise: Any = None
   measurements: Mapping[str, Any] = {}
@@ -48,18 +48,18 @@ class Rule:
       for rules that are not told.
     is_random: Whether rounds draw random numbers: `round_num` counts.
     remembers: Whether the reference is the aggregate of the round before.
+    needs_root: Whether the reference is the server's own update; there must be
+      one.
   """
 
-  def __init__(
-      self, make: Callable[..., Any], options: Mapping[str, Any],
-      remembers: bool = False,
-  ):
+  def __init__(self, make: Callable[..., Any], options: Mapping[str, Any]):
     # What a module has under its name, unlike what it wraps: it can be pickled.
     self._make = make
     self._options = dict(options)
     self.num_byzantine = options.get('num_byzantine')
     self.is_random = 'seed' in options
-    self.remembers = remembers
+    self.remembers = make.remembers
+    self.needs_root = make.needs_root
 
   def __repr__(self):
     options = ', '.join(f'{k}={v!r}' for k, v in self._options.items())
@@ -80,6 +80,7 @@ class Rule:
       num_examples: Optional[Sequence[float]] = None,
       round_num: int = 0,
       reference: Optional[np.ndarray] = None,
+      shapes: Optional[Sequence[Sequence[int]]] = None,
   ) -> Tuple[np.ndarray, Dict[str, Any]]:
     """Aggregates arrays and tells how.
 
@@ -89,8 +90,10 @@ class Rule:
       num_examples: `[N]`, what each client trained on: one without a positive
         count has nothing to say. None if all have.
       round_num: The number of the round, which random rules draw for.
-      reference: A vector `[d]`, None for zero: the last aggregate for
-        `centered_clipping`, the server's own update for `fltrust`.
+      reference: A vector `[d]`: the last aggregate for rules that remember it,
+        None for zero; the server's own update for those that need one.
+      shapes: The shapes of the tensors that updates are made of, in order, for
+        rules that look at tensors; None for a single vector.
 
     Returns:
       The aggregate, `[d]` in the dtype of the updates, and measurements by
@@ -98,7 +101,7 @@ class Rule:
 
     Raises:
       TypeError: If the updates are not floats.
-      ValueError: If a shape is wrong.
+      ValueError: If a shape is wrong, or a reference is missing.
     """
     xp, table = namespace.NUMPY, _as_table(updates)
     if reference is not None:
@@ -123,14 +126,20 @@ class Rule:
         is_empty=is_empty,
         round_num=round_num,
         reference=reference,
+        shapes=shapes,
     )
 
   def aggregate(
       self, table: Any, is_finite: Any, xp: Any, *,
       is_empty: Optional[Any] = None, round_num: Any = 0,
       reference: Optional[Any] = None,
+      shapes: Optional[Sequence[Sequence[int]]] = None,
   ) -> Tuple[Any, Dict[str, Any]]:
     """As `measure`, on any namespace; see `cohort.Cohort` for arguments."""
+    if reference is None and self.needs_root:
+      raise ValueError(
+          f"reference must be given: the server's own update, for {self}."
+      )
     cohort = cohort_lib.Cohort(
         table,
         is_finite,
@@ -139,6 +148,7 @@ class Rule:
         round_num=round_num,
         reference=reference,
         stand_in=reference if self.remembers else None,
+        shapes=shapes,
     )
     decision = self.decide(cohort)
     if decision.combine is None:
@@ -146,17 +156,12 @@ class Rule:
           decision.coefficients, decision.reference_coefficient
       )
     else:
-      update = blocks.concatenate(
-          lambda start, width: decision.combine(cohort.block(start, width)),
-          cohort.dimension,
-          table.dtype,
-          xp,
-      )
+      update = cohort.combined(decision.combine)
     if decision.noise is not None:
       update = update + xp.asarray(decision.noise, dtype=table.dtype)
-    if self.remembers:
-      # Where nobody had anything to say, the model stays as it is.
-      update = xp.where(cohort.num_clients > 0, update, xp.zeros_like(update))
+    # Where nobody had anything to say, the model stays as it is: no memory, root
+    # update or noise moves it.
+    update = xp.where(cohort.num_clients > 0, update, xp.zeros_like(update))
     measurements = dict(decision.measurements)
     rows = dict(decision.row_measurements)
     if decision.coefficients is not None:
@@ -206,6 +211,7 @@ class WrappedRule(Rule):
     self.num_byzantine = inner.num_byzantine
     self.is_random = mixing.is_random or inner.is_random
     self.remembers = inner.remembers
+    self.needs_root = inner.needs_root
 
   def __repr__(self):
     return repr(self._mixing).format(self._inner)
@@ -220,22 +226,30 @@ class WrappedRule(Rule):
           coefficients=xp.matmul(inner.coefficients[None], matrix)[0]
       )
     else:
-      combine = inner.combine
+      def mixed(combine):
+        return lambda block: combine(
+            xp.matmul(matrix, xp.asarray(block, dtype=xp.float64))
+        )
+
       inner = inner._replace(
-          combine=lambda block: combine(
-              xp.matmul(matrix, xp.asarray(block, dtype=xp.float64))
-          )
+          combine=mixed(inner.combine)
+          if callable(inner.combine)
+          else [mixed(combine) for combine in inner.combine]
       )
     return inner._replace(measurements=measurements, row_measurements={})
 
 
 def rule(
-    *, remembers: bool = False, **option_checks: Check
+    *,
+    remembers: bool = False,
+    needs_root: bool = False,
+    **option_checks: Check,
 ) -> Callable[..., Any]:
   """Makes a function of a cohort and options one that returns a `Rule`.
 
   Args:
-    remembers: See `Rule`.
+    remembers: See `Rule`; the result has it as an attribute, too.
+    needs_root: Likewise.
     **option_checks: A check for each option but for `num_byzantine` and `seed`.
 
   Returns:
@@ -248,9 +262,10 @@ def rule(
     @functools.wraps(function)
     def make(*arguments, **options):
       options = _checked(make.__signature__, option_checks, arguments, options)
-      return Rule(make, options, remembers)
+      return Rule(make, options)
 
     make.__signature__ = _without_first(function)
+    make.remembers, make.needs_root = remembers, needs_root
     return make
 
   return decorate
@@ -290,7 +305,7 @@ def wrapper(**option_checks: Check) -> Callable[..., Any]:
           options = {'num_byzantine': known, **options}
       return WrappedRule(mixing(*arguments, **options), inner)
 
-    make.mixing = mixing
+    make.mixing, make.needs_root = mixing, False
     make.__signature__ = signature.replace(
         parameters=[
             inspect.Parameter('inner', inspect.Parameter.POSITIONAL_OR_KEYWORD),

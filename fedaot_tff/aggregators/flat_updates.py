@@ -1,5 +1,6 @@
 """Client updates as flat vectors."""
 
+import collections
 from typing import Any
 
 import tensorflow as tf

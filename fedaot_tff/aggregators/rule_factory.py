@@ -13,6 +13,7 @@ from fedaot import rules
 from fedaot.rules import cohort as cohort_lib
 from fedaot.rules import rule as rule_lib
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import registry
 from fedaot_tff.aggregators import row_gather
 from fedaot_tff.aggregators import summaries
 from fedaot_tff.namespace import TENSORFLOW
@@ -74,6 +75,23 @@ class UnweightedRuleFactory(tff.aggregators.UnweightedAggregationFactory):
     return _create_rule_process(self._rule, value_type, None)
 
 
+def apply_rule(
+    rule: rules.Rule, rows: Any, value_type: tff.Type, **state: Any
+) -> Any:
+  """Aggregate, `[d]`, and measurements of gathered rows, see `map_rows`."""
+  specs = tf.nest.flatten(tff.types.type_to_tf_tensor_specs(value_type))
+  update, measurements = rule.aggregate(
+      rows['update'],
+      rows['is_finite'],
+      TENSORFLOW,
+      is_empty=rows['is_empty'],
+      shapes=[spec.shape.as_list() for spec in specs],
+      **state,
+  )
+  update = tf.ensure_shape(update, rows['update'].shape[1:])
+  return update, _report(measurements)
+
+
 def _create_rule_process(rule, value_type, weight_type):
   flat_updates.check_float_value_type(value_type)
   specs = tff.types.type_to_tf_tensor_specs(value_type)
@@ -89,29 +107,22 @@ def _create_rule_process(rule, value_type, weight_type):
     return state
 
   def next_fn(state, value, *weight):
-    table = row_gather.federated_gather(_map_rows(value, weight))
+    table = row_gather.federated_gather(map_rows(value, weight))
 
     @tff.tensorflow.computation(
         state.type_signature.member, table.type_signature.member
     )
-    def apply_rule(state, rows):
-      update, measurements = rule.aggregate(
-          rows['update'],
-          rows['is_finite'],
-          TENSORFLOW,
-          is_empty=rows['is_empty'],
-          **state,
-      )
-      update = tf.ensure_shape(update, [dimension])
+    def apply(state, rows):
+      update, measurements = apply_rule(rule, rows, value_type, **state)
       if rule.is_random:
         state['round_num'] += 1
       if rule.remembers:
         some = tf.reduce_any(~rows['is_empty'])
         state['reference'] = tf.where(some, update, state['reference'])
-      return state, flat_updates.unflatten(update, specs), _report(measurements)
+      return state, flat_updates.unflatten(update, specs), measurements
 
     return tff.templates.MeasuredProcessOutput(
-        *tff.federated_map(apply_rule, (state, table))
+        *tff.federated_map(apply, (state, table))
     )
 
   @tff.federated_computation
@@ -121,7 +132,7 @@ def _create_rule_process(rule, value_type, weight_type):
   return _create_process(initialize, next_fn, value_type, weight_type)
 
 
-def _map_rows(value, weight, **extra):
+def map_rows(value, weight, **extra):
   """A row of each client: update, is_finite, is_empty, and what is extra.
 
   Args:
@@ -260,7 +271,7 @@ class _MixedProcess:
           flat, tf.constant([self._seed, 0], tf.int64)
       )
 
-    rows = _map_rows(value, weight, fingerprint=fingerprint)
+    rows = map_rows(value, weight, fingerprint=fingerprint)
     fingerprints = rows['fingerprint']
     rows = row_gather.federated_gather(rows)
     if round_num is None:
@@ -375,21 +386,10 @@ def wrapped_factory_of(
   return create
 
 
-bulyan_factory = factory_of(rules.bulyan)
-centered_clipping_factory = factory_of(rules.centered_clipping)
-coordinate_median_factory = factory_of(rules.coordinate_median)
-divide_and_conquer_factory = factory_of(rules.dnc)
-flame_factory = factory_of(rules.flame)
-foolsgold_factory = factory_of(rules.foolsgold)
-geometric_median_factory = factory_of(rules.geometric_median)
-krum_factory = factory_of(rules.krum)
-minimum_diameter_averaging_factory = factory_of(
-    rules.minimum_diameter_averaging
-)
-sign_guard_factory = factory_of(rules.sign_guard)
-trimmed_mean_factory = factory_of(rules.trimmed_mean)
-
-adaptive_clipping_factory = wrapped_factory_of(rules.arc)
-bucketing_factory = wrapped_factory_of(rules.bucketing)
-median_norm_bounding_factory = wrapped_factory_of(rules.median_norm_bounding)
-nearest_neighbor_mixing_factory = wrapped_factory_of(rules.nnm)
+# `krum_factory` and so on. Rules that need the server's own update are in
+# `holdout_rules`.
+for _name, _make in registry.FACTORIES.items():
+  if _make in rules.WRAPPERS.values():
+    globals()[_name] = wrapped_factory_of(_make)
+  elif not _make.needs_root:
+    globals()[_name] = factory_of(_make)

@@ -16,6 +16,8 @@ _OPTIONS = {
     'dnc': {'num_sampled': 10**6},
     'sign_guard': {'coordinate_fraction': 1.0},
     'flame': {'noise_multiplier': 0},
+    'crfl': {'noise_multiplier': 0},
+    'lasa': {'sparsity': 0},
 }
 
 
@@ -51,10 +53,22 @@ _COUNTS_LOST = {'centered_clipping', 'arc(krum)', 'arc(trimmed_mean)'}
 # two updates that are each other's nearest have equal scores.
 _IS_BUCKETED = {name for name in _RULES if 'bucketing' in name}
 _DEPENDS_ON_ORDER = _IS_BUCKETED | {'bulyan'}
-_IS_ABOUT_ZERO = {'sign_guard', 'foolsgold', 'flame', 'fltrust'} | {
+_IS_ABOUT_ZERO = {
+    'sign_guard', 'foolsgold', 'flame', 'fltrust', 'robust_learning_rate',
+    'crfl', 'lasa', 'deepsight',
+} | {
     name for name in _RULES if name.startswith(('arc', 'median_norm'))
 }
-_TRUSTS_THE_FAR = {'foolsgold'}
+_TRUSTS_THE_FAR = {'foolsgold', 'robust_learning_rate'}
+_ON_COORDINATES = {
+    *(name for name in _RULES if 'trimmed' in name),
+    'coordinate_median', 'bulyan', 'meamed',
+    'robust_learning_rate', 'fedrdf', 'lasa',
+}
+_NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard', 'auror', 'deepsight'}
+_USES_REFERENCE = {
+    name for name, rule in _RULES.items() if rule.remembers or rule.needs_root
+}
 
 
 def _without(*excluded):
@@ -105,7 +119,7 @@ def test_result_is_the_weighted_sum(name):
   updates = _honest().astype(np.float64)
   result, measurements = _apply(name, updates)
   if 'weights' not in measurements:
-    assert 'trimmed' in name or name in ('coordinate_median', 'bulyan')
+    assert name in _ON_COORDINATES
     return
   weights = measurements['weights']
   assert weights.shape == (11,) and np.all(weights >= 0)
@@ -347,9 +361,7 @@ def test_scale(name, scale):
   np.testing.assert_allclose(scaled / scale, result, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('name', _without({'coordinate_median'}, {
-    name for name in _RULES if name == 'bulyan' or 'trimmed' in name
-}, {'dnc', 'sign_guard'}))
+@pytest.mark.parametrize('name', _without(_NOT_ROTATED))
 def test_rotation(name):
   updates = _honest().astype(np.float64)
   rotation = np.linalg.qr(tables.random_updates(40, 40, seed=3))[0]
@@ -359,7 +371,7 @@ def test_rotation(name):
   np.testing.assert_allclose(rotated, result @ rotation, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', _without({'centered_clipping', 'fltrust'}))
+@pytest.mark.parametrize('name', _without(_USES_REFERENCE))
 def test_reference_is_for_those_who_use_it(name):
   updates = _honest()
   result, _ = _apply(name, updates, 100 * _reference(40))
@@ -422,6 +434,7 @@ _RANDOM = {
     'dnc': rules.dnc(2, num_sampled=3, seed=5),
     'sign_guard': rules.sign_guard(coordinate_fraction=0.05, seed=5),
     'flame': rules.flame(noise_multiplier=0.1, seed=5),
+    'crfl': rules.crfl(noise_multiplier=0.1, seed=5),
     'bucketing': rules.bucketing(rules.krum(1), seed=5),
     'nnm': rules.nnm(rules.dnc(2, num_sampled=3, seed=5)),
 }
@@ -437,7 +450,7 @@ def test_seed_and_round_fix_the_draw(name):
 
 
 def test_other_rules_draw_nothing():
-  for name in _without({'dnc', 'sign_guard', 'flame'}, _IS_BUCKETED):
+  for name in _without(_RANDOM, _IS_BUCKETED):
     assert not _RULES[name].is_random
 
 
@@ -474,6 +487,12 @@ def test_refuses_counts_of_another_number():
 def test_refuses_a_reference_of_another_shape():
   with pytest.raises(ValueError, match=r'the shape \(6,\).*found \(5,\)'):
     rules.centered_clipping()(_honest(3, 6), reference=np.ones(5))
+
+
+@pytest.mark.parametrize('shapes', [[(5,)], [(2, 2), (2, 2)], [()] * 7])
+def test_refuses_shapes_of_another_size(shapes):
+  with pytest.raises(ValueError, match='shapes must have 6 entries.*found'):
+    rules.krum(1)(_honest(3, 6), shapes=shapes)
 
 
 _TAKE_F = sorted(
