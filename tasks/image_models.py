@@ -154,7 +154,13 @@ def check_image_shape(input_shape: Sequence[int]) -> Tuple[int, ...]:
 
 
 def _network(
-    input_shape, num_classes, *, hidden_sizes, seed, filters=(), pooled=(),
+    input_shape,
+    num_classes,
+    *,
+    hidden_sizes,
+    seed,
+    filters=(),
+    pooled=(),
     dropout=(),
 ) -> tff.learning.models.FunctionalModel:
   """Unpadded convolutions, of which those in `pooled` are, and dense layers.

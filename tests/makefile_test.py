@@ -19,7 +19,9 @@ case "$*" in
   -c*) exit "${FAKE_WRONG_VERSION:-0}" ;;
   "-m venv "*)
     mkdir -p "$3/bin"
-    for name in python ruff pyink mypy mkdocs; do cp "$0" "$3/bin/$name"; done ;;
+    for name in python ruff pyink mypy mkdocs; do
+      cp "$0" "$3/bin/$name"
+    done ;;
   "-m pip "*) echo "pip $0" >> calls; exit "${FAKE_PIP_STATUS:-0}" ;;
   *) echo "${0##*/} $*" >> calls ;;
 esac
@@ -43,7 +45,12 @@ def _checkout(tmp_path: pathlib.Path) -> pathlib.Path:
 def _make(checkout, target, **environment) -> subprocess.CompletedProcess:
   # An outer make hands its command line down in these.
   outer = (
-      'MAKEFLAGS', 'MAKEOVERRIDES', 'MAKELEVEL', 'MFLAGS', 'PYTHON', 'VENV'
+      'MAKEFLAGS',
+      'MAKEOVERRIDES',
+      'MAKELEVEL',
+      'MFLAGS',
+      'PYTHON',
+      'VENV',
   )
   inherited = {k: v for k, v in os.environ.items() if k not in outer}
   return subprocess.run(

@@ -157,7 +157,8 @@ def _packages() -> set[str]:
 def test_no_other_names_are_taken_in_an_environment():
   packages = _packages()
   assert {package.partition('.')[0] for package in packages} == {
-      'fedaot', 'fedaot_tff'
+      'fedaot',
+      'fedaot_tff',
   }
 
 
@@ -202,9 +203,9 @@ def test_pins_meet_every_requirement(python):
   for requirement in wanted:
     name = utils.canonicalize_name(requirement.name)
     assert name in pins, f'requirements.txt does not pin {name}'
-    assert requirement.specifier.contains(pins[name]), (
-        f'{name} {pins[name]} does not meet {requirement}'
-    )
+    assert requirement.specifier.contains(
+        pins[name]
+    ), f'{name} {pins[name]} does not meet {requirement}'
   assert pins['tensorflow-federated'] == _tff_import.TFF_VERSION
 
 
@@ -229,11 +230,11 @@ def test_wheel_serves_arrays_where_it_is_installed(tmp_path):
   for name in ('pyproject.toml', 'setup.py', 'README.md', 'LICENSE'):
     shutil.copy(_ROOT / name, source)
   site = tmp_path / 'site'
-  subprocess.run(
-      [*pip, 'install', *here, '--target', site, source], check=True
-  )
+  subprocess.run([*pip, 'install', *here, '--target', site, source], check=True)
   assert {path.name for path in site.iterdir()} == {
-      'fedaot', 'fedaot_tff', f'fedaot-{fedaot_tff.__version__}.dist-info'
+      'fedaot',
+      'fedaot_tff',
+      f'fedaot-{fedaot_tff.__version__}.dist-info',
   }
   assert (site / 'fedaot' / 'py.typed').exists()
   code = (
@@ -244,7 +245,9 @@ def test_wheel_serves_arrays_where_it_is_installed(tmp_path):
   )
   result = subprocess.run(
       [sys.executable, '-I', '-c', code],
-      check=True, capture_output=True, text=True,
+      check=True,
+      capture_output=True,
+      text=True,
   )
   assert result.stdout.split() == [str(site / 'fedaot/__init__.py'), '[1.]']
 

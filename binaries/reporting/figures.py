@@ -19,18 +19,20 @@ from binaries.reporting import estimates
 from binaries.reporting import results as results_lib
 from binaries.reporting import tables
 
-matplotlib.rcParams.update({
-    'axes.axisbelow': True,
-    'axes.grid': True,
-    'axes.spines.right': False,
-    'axes.spines.top': False,
-    'axes.titlesize': 'medium',
-    'figure.constrained_layout.use': True,
-    'font.size': 11,
-    'grid.color': '0.9',
-    'legend.frameon': False,
-    'savefig.dpi': 110,
-})
+matplotlib.rcParams.update(
+    {
+        'axes.axisbelow': True,
+        'axes.grid': True,
+        'axes.spines.right': False,
+        'axes.spines.top': False,
+        'axes.titlesize': 'medium',
+        'figure.constrained_layout.use': True,
+        'font.size': 11,
+        'grid.color': '0.9',
+        'legend.frameon': False,
+        'savefig.dpi': 110,
+    }
+)
 # Okabe and Ito's palette, whose colours the colour-blind can tell apart, with
 # grey for its yellow, which is too light for lines on white. Two are FedAOT's.
 _HOLDOUT_COLOR, _NO_HOLDOUT_COLOR = '#D55E00', '#0072B2'

@@ -4,8 +4,16 @@ import base64
 import itertools
 import pathlib
 import re
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
-from typing import Union
+from typing import (
+    Any,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Union,
+)
 
 import jinja2
 import markupsafe

@@ -120,28 +120,21 @@ class Cohort:
 
   def combined(self, combine: Any) -> Any:
     """The entries that `rule.Decision.combine` makes of columns, `[d]`."""
+
+    def part(combine, begin, size):
+      def entries(start, width):
+        return combine(self.block(begin + start, width))
+
+      return blocks.concatenate(entries, size, self._table.dtype, self.xp)
+
     if callable(combine):
-      parts = [(combine, 0, self.dimension)]
-    else:
-      parts = [
-          (part, begin, math.prod(shape))
-          for part, (shape, begin) in zip(combine, self.tensors)
-          if 0 not in shape
-      ]
-    return self.xp.concatenate(
-        [
-            blocks.concatenate(
-                lambda start, width, combine=combine, begin=begin: combine(
-                    self.block(begin + start, width)
-                ),
-                size,
-                self._table.dtype,
-                self.xp,
-            )
-            for combine, begin, size in parts
-        ],
-        axis=0,
-    )
+      return part(combine, 0, self.dimension)
+    parts = [
+        part(of_tensor, begin, math.prod(shape))
+        for of_tensor, (shape, begin) in zip(combine, self.tensors)
+        if 0 not in shape
+    ]
+    return self.xp.concatenate(parts, axis=0)
 
   @functools.cached_property
   def _products(self):
@@ -223,9 +216,7 @@ class Cohort:
     )
     cohort.size = xp.size(matrix)
     cohort._matrix = (
-        matrix
-        if self._matrix is None
-        else xp.matmul(matrix, self._matrix)
+        matrix if self._matrix is None else xp.matmul(matrix, self._matrix)
     )
     # Rows that sum to 1 keep what the products are taken about; what is
     # lacking of 1 is the share of zero.
@@ -251,7 +242,6 @@ class Cohort:
 
 def is_finite_row(table: Any, xp: Any) -> Any:
   """Bool `[N]`: all entries are finite and below `MAX_FINITE_MAGNITUDE`."""
-
   # Half precision has no such number: what is finite is below infinity.
   has_limit = MAX_FINITE_MAGNITUDE < float(xp.finfo(table.dtype).max)
   limit = MAX_FINITE_MAGNITUDE if has_limit else xp.inf

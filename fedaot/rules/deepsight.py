@@ -108,8 +108,6 @@ def deepsight(cohort, *, suspicious_share=1 / 3):
   return rule.Decision(
       geometry.mean_of(is_accepted, xp)
       * geometry.clipping_scales(norms, bound, xp),
-      measurements={
-          'norm_bound': bound, 'num_accepted': xp.sum(is_accepted)
-      },
+      measurements={'norm_bound': bound, 'num_accepted': xp.sum(is_accepted)},
       row_measurements={'threshold_exceedings': exceedings},
   )

@@ -37,9 +37,7 @@ def majority_cluster(distances, xp):
   return majority_at <= xp.amin(majority_at) + 1e-12
 
 
-@rule.rule(
-    noise_multiplier=functools.partial(checks.check_number, minimum=0)
-)
+@rule.rule(noise_multiplier=functools.partial(checks.check_number, minimum=0))
 def flame(cohort, *, noise_multiplier=0.001, seed=None):
   """The mean of the majority's direction, clipped to the median norm, noised.
 

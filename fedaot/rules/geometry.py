@@ -79,7 +79,8 @@ def centered_products(
       # One large product, and a thin one: rows and extra are not put together.
       return (
           among + xp.matmul(rows, xp.transpose(rows)),
-          further + xp.concatenate(
+          further
+          + xp.concatenate(
               [
                   xp.matmul(rows, xp.transpose(extra)),
                   xp.matmul(extra, xp.transpose(extra)),

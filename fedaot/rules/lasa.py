@@ -90,6 +90,7 @@ def lasa(cohort, *, sparsity=0.3, norm_bound=1.0, sign_bound=1.0):
   return rule.Decision(
       combine=[combine(is_chosen) for is_chosen in chosen],
       measurements={
-          'num_averaged': xp.stack(counts, axis=0), 'norm_bound': median_norm
+          'num_averaged': xp.stack(counts, axis=0),
+          'norm_bound': median_norm,
       },
   )

@@ -2,8 +2,17 @@
 
 import functools
 import inspect
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence
-from typing import Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 
@@ -52,7 +61,7 @@ class Rule:
       one.
   """
 
-  def __init__(self, make: Callable[..., Any], options: Mapping[str, Any]):
+  def __init__(self, make: Any, options: Mapping[str, Any]):
     # What a module has under its name, unlike what it wraps: it can be pickled.
     self._make = make
     self._options = dict(options)
@@ -130,8 +139,13 @@ class Rule:
     )
 
   def aggregate(
-      self, table: Any, is_finite: Any, xp: Any, *,
-      is_empty: Optional[Any] = None, round_num: Any = 0,
+      self,
+      table: Any,
+      is_finite: Any,
+      xp: Any,
+      *,
+      is_empty: Optional[Any] = None,
+      round_num: Any = 0,
       reference: Optional[Any] = None,
       shapes: Optional[Sequence[Sequence[int]]] = None,
   ) -> Tuple[Any, Dict[str, Any]]:
@@ -159,8 +173,8 @@ class Rule:
       update = cohort.combined(decision.combine)
     if decision.noise is not None:
       update = update + xp.asarray(decision.noise, dtype=table.dtype)
-    # Where nobody had anything to say, the model stays as it is: no memory, root
-    # update or noise moves it.
+    # Where nobody had anything to say, the model stays as it is: no memory,
+    # root update or noise moves it.
     update = xp.where(cohort.num_clients > 0, update, xp.zeros_like(update))
     measurements = dict(decision.measurements)
     rows = dict(decision.row_measurements)
@@ -174,9 +188,7 @@ class Rule:
     """What the rule makes of a cohort."""
     options, measured = _resolved(self._options, cohort)
     decision = self._make.__wrapped__(cohort, **options)
-    return decision._replace(
-        measurements={**measured, **decision.measurements}
-    )
+    return decision._replace(measurements={**measured, **decision.measurements})
 
 
 class Mixing:
@@ -186,7 +198,7 @@ class Mixing:
     is_random: See `Rule`.
   """
 
-  def __init__(self, make: Callable[..., Any], options: Mapping[str, Any]):
+  def __init__(self, make: Any, options: Mapping[str, Any]):
     self._make = make
     self._options = options
     self.is_random = 'seed' in options
@@ -226,6 +238,7 @@ class WrappedRule(Rule):
           coefficients=xp.matmul(inner.coefficients[None], matrix)[0]
       )
     else:
+
       def mixed(combine):
         return lambda block: combine(
             xp.matmul(matrix, xp.asarray(block, dtype=xp.float64))
@@ -234,7 +247,7 @@ class WrappedRule(Rule):
       inner = inner._replace(
           combine=mixed(inner.combine)
           if callable(inner.combine)
-          else [mixed(combine) for combine in inner.combine]
+          else [mixed(combine) for combine in inner.combine or ()]
       )
     return inner._replace(measurements=measurements, row_measurements={})
 

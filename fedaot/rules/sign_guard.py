@@ -98,8 +98,10 @@ def largest_cluster(points, xp):
 
 
 def _check_upper(name, value):
-  return value if value == math.inf else checks.check_number(
-      name, value, minimum=1
+  return (
+      value
+      if value == math.inf
+      else checks.check_number(name, value, minimum=1)
   )
 
 

@@ -103,6 +103,7 @@ def smea(cohort, num_byzantine):
   return rule.Decision(
       geometry.mean_of(is_selected, xp),
       measurements={
-          'is_exact': is_exact, 'cohort_too_small': 2 * num_byzantine >= n
+          'is_exact': is_exact,
+          'cohort_too_small': 2 * num_byzantine >= n,
       },
   )

@@ -1,6 +1,5 @@
 """Client updates as flat vectors."""
 
-import collections
 from typing import Any
 
 import tensorflow as tf

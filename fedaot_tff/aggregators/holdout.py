@@ -1,8 +1,8 @@
 """The server's clean hold-out examples and what FedAOT computes from them."""
 
 import collections
-import functools
 from collections.abc import Mapping
+import functools
 from typing import Any, NamedTuple, Optional, Tuple
 
 from absl import logging
@@ -293,9 +293,7 @@ class HoldOut:
     Returns:
       A `HoldOutSplit`.
     """
-    keys = tf.random.stateless_uniform(
-        [self.num_examples], seed, alg='philox'
-    )
+    keys = tf.random.stateless_uniform([self.num_examples], seed, alg='philox')
     order = tf.argsort(keys, stable=True)
     if self.num_examples < min_examples:
       return HoldOutSplit(order, order)
@@ -402,9 +400,7 @@ def _split_element(element: Any) -> Tuple[Any, Any]:
   )
 
 
-def _to_arrays(
-    input_spec: Any, dataset: Any
-) -> Tuple[Any, Any, Optional[int]]:
+def _to_arrays(input_spec: Any, dataset: Any) -> Tuple[Any, Any, Optional[int]]:
   """Arrays x and y of all examples, and the batch size if there was one."""
   spec = _split_element(input_spec)
   batch_size = None

@@ -1,5 +1,4 @@
-"""Rules that use the hold-out: FLTrust, others with the server's own update,
-and a mean fine-tuned on it.
+"""Rules that use the hold-out: FLTrust, others, and a mean fine-tuned on it.
 
 Like FedAOT with a hold-out they must know the global model; see
 `fedaot_tff.fedaot_factory` on its mirror in the state, which is all the state
@@ -228,9 +227,7 @@ class HoldOutFinetunedMeanRound(_MemorylessRound):
     return collections.OrderedDict(
         weights=tf.math.divide_no_nan(counts, tf.reduce_sum(counts)),
         finetuning_norm=norm,
-        num_non_finite=tf.reduce_sum(
-            1 - tf.cast(counts, tf.int32) - is_empty
-        ),
+        num_non_finite=tf.reduce_sum(1 - tf.cast(counts, tf.int32) - is_empty),
         num_empty=tf.reduce_sum(is_empty),
     )
 
@@ -343,7 +340,7 @@ class RootRuleFactory(model_aware.ModelAwareFactory):
 
 
 def root_factory_of(
-    make: Callable[..., rules.Rule]
+    make: Callable[..., rules.Rule],
 ) -> Callable[..., model_aware.ModelAwareFactory]:
   """The function that takes a hold-out first, where `make` makes a rule."""
   if make is rules.fltrust:

@@ -267,9 +267,7 @@ class _MixedProcess:
     specs = tff.types.type_to_tf_tensor_specs(self._value_type)
 
     def fingerprint(flat):
-      return summaries.fingerprint(
-          flat, tf.constant([self._seed, 0], tf.int64)
-      )
+      return summaries.fingerprint(flat, tf.constant([self._seed, 0], tf.int64))
 
     rows = map_rows(value, weight, fingerprint=fingerprint)
     fingerprints = rows['fingerprint']
@@ -357,7 +355,7 @@ def factory_of(make: Callable[..., rules.Rule]) -> Callable[..., RuleFactory]:
 
 
 def wrapped_factory_of(
-    make: Callable[..., rules.Rule]
+    make: Callable[..., rules.Rule],
 ) -> Callable[..., tff.aggregators.AggregationFactory]:
   """The function that wraps factories where `make` wraps rules.
 

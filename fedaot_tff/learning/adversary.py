@@ -45,8 +45,8 @@ class AdversaryProcess(tff.templates.MeasuredProcess):
   `initialize` has the type `( -> S@SERVER)`, `next` the type `(<S@SERVER,
   V@CLIENTS, int32@CLIENTS, V@SERVER, D@SERVER> -> <state=S@SERVER,
   result=V@CLIENTS, measurements=M@SERVER>)`. Its arguments are the state, the
-  updates, the attackers' indices (`HONEST` for honest clients, `EMPTY` for those
-  of weight 0, who do not count in the round), the trainable weights of the
+  updates, the attackers' indices (`HONEST` for honest clients, `EMPTY` for
+  those of weight 0, who do not count in the round), the trainable weights of the
   global model and the state of the defence. The updates of
   honest clients pass it bit for bit.
   """

@@ -104,7 +104,8 @@ def _originals(mirror: Any, state: Any) -> Dict[str, List[np.ndarray]]:
       )
   # Other optimizers have other states, and client work may have any.
   for name, part in (
-      ('optimizer', state.finalizer), ('client_hparams', state.client_work)
+      ('optimizer', state.finalizer),
+      ('client_hparams', state.client_work),
   ):
     try:
       tf.nest.assert_same_structure(mirror[name], part)

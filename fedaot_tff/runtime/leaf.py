@@ -168,9 +168,7 @@ class Leaf:
         fetches.append(slot)
     self._fetched_names = [slot.tensor_name for slot in fetches]
     feeds = _feed_specs(graph_def, parameter_slots)
-    handles = {
-        name: tf.TensorSpec([], tf.resource) for name in self._resources
-    }
+    handles = {name: tf.TensorSpec([], tf.resource) for name in self._resources}
     self._make_run = None
     self._initialize = None
     if fetches:
@@ -212,8 +210,7 @@ class Leaf:
       self, values: Mapping[str, tf.Tensor], device: str
   ) -> Iterator[tuple[str, tf.Tensor]]:
     feeds = {
-        name: devices.to_device(value, device)
-        for name, value in values.items()
+        name: devices.to_device(value, device) for name, value in values.items()
     }
     handles = {}
     with tf.device(device):

@@ -94,6 +94,7 @@ def has_queue(graph_def: tf.compat.v1.GraphDef) -> bool:
   return any(
       any(map(_is_queue, nodes))
       for nodes in (
-          graph_def.node, *(f.node_def for f in graph_def.library.function)
+          graph_def.node,
+          *(f.node_def for f in graph_def.library.function),
       )
   )

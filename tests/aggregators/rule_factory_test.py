@@ -8,8 +8,8 @@ import pytest
 from sklearn import datasets
 import tensorflow_federated as tff
 
-import fedaot_tff
 from fedaot import rules
+import fedaot_tff
 from fedaot_tff.aggregators import holdout_rules
 from fedaot_tff.aggregators import registry
 from fedaot_tff.aggregators import rule_factory
@@ -41,17 +41,19 @@ def _flat(result):
 
 
 # Halves, which all dtypes can hold, without ties in distances.
-_TABLE = np.array([
-    [2.0, 4.0, 1.0, 0.5],
-    [1.5, 4.5, 2.0, -1.0],
-    [2.0, np.nan, 1.0, 0.0],
-    [2.5, 3.5, 0.0, 1.0],
-    [90.0, 5.0, -80.0, 70.0],
-    [3.5, 3.0, 0.5, -0.5],
-    [1e300, 4.0, 1.0, 0.5],
-    [0.5, 5.0, 1.5, 2.5],
-    [2.0, 2.0, 3.0, 1.5],
-])
+_TABLE = np.array(
+    [
+        [2.0, 4.0, 1.0, 0.5],
+        [1.5, 4.5, 2.0, -1.0],
+        [2.0, np.nan, 1.0, 0.0],
+        [2.5, 3.5, 0.0, 1.0],
+        [90.0, 5.0, -80.0, 70.0],
+        [3.5, 3.0, 0.5, -0.5],
+        [1e300, 4.0, 1.0, 0.5],
+        [0.5, 5.0, 1.5, 2.5],
+        [2.0, 2.0, 3.0, 1.5],
+    ]
+)
 _CLIENTS = [_client(row) for row in _TABLE]
 # Whatever positive weight a client claims has no effect.
 _WEIGHTS = [1e9, 1.0, 1.0, np.inf, 1e-9, 1.0, 1.0, 2.0, 1.0]
@@ -119,9 +121,10 @@ def _assert_equal_measurements(found, expected):
       _assert_equal_measurements(found[name], value)
       continue
     kind = np.asarray(value).dtype.kind
-    assert np.asarray(found[name]).dtype == {
-        'f': np.float32, 'i': np.int32, 'b': np.bool_
-    }[kind], name
+    assert (
+        np.asarray(found[name]).dtype
+        == {'f': np.float32, 'i': np.int32, 'b': np.bool_}[kind]
+    ), name
     if name != 'num_iterations':
       np.testing.assert_allclose(
           found[name], value, rtol=1e-4, atol=1e-5, err_msg=name
@@ -225,9 +228,7 @@ _RANDOM = {
 
 @pytest.mark.parametrize('name', _RANDOM)
 def test_seed_and_round_fix_what_is_drawn(name):
-  process = _RANDOM[name].create(
-      tff.TensorType(np.float32, [40]), _WEIGHT_TYPE
-  )
+  process = _RANDOM[name].create(tff.TensorType(np.float32, [40]), _WEIGHT_TYPE)
   updates = np.random.default_rng(0).normal(size=[15, 40]).astype(np.float32)
 
   def run(num_rounds):
@@ -435,10 +436,14 @@ def test_flame_admits_by_definition_on_breast_cancer():
   """Clients' first gradients of a logistic regression on shares of the data."""
   x, y = datasets.load_breast_cancer(return_X_y=True)
   x = (x - x.mean(axis=0)) / x.std(axis=0)
-  updates = np.float32([
-      share_x.T @ (0.5 - share_y)
-      for share_x, share_y in zip(np.array_split(x, 10), np.array_split(y, 10))
-  ])
+  updates = np.float32(
+      [
+          share_x.T @ (0.5 - share_y)
+          for share_x, share_y in zip(
+              np.array_split(x, 10), np.array_split(y, 10)
+          )
+      ]
+  )
   process = rule_factory.flame_factory(noise_multiplier=0).create(
       tff.TensorType(np.float32, [30]), _WEIGHT_TYPE
   )

@@ -15,8 +15,9 @@ def _split(values):
   values = np.float64(values)
   n, order = len(values), np.argsort(values)
   splits = [(order[:k], order[k:]) for k in range(1, n)]
-  within = [values[a].var() * len(a) + values[b].var() * len(b)
-            for a, b in splits]
+  within = [
+      values[a].var() * len(a) + values[b].var() * len(b) for a, b in splits
+  ]
   low, high = splits[int(np.argmin(within))]
   smaller = np.zeros([n], bool)
   if len(low) != len(high):
@@ -35,8 +36,13 @@ def test_by_hand():
   # Two coordinates are indicative, where 9 and 8, and 9 and 8 are the smaller
   # cluster; the last varies evenly.
   updates = np.array(
-      [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 9.0, 2.0], [9.0, 8.0, 3.0],
-       [8.0, 0.5, 4.0]]
+      [
+          [0.0, 1.0, 0.0],
+          [1.0, 0.0, 1.0],
+          [0.0, 9.0, 2.0],
+          [9.0, 8.0, 3.0],
+          [8.0, 0.5, 4.0],
+      ]
   )
   result, measured = rules.auror().measure(updates)
   assert measured['num_indicative'] == 2

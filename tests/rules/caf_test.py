@@ -76,9 +76,9 @@ def test_differs_from_byzfl_in_whom_the_maximum_is_over_alone():
   """
   updates = tables.RECORDED[:, :1]
   for f, expected in (
-      (1, 0.537656369329), (2, 0.573626394235), (3, 0.817642073089)
+      (1, 0.537656369329),
+      (2, 0.573626394235),
+      (3, 0.817642073089),
   ):
     np.testing.assert_allclose(_reference(updates, f, True)[0], [expected])
-    np.testing.assert_allclose(
-        rules.caf(f)(updates), _reference(updates, f)[0]
-    )
+    np.testing.assert_allclose(rules.caf(f)(updates), _reference(updates, f)[0])

@@ -54,16 +54,24 @@ _COUNTS_LOST = {'centered_clipping', 'arc(krum)', 'arc(trimmed_mean)'}
 _IS_BUCKETED = {name for name in _RULES if 'bucketing' in name}
 _DEPENDS_ON_ORDER = _IS_BUCKETED | {'bulyan'}
 _IS_ABOUT_ZERO = {
-    'sign_guard', 'foolsgold', 'flame', 'fltrust', 'robust_learning_rate',
-    'crfl', 'lasa', 'deepsight',
-} | {
-    name for name in _RULES if name.startswith(('arc', 'median_norm'))
-}
+    'sign_guard',
+    'foolsgold',
+    'flame',
+    'fltrust',
+    'robust_learning_rate',
+    'crfl',
+    'lasa',
+    'deepsight',
+} | {name for name in _RULES if name.startswith(('arc', 'median_norm'))}
 _TRUSTS_THE_FAR = {'foolsgold', 'robust_learning_rate'}
 _ON_COORDINATES = {
     *(name for name in _RULES if 'trimmed' in name),
-    'coordinate_median', 'bulyan', 'meamed',
-    'robust_learning_rate', 'fedrdf', 'lasa',
+    'coordinate_median',
+    'bulyan',
+    'meamed',
+    'robust_learning_rate',
+    'fedrdf',
+    'lasa',
 }
 _NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard', 'auror', 'deepsight'}
 _USES_REFERENCE = {
@@ -171,8 +179,9 @@ def test_clients_without_examples_do_not_vote(name, poison):
   assert (measurements['num_empty'], alone['num_empty']) == (6, 0)
   assert measurements['num_non_finite'] == 0
   if 'weights' in alone:
-    np.testing.assert_array_equal(measurements['weights'][votes],
-                                  alone['weights'])
+    np.testing.assert_array_equal(
+        measurements['weights'][votes], alone['weights']
+    )
     assert not np.delete(measurements['weights'], votes).any()
 
 
@@ -311,10 +320,13 @@ def test_products_are_symmetric_to_the_last_bit(name):
   seen = []
 
   def look(cohort):
-    seen.extend([
-        cohort.squared_distances, cohort.products_about_zero,
-        cohort.products_about_reference,
-    ])
+    seen.extend(
+        [
+            cohort.squared_distances,
+            cohort.products_about_zero,
+            cohort.products_about_reference,
+        ]
+    )
     return decide(cohort)
 
   rule = pickle.loads(pickle.dumps(_RULES[name]))
@@ -333,7 +345,8 @@ def test_norms_that_are_equal_but_for_rounding_are_not_clipped():
   updates = tables.random_updates(9, 500)
   updates /= np.linalg.norm(updates, axis=1, keepdims=True)
   for rule in (
-      rules.median_norm_bounding(rules.krum(1)), rules.arc(rules.krum(1), 1)
+      rules.median_norm_bounding(rules.krum(1)),
+      rules.arc(rules.krum(1), 1),
   ):
     assert rule.measure(updates)[1]['num_clipped'] == 0
   measured = rules.sign_guard(lower=1, upper=1, seed=1).measure(updates)[1]
@@ -396,9 +409,7 @@ def test_f_may_be_a_fraction_of_all_clients(name):
   expected, _ = _apply(name, updates)
   # 2 of 12, also where that is a little less in floating point.
   by_fraction = _MAKERS[name](num_byzantine=2 / 12)
-  result, measurements = by_fraction.measure(
-      updates, reference=_reference(40)
-  )
+  result, measurements = by_fraction.measure(updates, reference=_reference(40))
   np.testing.assert_array_equal(result, expected)
   assert measurements['num_byzantine'] == 2
 
@@ -580,7 +591,8 @@ def test_wrappers_compose():
   clipped = updates * np.minimum(1, np.median(norms) / norms)
   bucketed = rules.bucketing(dnc, seed=2)
   np.testing.assert_allclose(
-      rules.median_norm_bounding(bucketed)(updates), bucketed(clipped),
+      rules.median_norm_bounding(bucketed)(updates),
+      bucketed(clipped),
       atol=1e-6,
   )
 

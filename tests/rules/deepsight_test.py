@@ -98,9 +98,7 @@ def test_matches_loops(n, f):
     updates = _attacked(n, f, seed)
     expected, exceedings, num_accepted = _reference(updates)
     result, measured = rules.deepsight().measure(updates, shapes=_SHAPES)
-    np.testing.assert_array_equal(
-        measured['threshold_exceedings'], exceedings
-    )
+    np.testing.assert_array_equal(measured['threshold_exceedings'], exceedings)
     assert measured['num_accepted'] == num_accepted
     np.testing.assert_allclose(result, expected)
 

@@ -35,10 +35,15 @@ def _reference(updates):
 def test_by_hand():
   # Three of five are close together, in order of clients and against it; next
   # to 1e12 others are all one, and their middle is taken.
-  updates = np.array([
-      [0.0, -9.0, 0.3], [5.0, -5.0, 0.1], [5.1, -5.1, 0.2], [5.2, -5.2, 1e12],
-      [9.0, 0.0, 1e12],
-  ])
+  updates = np.array(
+      [
+          [0.0, -9.0, 0.3],
+          [5.0, -5.0, 0.1],
+          [5.1, -5.1, 0.2],
+          [5.2, -5.2, 1e12],
+          [9.0, 0.0, 1e12],
+      ]
+  )
   np.testing.assert_array_equal(rules.fedrdf()(updates), [5.1, -5.1, 0.2])
 
 

@@ -22,9 +22,8 @@ def _reference_cluster(distances):
   """The first component of more than half as links are added one by one."""
   n = len(distances)
   labels = np.arange(n)
-  for _, i, j in sorted(
-      (distances[i, j], i, j) for i in range(n) for j in range(i)
-  ):
+  pairs = [(i, j) for i in range(n) for j in range(i)]
+  for i, j in sorted(pairs, key=lambda pair: (distances[pair], pair)):
     labels[labels == labels[i]] = labels[j]
     members = labels == labels[j]
     if members.sum() > n / 2:

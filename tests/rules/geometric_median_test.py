@@ -82,8 +82,10 @@ def test_matches_iterating_on_vectors(n, d, offset):
   updates = tables.random_updates(n, d=d, seed=n) + np.float32(offset)
   result, measured = _median(updates)
   np.testing.assert_allclose(
-      result, _reference(updates - np.float32(offset)) + offset,
-      rtol=1e-7, atol=3e-5 if offset == 0 else 2e-3,
+      result,
+      _reference(updates - np.float32(offset)) + offset,
+      rtol=1e-7,
+      atol=3e-5 if offset == 0 else 2e-3,
   )
   assert measured['converged'] and 1 < measured['num_iterations'] < 500
 

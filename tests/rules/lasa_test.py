@@ -46,9 +46,7 @@ def test_by_hand():
   np.testing.assert_allclose(result, [3, 4])
   assert measured['norm_bound'] == 5
   # Of one tensor the last is as usual in both as the first three.
-  np.testing.assert_allclose(
-      rule(updates), updates[[0, 1, 0, 4]].mean(axis=0)
-  )
+  np.testing.assert_allclose(rule(updates), updates[[0, 1, 0, 4]].mean(axis=0))
 
 
 def test_sparsification_by_hand():
@@ -62,9 +60,14 @@ def test_sparsification_by_hand():
 
 
 @pytest.mark.parametrize('n', [1, 2, 7, 20])
-@pytest.mark.parametrize('options', [
-    {}, {'sparsity': 0.7, 'norm_bound': 2.0}, {'sign_bound': 0.01},
-])
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        {'sparsity': 0.7, 'norm_bound': 2.0},
+        {'sign_bound': 0.01},
+    ],
+)
 def test_matches_loops(n, options):
   for shapes in (_SHAPES, [(36,)]):
     updates = tables.random_updates(n, 36, seed=n) + np.float32(0.2)
@@ -81,14 +84,16 @@ def test_wrapped_rule_sees_the_tensors():
   clipped = updates * np.minimum(1, np.median(norms) / norms)
   np.testing.assert_allclose(
       rules.median_norm_bounding(rules.lasa())(updates, shapes=shapes),
-      rules.lasa()(clipped, shapes=shapes), atol=1e-6,
+      rules.lasa()(clipped, shapes=shapes),
+      atol=1e-6,
   )
 
 
 def test_tensors_beyond_a_block():
   updates, shapes = tables.random_updates(5, 9000), [(100,), (5000,), (3900,)]
   np.testing.assert_allclose(
-      rules.lasa()(updates, shapes=shapes), _reference(updates, shapes)[0],
+      rules.lasa()(updates, shapes=shapes),
+      _reference(updates, shapes)[0],
       atol=1e-6,
   )
 

@@ -74,9 +74,7 @@ def test_ties(seed):
 def test_as_many_are_selected_as_asked_for_among_duplicates():
   updates = np.array([[2.0]] + [[1.0]] * 5 + [[2.0]])
   measured = rules.minimum_diameter_averaging(3).measure(updates)[1]
-  np.testing.assert_allclose(
-      measured['weights'], [0] + [0.25] * 4 + [0] * 2
-  )
+  np.testing.assert_allclose(measured['weights'], [0] + [0.25] * 4 + [0] * 2)
 
 
 @pytest.mark.parametrize('max_candidates', [1, 8192])

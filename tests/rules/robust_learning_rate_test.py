@@ -33,7 +33,8 @@ def test_matches_votes(n, f):
   for threshold in (None, 1, f + 2):
     rule = rules.robust_learning_rate(f, threshold=threshold)
     np.testing.assert_allclose(
-        rule(updates), _reference(updates, min(threshold or f + 1, n)),
+        rule(updates),
+        _reference(updates, min(threshold or f + 1, n)),
         atol=1e-6,
     )
 

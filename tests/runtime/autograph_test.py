@@ -86,7 +86,13 @@ def test_nothing_of_ours_is_converted_but_the_loop_over_steps():
   converted = set(re.findall(r'def tf__(\w+)', sources))
   assert {'client_update_fn', 'train'} <= converted
   assert not converted & {
-      'logits', 'cross_entropy', '_initialize_metrics', '_update_metrics',
-      '_finalize_metrics', 'loss_and_gradient', 'zero_all_if_any_non_finite',
-      'check_weights_gradients_match', 'handle_indexed_slices_gradients',
+      'logits',
+      'cross_entropy',
+      '_initialize_metrics',
+      '_update_metrics',
+      '_finalize_metrics',
+      'loss_and_gradient',
+      'zero_all_if_any_non_finite',
+      'check_weights_gradients_match',
+      'handle_indexed_slices_gradients',
   }

@@ -43,10 +43,14 @@ def _default_context_again():
 
 def test_the_default_context_is_replaced(default_context_again):
   for set_context, kind in (
-      (execution_context.set_native_execution_context,
-       native.NativeExecutionContext),
-      (execution_context.set_in_process_execution_context,
-       in_process.InProcessExecutionContext),
+      (
+          execution_context.set_native_execution_context,
+          native.NativeExecutionContext,
+      ),
+      (
+          execution_context.set_in_process_execution_context,
+          in_process.InProcessExecutionContext,
+      ),
   ) * 2:
     context = set_context()
     assert isinstance(context, kind)

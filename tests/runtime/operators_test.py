@@ -57,9 +57,7 @@ def test_nested_structs_with_and_without_names():
   def swap(x):
     return x['b'][1], collections.OrderedDict(z=x['a'], y=[x['b'][0]]), ()
 
-  result = _alike(
-      swap, collections.OrderedDict(b=(1, np.float32(2)), a=True)
-  )
+  result = _alike(swap, collections.OrderedDict(b=(1, np.float32(2)), a=True))
   assert list(result[1]) == ['z', 'y']
 
 

@@ -279,7 +279,8 @@ def test_all_torn(tmp_path):
   assert made.restore(_make_state(0)) is None
   assert len(warnings) == 2
   assert sorted(os.listdir(tmp_path)) == [
-      'unreadable_round_1', 'unreadable_round_2',
+      'unreadable_round_1',
+      'unreadable_round_2',
   ]
   # They do not count among those that are kept.
   for round_num in (1, 2, 3):

@@ -147,12 +147,14 @@ def test_trains_when_asked(process):
 def test_weights_are_in_the_order_of_the_cohort(process):
   # The more equal examples, the longer the way, so that a client's norm tells
   # its number. Sign flipping keeps norms.
-  datasets = _make_datasets([
-      collections.OrderedDict(
-          x=np.ones([6 * n, 4], np.float32), y=np.zeros(6 * n, np.int32)
-      )
-      for n in range(1, 11)
-  ])
+  datasets = _make_datasets(
+      [
+          collections.OrderedDict(
+              x=np.ones([6 * n, 4], np.float32), y=np.zeros(6 * n, np.int32)
+          )
+          for n in range(1, 11)
+      ]
+  )
   for seed in range(8):
     cohorts = _make_cohorts(cohort_size=10, fraction=0.4, seed=seed)
     (record,) = _train(
@@ -335,7 +337,8 @@ def test_model_with_a_loss_that_is_not_finite_is_not(
       metrics={
           'client_work': {'train': {'loss': np.nan}},
           'aggregator': (
-              () if holdout_loss is None
+              ()
+              if holdout_loss is None
               else {'holdout_loss_after': holdout_loss, 'num_non_finite': 1}
           ),
       },
