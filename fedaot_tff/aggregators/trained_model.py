@@ -74,6 +74,8 @@ def _of_functional_model(
 ) -> LossAndGradient:
   """The `LossAndGradient` of a functional model."""
 
+  # What it calls are tf.functions, which TFF sees to, and are converted.
+  @tf.autograph.experimental.do_not_convert
   def loss_and_gradient(trainable, non_trainable, x, y, training):
     with tf.GradientTape() as tape:
       tape.watch(trainable)
