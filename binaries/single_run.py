@@ -68,8 +68,11 @@ def run(
     )
     if overwrite:
       _remove_results(folder)
-    with contextlib.closing(run_metrics.RunLog(folder)) as log:
-      if other := _describe_other(experiment, folder, log.rows):
+    settings, record = experiment.to_dict(), run_record.read(folder)
+    with contextlib.closing(
+        run_metrics.RunLog(folder, settings, (record or {}).get('settings'))
+    ) as log:
+      if other := _describe_other(experiment, record, log.rows):
         raise application.UserError(
             f'{folder} holds {other}; choose another --output_dir or {remedy}.'
         )
@@ -80,9 +83,7 @@ def run(
         if log.rows:
           run_record.add_continuation(folder)
         else:
-          run_record.write(
-              folder, seed=experiment.seed, settings=experiment.to_dict()
-          )
+          run_record.write(folder, seed=experiment.seed, settings=settings)
         _train(
             experiment, folder, progress, log, checkpoint_every, tensorboard,
             keep_checkpoints,
@@ -105,13 +106,12 @@ def shared_runner() -> Any:
 
 def _describe_other(
     experiment: experiment_lib.Experiment,
-    folder: pathlib.Path,
+    record: Optional[Dict[str, Any]],
     rows: List[Dict[str, Any]],
 ) -> Optional[str]:
-  """What keeps the rows in the folder from being this run's, if anything."""
+  """What keeps the rows from being this run's, if anything."""
   if not rows:
     return None
-  record = run_record.read(folder)
   if record is None:
     return f'a run without {run_record.FILE_NAME}'
   difference = output_folder.describe_difference(
@@ -133,7 +133,9 @@ def _train(
 ) -> None:
   """Trains the rounds that are left."""
   checkpoints = checkpoints_lib.Checkpoints(
-      folder / _CHECKPOINTS_FOLDER, warn=progress.warn
+      folder / _CHECKPOINTS_FOLDER,
+      settings=experiment.to_dict(),
+      warn=progress.warn,
   )
   # After which the run can go on; 0 if it has to begin anew.
   rounds_done = max(
