@@ -16,6 +16,7 @@ from binaries import progress as progress_lib
 from binaries import run_metrics
 from binaries import run_record
 from fedaot_tff.simulation import checkpoints as checkpoints_lib
+from tasks import registry as tasks
 
 DEFAULT_CHECKPOINT_EVERY = 10
 
@@ -144,6 +145,8 @@ def _train(
   if rounds_done:
     progress.remark(f'goes on after the checkpoint of round {rounds_done}')
     progress.skip(rounds_done)
+  # It would be told after TensorFlow has been loaded.
+  tasks.find_data(experiment.task, **experiment.task_options)
   num_rounds = experiment.task_options['rounds']
   accuracy = 'not evaluated yet'
   with contextlib.ExitStack() as stack:

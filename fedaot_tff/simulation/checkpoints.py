@@ -1,8 +1,8 @@
 """The newest states of a training, in a folder.
 
 A checkpoint is a file that holds values, never code: a line with the format and
-the CRC-32 of what follows; the manifest, a line of JSON with the settings of the
-training, the round and the name, dtype and shape of each array of the state;
+the CRC-32 of what follows; the manifest, a line of JSON with the training's
+settings, the round and the name, dtype and shape of each array of the state;
 and the arrays' bytes.
 """
 
