@@ -1,16 +1,18 @@
 """CSV files that grow by a row at a time and survive a crash in mid-row.
 
-The last field of a row is the CRC-32 of the file up to it, without the other
-checksums, so that a file that was changed is noticed, and where.
+The last field of a row is the CRC-32 of the settings of the run and the file
+up to it, without the other checksums, so that a file that was changed, or is of
+another run, is noticed, and where.
 """
 
 import csv
 import io
+import json
 import os
 import pathlib
 import re
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence
-from typing import Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
+from typing import Sequence, Tuple
 import zlib
 
 from binaries import application
@@ -29,10 +31,11 @@ class CsvLog:
       self,
       path: pathlib.Path,
       columns: Sequence[str],
+      settings: Mapping[str, Any],
       rows: Iterable[Mapping[str, Any]] = (),
   ):
     """Replaces the file by one with these rows, as `replace_file` does."""
-    text, self._checksum = _format(columns, rows)
+    text, self._checksum = _format(columns, rows, settings)
     output_folder.replace_file(path, text)
     self._columns = columns
     # Unbuffered: what could not be written must not be tried again at exit.
@@ -66,13 +69,15 @@ def read_rows(
     path: pathlib.Path,
     columns: Sequence[str] = (),
     parse: Callable[[Dict[str, str]], Any] = dict,
+    *,
+    settings: Optional[Mapping[str, Any]] = None,
 ) -> List[Any]:
   """The rows that are completely written, parsed; [] for no file.
 
   `parse` is given a row as texts by column. UserError, which names the line, if
-  it raises ValueError or a row is not as it was written; also if there are rows
-  with other columns than those asked for. If none are, all are taken, and there
-  need be no checksums.
+  it raises ValueError or, given the settings of the run, a row is not as it was
+  written; also if there are rows with other columns than those asked for. If
+  none are, all are taken, and there need be no checksums.
   """
   try:
     content = path.read_bytes()
@@ -85,7 +90,8 @@ def read_rows(
   if found := re.search('[\0\ufffd]', complete):
     line = complete.count('\n', 0, found.start()) + 1
     raise damaged(path, f'line {line}: it has bytes that are no text')
-  _verify(path, complete)
+  if settings is not None:
+    _verify(path, complete, settings)
   reader = csv.DictReader(io.StringIO(complete))
   rows = []
   try:
@@ -106,16 +112,19 @@ def read_rows(
   return rows
 
 
-def _verify(path: pathlib.Path, text: str) -> None:
+def _verify(
+    path: pathlib.Path, text: str, settings: Mapping[str, Any]
+) -> None:
   """UserError unless the rows of a file with checksums have the right ones."""
   header, *rows = text.split('\n')[:-1] or ['']
   if header.rstrip('\r').endswith(f',{_CHECKSUM}'):
-    checksum = zlib.crc32(f'{header}\n'.encode())
+    checksum = _first_checksum(f'{header}\n', settings)
     for number, row in enumerate(rows, start=2):
       values, _, found = row.rpartition(',')
       checksum = zlib.crc32(f'{values}\n'.encode(), checksum)
       if found != str(checksum):
-        raise damaged(path, f'line {number} is not as it was written')
+        what = f'line {number} is not as it was written, or of another run'
+        raise damaged(path, what)
 
 
 def damaged(path: pathlib.Path, what: str) -> application.UserError:
@@ -126,20 +135,26 @@ def damaged(path: pathlib.Path, what: str) -> application.UserError:
 
 
 def format_rows(
-    columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, Any]],
+    settings: Mapping[str, Any],
 ) -> str:
   """The text of a CSV file; None is an empty field, floats keep all digits."""
-  return _format(columns, rows)[0]
+  return _format(columns, rows, settings)[0]
 
 
-def _format(columns, rows) -> Tuple[str, int]:
+def _format(columns, rows, settings) -> Tuple[str, int]:
   """The text of a file and its checksum."""
   header = _format_row([*columns, _CHECKSUM])
-  lines, checksum = [header], zlib.crc32(header.encode())
+  lines, checksum = [header], _first_checksum(header, settings)
   for row in rows:
     line, checksum = _seal([row[name] for name in columns], checksum)
     lines.append(line)
   return ''.join(lines), checksum
+
+
+def _first_checksum(header: str, settings: Mapping[str, Any]) -> int:
+  return zlib.crc32(f'{json.dumps(settings, sort_keys=True)}{header}'.encode())
 
 
 def _seal(values: Sequence[Any], checksum: int) -> Tuple[str, int]:

@@ -99,7 +99,12 @@ def run_unfinished(
   with output_folder.locked(folder):
     output_folder.check_kind(folder, 'a single run', single_run.FILES)
     _check_settings(folder, grid.settings)
-    results = _read_results(folder)
+    path = folder / output_folder.RESULTS_FILE
+    results = dict(
+        csv_log.read_rows(
+            path, _COLUMNS, _parse_result, settings=grid.settings
+        )
+    )
     _write_results(grid, folder, results)
     num_runs = len(grid.experiments)
     cells = [
@@ -143,12 +148,6 @@ def run_unfinished(
     return num_failed
 
 
-def _read_results(folder: pathlib.Path) -> Dict[Key, Dict[str, Any]]:
-  """The rows of `results.csv`, in the order of the file."""
-  path = folder / output_folder.RESULTS_FILE
-  return dict(csv_log.read_rows(path, _COLUMNS, _parse_result))
-
-
 def _parse_result(row: Dict[str, str]) -> Tuple[Key, Dict[str, str]]:
   """A row, whose texts stay, and its key."""
   kinds = dict(zip(experiment_lib.AXES, (str, str, float, int)))
@@ -175,5 +174,5 @@ def _write_results(
   rows = [results[k] for k in grid.experiments if k in results]
   output_folder.replace_file(
       folder / output_folder.RESULTS_FILE,
-      csv_log.format_rows(_COLUMNS, [*others, *rows]),
+      csv_log.format_rows(_COLUMNS, [*others, *rows], grid.settings),
   )

@@ -56,13 +56,27 @@ class RunLog:
   `rows` are those of `metrics.csv` from round 1 on, as `make_row` makes them.
   """
 
-  def __init__(self, folder: pathlib.Path):
-    """Reads what is there; UserError if it is another's or damaged."""
-    self._folder = folder
+  def __init__(
+      self,
+      folder: pathlib.Path,
+      settings: Mapping[str, Any],
+      earlier: Optional[Mapping[str, Any]] = None,
+  ):
+    """Reads what a run with the settings `earlier`, None for unknown, left.
+
+    UserError if it is another's or damaged. If they are not `settings`, the run
+    may only be begun anew.
+    """
+    self._folder, self._settings = folder, settings
     self._logs: Dict[str, csv_log.CsvLog] = {}
-    self.rows = csv_log.read_rows(folder / FILE_NAME, COLUMNS, _parse_row)
+    self.rows, weights = (
+        csv_log.read_rows(folder / name, columns, _parse_row, settings=earlier)
+        for name, columns in (
+            (FILE_NAME, COLUMNS), (WEIGHTS_FILE_NAME, WEIGHTS_COLUMNS)
+        )
+    )
     # A power failure can cost the last rounds their weights.
-    del self.rows[_num_weighed(self.rows, folder / WEIGHTS_FILE_NAME) :]
+    del self.rows[_num_weighed(self.rows, weights, folder) :]
 
   async def release(self, value: Any, key: int) -> None:
     """Writes the `RoundRecord` of a round, `key`."""
@@ -89,7 +103,7 @@ class RunLog:
       path = self._folder / name
       earlier = csv_log.read_rows(path, columns)
       earlier = [row for row in earlier if int(row['round']) < round_num]
-      self._logs[name] = csv_log.CsvLog(path, columns, earlier)
+      self._logs[name] = csv_log.CsvLog(path, columns, self._settings, earlier)
     for row in rows:
       self._logs[name].append(row)
 
@@ -153,22 +167,23 @@ def _look_up(holder: Any, name: str) -> Any:
   return value.item() if hasattr(value, 'item') else value
 
 
-def _num_weighed(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> int:
+def _num_weighed(
+    rows: Sequence[Mapping[str, Any]],
+    weights: Sequence[Mapping[str, Any]],
+    folder: pathlib.Path,
+) -> int:
   """The number of rounds before the first that lacks weights it should have.
 
   UserError if there are none at all.
   """
-  sizes = collections.Counter(
-      row['round']
-      for row in csv_log.read_rows(path, WEIGHTS_COLUMNS, _parse_row)
-  )
+  sizes = collections.Counter(row['round'] for row in weights)
   size = max(sizes.values(), default=1)
   for row in rows:
     if row['attacker_weight'] is not None and sizes[row['round']] != size:
       if not sizes:
         raise application.UserError(
-            f'{path} lacks all rows; restore them, or remove {FILE_NAME} beside'
-            ' it to begin anew.'
+            f'{folder / WEIGHTS_FILE_NAME} lacks all rows; restore them, or'
+            f' remove {FILE_NAME} beside it to begin anew.'
         )
       return row['round'] - 1
   return len(rows)

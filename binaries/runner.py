@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Optional, Sequence
 from absl import logging
 import numpy as np
 import tensorflow_federated as tff
-from tensorflow_federated.python.core.impl.context_stack import set_default_context
+from tensorflow_federated.python.core.impl import context_stack
 
 from binaries import experiment as experiment_lib
 from fedaot_tff.aggregators import holdout as holdout_lib
@@ -44,7 +44,7 @@ class Runner:
 
   def __init__(self):
     # TFF's own, if it were there still, would print a traceback at exit.
-    set_default_context.set_no_default_context()
+    context_stack.set_default_context.set_no_default_context()
     self._context: Optional[str] = None
     self._task_key: Any = None
     # What experiments on the task share.

@@ -16,6 +16,7 @@ from binaries import progress as progress_lib
 from binaries import run_metrics
 from binaries import run_record
 from fedaot_tff.simulation import checkpoints as checkpoints_lib
+from tasks import registry as tasks
 
 DEFAULT_CHECKPOINT_EVERY = 10
 
@@ -68,8 +69,11 @@ def run(
     )
     if overwrite:
       _remove_results(folder)
-    with contextlib.closing(run_metrics.RunLog(folder)) as log:
-      if other := _describe_other(experiment, folder, log.rows):
+    settings, record = experiment.to_dict(), run_record.read(folder)
+    with contextlib.closing(
+        run_metrics.RunLog(folder, settings, (record or {}).get('settings'))
+    ) as log:
+      if other := _describe_other(experiment, record, log.rows):
         raise application.UserError(
             f'{folder} holds {other}; choose another --output_dir or {remedy}.'
         )
@@ -80,9 +84,7 @@ def run(
         if log.rows:
           run_record.add_continuation(folder)
         else:
-          run_record.write(
-              folder, seed=experiment.seed, settings=experiment.to_dict()
-          )
+          run_record.write(folder, seed=experiment.seed, settings=settings)
         _train(
             experiment, folder, progress, log, checkpoint_every, tensorboard,
             keep_checkpoints,
@@ -105,13 +107,12 @@ def shared_runner() -> Any:
 
 def _describe_other(
     experiment: experiment_lib.Experiment,
-    folder: pathlib.Path,
+    record: Optional[Dict[str, Any]],
     rows: List[Dict[str, Any]],
 ) -> Optional[str]:
-  """What keeps the rows in the folder from being this run's, if anything."""
+  """What keeps the rows from being this run's, if anything."""
   if not rows:
     return None
-  record = run_record.read(folder)
   if record is None:
     return f'a run without {run_record.FILE_NAME}'
   difference = output_folder.describe_difference(
@@ -133,7 +134,9 @@ def _train(
 ) -> None:
   """Trains the rounds that are left."""
   checkpoints = checkpoints_lib.Checkpoints(
-      folder / _CHECKPOINTS_FOLDER, warn=progress.warn
+      folder / _CHECKPOINTS_FOLDER,
+      settings=experiment.to_dict(),
+      warn=progress.warn,
   )
   # After which the run can go on; 0 if it has to begin anew.
   rounds_done = max(
@@ -142,6 +145,8 @@ def _train(
   if rounds_done:
     progress.remark(f'goes on after the checkpoint of round {rounds_done}')
     progress.skip(rounds_done)
+  # It would be told after TensorFlow has been loaded.
+  tasks.find_data(experiment.task, **experiment.task_options)
   num_rounds = experiment.task_options['rounds']
   accuracy = 'not evaluated yet'
   with contextlib.ExitStack() as stack:

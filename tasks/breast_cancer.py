@@ -53,5 +53,6 @@ TASK = spec.TaskSpec(
     models={'mlp': {'hidden_sizes': (32,)}},
     num_classes=2,
     read=_read,
+    max_examples=450,
     min_client_examples=5,
 )

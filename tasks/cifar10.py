@@ -43,6 +43,8 @@ TASK = spec.TaskSpec(
     models={'resnet20': {}, 'resnet18': {}, 'cnn': {}, 'mlp': {}},
     num_classes=10,
     read=_read,
+    max_examples=50000,
+    max_pool=10000,
     # Of the training images, in [0, 1].
     pixel_moments=((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
 )

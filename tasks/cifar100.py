@@ -69,6 +69,9 @@ TASK = spec.TaskSpec(
     models={'resnet20': {}, 'resnet18': {}, 'cnn': {}, 'mlp': {}},
     num_classes=100,
     read=_read,
+    max_examples=50000,
+    max_pool=10000,
+    max_clients=500,
     # Of the training images, in [0, 1].
     pixel_moments=((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 )

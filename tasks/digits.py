@@ -48,4 +48,5 @@ TASK = spec.TaskSpec(
     models={'mlp': {}, 'cnn': {'filters': (32,)}},
     num_classes=10,
     read=_read,
+    max_examples=1400,
 )

@@ -124,4 +124,6 @@ TASK = spec.TaskSpec(
     models={'mlp': {}, 'cnn': {}},
     num_classes=_NUM_CLASSES,
     read=_read,
+    max_examples=_MAX_IMAGES,
+    max_pool=10000,
 )

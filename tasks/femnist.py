@@ -93,4 +93,7 @@ TASK = spec.TaskSpec(
     models={'cnn_dropout': {}, 'cnn': {}, 'mlp': {}},
     num_classes=62,
     read=_read,
+    max_examples=671585,
+    max_pool=77483,
+    max_clients=3400,
 )

@@ -26,7 +26,7 @@ _MD5 = '28209eda62fecd6e6a2d98b1501bb15f'
 _DEFAULT_FOLDER = os.path.join('~', '.cache', 'fedaot')
 
 
-def _read(options, seeds):
+def _find_file(options):
   folder = data_files.find_folder(options['data_dir'])
   path = os.path.join(folder or os.path.expanduser(_DEFAULT_FOLDER), _FILE_NAME)
   data_files.ensure_whole(
@@ -35,8 +35,12 @@ def _read(options, seeds):
       fetch=functools.partial(data_files.download, _URL),
       find_problem=functools.partial(data_files.compare_md5, md5=_MD5),
   )
+  return path
+
+
+def _read(options, seeds):
   # The checksum vouches for what is in the file.
-  with np.load(path) as file:
+  with np.load(_find_file(options)) as file:
     train, validation, test = (
         (
             file[f'{split}_images'][..., np.newaxis],
@@ -71,4 +75,7 @@ TASK = spec.TaskSpec(
     models={'cnn': {}, 'mlp': {}},
     num_classes=2,
     read=_read,
+    max_examples=4708,
+    max_pool=524,
+    find=_find_file,
 )

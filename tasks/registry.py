@@ -128,7 +128,9 @@ OPTIONS = types.MappingProxyType(
             'The number of clean examples that the server holds.'
         ),
         'batch_size': _count('Examples in a training batch of a client.'),
-        'client_epochs': _count('Passes of a client over its data in a round.'),
+        'client_epochs': _count(
+            'Passes of a client over its data in a round.', maximum=10**4
+        ),
         'client_learning_rate': Option(
             float, 'The learning rate of the clients.', above=0
         ),
@@ -164,12 +166,12 @@ def check_options(name: str, **options) -> None:
     checks.check_choice(
         f'option `model` of task {name!r}', chosen['model'], TASKS[name].models
     )
-  num_clients = chosen['num_clients']
-  if num_clients is not None and chosen['cohort_size'] > num_clients:
-    raise ValueError(
-        f'option `cohort_size` is {chosen["cohort_size"]} but there are only'
-        f' {num_clients} clients; set a smaller cohort_size.'
-    )
+  TASKS[name].check_sizes(chosen)
+
+
+def find_data(name: str, **options) -> None:
+  """Raises as `load_task` does if a file that it does not load is at fault."""
+  TASKS[name].find({**TASKS[name].defaults, **options})
 
 
 def load_task(name: str, **options) -> 'task.Task':

@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional, Tuple
 
 import numpy as np
 
+from fedaot import checks
 from tasks import partition
 
 # How examples that have no owner by nature are spread over simulated clients.
@@ -50,10 +51,47 @@ class TaskSpec:
   # `LabelledSets`, or, for a task without the option `partition`, whose clients
   # are given, `(client_data, holdout, test)` as a `Task` has them.
   read: Callable[[Mapping[str, Any], Iterator[int]], Any]
+  # The most examples that there are for the clients, and to draw the hold-out
+  # from; None if it is drawn from the former.
+  max_examples: int
+  max_pool: Optional[int] = None
+  # Without the option `partition`.
+  max_clients: Optional[int] = None
+  # Raises, for some options, if a data file is missing or unsound.
+  find: Callable[[Mapping[str, Any]], Any] = lambda options: None
   # Means and standard deviations of the channels, for models that standardise
   # and augment images.
   pixel_moments: Optional[Tuple[Tuple[float, ...], Tuple[float, ...]]] = None
   min_client_examples: int = 10  # In a Dirichlet partition.
+
+  def check_sizes(self, options: Mapping[str, Any]) -> None:
+    """Raises ValueError for sizes for which there are too few data."""
+    num_examples = self.max_examples
+    if self.max_pool is None:
+      num_examples -= options['holdout_size']
+    for name, maximum in (
+        ('holdout_size', (self.max_pool or self.max_examples) - 1),
+        ('batch_size', self.max_examples),
+        ('num_clients', self.max_clients),
+    ):
+      if options[name] is not None:
+        checks.check_int(
+            f'option `{name}`', options[name], minimum=1, maximum=maximum
+        )
+    num_clients = options['num_clients'] or self.max_clients
+    if options['cohort_size'] > num_clients:
+      raise ValueError(
+          f'option `cohort_size` is {options["cohort_size"]} but there are only'
+          f' {num_clients} clients; set a smaller cohort_size.'
+      )
+    if 'partition' in options:
+      partition.check_enough(
+          options['partition'],
+          min(num_examples, options.get('max_examples') or num_examples),
+          num_clients,
+          shards_per_client=options['shards_per_client'],
+          min_examples=self.min_client_examples,
+      )
 
 
 def split_one_set(

@@ -103,15 +103,16 @@ def read(
         f'there is no folder {folder}; name one that binaries.compare wrote.'
     )
   problems = []
-  finished = _read_finished(folder / RESULTS_FILE)
+  settings = output_folder.read_json(folder / output_folder.SETTINGS_FILE)
+  finished = _read_finished(folder / RESULTS_FILE, settings)
   if finished.empty and axes is None:
     raise application.UserError(
         f'{folder / RESULTS_FILE} holds no results; run binaries.compare with'
         f' --output_dir={folder} first.'
     )
-  settings = output_folder.read_json(folder / output_folder.SETTINGS_FILE) or {}
   run_info = _read_json(folder / run_record.FILE_NAME, problems)
-  task = next(iter(finished['task']), '') or settings.get('task', 'unknown')
+  known = settings or {}
+  task = next(iter(finished['task']), '') or known.get('task', 'unknown')
   runs_folder = folder / RUNS_FOLDER
   if axes is None:
     axes = _find_axes(run_info, finished.index, runs_folder, problems)
@@ -120,7 +121,7 @@ def read(
   )
   metrics, weights = [], []
   for key in runs.index:
-    names = dict(zip(KEYS, key))
+    names = {n: kind(k) for (n, kind), k in zip(_KEY_KINDS.items(), key)}
     run_folder = runs_folder / experiment.run_name(task, **names)
     if key not in finished.index:
       runs.loc[key, ['state', 'error']] = _find_state(run_folder)
@@ -130,12 +131,14 @@ def read(
         (weights, run_metrics.WEIGHTS_FILE_NAME, _WEIGHTS, [*_WEIGHTS]),
     ):
       try:
-        table = _read_csv(run_folder / file_name, kinds, required)
+        path = run_folder / file_name
+        of_run = None if settings is None else {**settings, **names}
+        table = _read_csv(path, kinds, required, of_run)
         tables.append(table.assign(**names))
       except application.UserError as error:
         problems.append(str(error))
   metrics = _concatenate(metrics, _CURVES)
-  rounds = [settings.get('rounds'), *finished['rounds'], *metrics['round']]
+  rounds = [known.get('rounds'), *finished['rounds'], *metrics['round']]
   return Results(
       task=task,
       rounds=max((int(r) for r in rounds if pd.notna(r)), default=0),
@@ -143,16 +146,17 @@ def read(
       runs=runs,
       metrics=metrics,
       weights=_select_telling(_concatenate(weights, _WEIGHTS)),
-      settings=settings,
+      settings=known,
       run_info=run_info,
       problems=problems,
   )
 
 
-def _read_finished(path: pathlib.Path) -> pd.DataFrame:
+def _read_finished(path: pathlib.Path, settings) -> pd.DataFrame:
   """The rows of `results.csv`, by `KEYS`; the last one of a run holds."""
   optional = dict.fromkeys(('rounds', *MEASUREMENTS), float)
-  rows = _read_csv(path, {'task': object, **_KEY_KINDS, **optional}, [*KEYS])
+  kinds = {'task': object, **_KEY_KINDS, **optional}
+  rows = _read_csv(path, kinds, [*KEYS], settings)
   tasks = sorted(set(rows['task'].dropna()))
   if len(tasks) > 1:
     raise application.UserError(
@@ -163,7 +167,10 @@ def _read_finished(path: pathlib.Path) -> pd.DataFrame:
 
 
 def _read_csv(
-    path: pathlib.Path, kinds: Mapping[str, Any], required: List[str]
+    path: pathlib.Path,
+    kinds: Mapping[str, Any],
+    required: List[str],
+    settings: Optional[Mapping[str, Any]],
 ) -> pd.DataFrame:
   """The complete rows of a CSV file, none if there is no file.
 
@@ -171,7 +178,8 @@ def _read_csv(
     UserError: If a value is of another kind, or a required one is missing.
   """
   try:
-    table = pd.DataFrame(csv_log.read_rows(path), columns=[*kinds])
+    rows = csv_log.read_rows(path, settings=settings)
+    table = pd.DataFrame(rows, columns=[*kinds])
     table = table.replace('', math.nan)
     for name in required:
       if table[name].isna().any():

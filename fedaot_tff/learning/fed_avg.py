@@ -118,11 +118,7 @@ def build_attacked_fed_avg(
         'forged_examples', forged_examples, above=0
     )
   if discard_attackers and isinstance(
-      model_aggregator,
-      (
-          tff.aggregators.UnweightedAggregationFactory,
-          model_aware.ModelAwareFactory,
-      ),
+      model_aggregator, tff.aggregators.UnweightedAggregationFactory
   ):
     raise ValueError(
         'discard_attackers needs a model_aggregator that heeds weights, such as'

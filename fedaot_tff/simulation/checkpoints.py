@@ -1,11 +1,12 @@
 """The newest states of a training, in a folder.
 
 A checkpoint is a file that holds values, never code: a line with the format and
-the CRC-32 of what follows; the manifest, a line of JSON with the round and the
-name, dtype and shape of each array of the state; and the arrays' bytes.
+the CRC-32 of what follows; the manifest, a line of JSON with the training's
+settings, the round and the name, dtype and shape of each array of the state;
+and the arrays' bytes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import json
 import os
 import pathlib
@@ -39,8 +40,9 @@ class Checkpoints:
   The folder, made if there is none, has a file `round_ROUND` for each of the
   `keep` >= 1 newest states. A state appears in it as a whole or not at all,
   however the process ends; one that cannot be read nevertheless, as after a
-  power failure, is passed over, of which `warn` is told in a line. Whatever
-  else is in the folder stays. Only one process at a time may use it.
+  power failure, is passed over, of which `warn` is told in a line; also one of
+  a training with other `settings`, which is what JSON can hold. Whatever else
+  is in the folder stays. Only one process at a time may use it.
   """
 
   def __init__(
@@ -48,11 +50,14 @@ class Checkpoints:
       folder: Union[str, os.PathLike],
       *,
       keep: int = 3,
+      settings: Optional[Mapping[str, Any]] = None,
       warn: Callable[[str], None] = logging.warning,
   ):
     checks.check_kind('folder', folder, str, os.PathLike)
     checks.check_kind('warn', warn, Callable)
     self._keep = checks.check_int('keep', keep, minimum=1)
+    # As it is read.
+    self._settings = json.loads(json.dumps(settings))
     self.folder = pathlib.Path(folder)
     self.folder.mkdir(parents=True, exist_ok=True)
     self._warn = warn
@@ -78,7 +83,8 @@ class Checkpoints:
         _remove(path)
         continue
       try:
-        return Checkpoint(round_num, _read(path, round_num, structure))
+        state = _read(path, round_num, self._settings, structure)
+        return Checkpoint(round_num, state)
       except Exception as error:  # pylint: disable=broad-exception-caught
         # A file that somebody else wrote can raise all kinds.
         self._warn(
@@ -97,7 +103,7 @@ class Checkpoints:
       OSError: If it cannot be written; those that were there are kept.
       TypeError: If the state holds something else than numbers and arrays.
     """
-    content = _serialize(state, round_num)
+    content = _serialize(state, round_num, self._settings)
     path = self._path(round_num)
     unfinished = path.with_name(path.name + _UNFINISHED)
     try:
@@ -131,10 +137,11 @@ def remove_all(folder: pathlib.Path) -> None:
     _remove(path)
 
 
-def _serialize(state: Any, round_num: int) -> List[Any]:
+def _serialize(state: Any, round_num: int, settings: Any) -> List[Any]:
   """The parts of a file, in order."""
   arrays = _list_arrays(state)
   manifest = {
+      'settings': settings,
       'round': round_num,
       'arrays': [[name, a.dtype.name, a.shape] for name, a in arrays],
   }
@@ -148,7 +155,9 @@ def _serialize(state: Any, round_num: int) -> List[Any]:
   return [_HEAD % checksum, *parts]
 
 
-def _read(path: pathlib.Path, round_num: int, structure: Any) -> Any:
+def _read(
+    path: pathlib.Path, round_num: int, settings: Any, structure: Any
+) -> Any:
   """The state in a file; an Exception unless it fits."""
   if path.is_dir():
     raise ValueError(
@@ -162,6 +171,8 @@ def _read(path: pathlib.Path, round_num: int, structure: Any) -> Any:
     raise ValueError('it is damaged, or of another version.')
   offset = content.index(b'\n') + 1
   manifest = json.loads(content[:offset])
+  if manifest['settings'] != settings:
+    raise ValueError('it is of a training with other settings.')
   if manifest['round'] != round_num:
     raise ValueError(f'it is that of round {manifest["round"]}.')
   expected = _list_arrays(structure)

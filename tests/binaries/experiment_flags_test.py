@@ -63,6 +63,10 @@ def _read_error(program, argument) -> str:
         ('--server_optimizer=lbfgs', 'sgd|adam|yogi'),
         ('--task=no_such_task', 'mnist5k'),
         ('--round=3', 'Did you mean: rounds'),
+        ('--holdout_size=4000', '`holdout_size` must be >= 1 and <= 3999;'),
+        ('--batch_size=2000000000', '`batch_size` must be >= 1 and <= 4000;'),
+        ('--client_epochs=2000000000', 'must be >= 1 and <= 10000; found 20'),
+        ('--num_clients=391', '3900 examples cannot give 391 clients at least'),
         ('--output_dir=/proc/self/x', 'cannot write to the output folder'),
     ],
 )

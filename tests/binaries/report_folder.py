@@ -41,12 +41,18 @@ def write(
     row = {'task': 'digits', 'rounds': rounds, **_names(*key), **measured}
     rows.append({**dict.fromkeys(columns), **row})
     write_metrics(folder, key, rounds, **measured)
-  (folder / 'results.csv').write_text(csv_log.format_rows(columns, rows))
-  settings = {'task': 'digits', 'rounds': rounds, 'data_dir': None}
+  settings = _settings(rounds)
+  (folder / 'results.csv').write_text(
+      csv_log.format_rows(columns, rows, settings)
+  )
   (folder / 'settings.json').write_text(json.dumps(settings))
   if run_info is not None:
     (folder / 'run.json').write_text(json.dumps(run_info))
   return folder
+
+
+def _settings(rounds):
+  return {'task': 'digits', 'rounds': rounds, 'data_dir': None}
 
 
 def read(folder: pathlib.Path, *arguments, **options) -> results_lib.Results:
@@ -70,7 +76,8 @@ def write_metrics(
       for i in range(1, rounds + 1)
   ]
   path = run_folder(folder, key) / 'metrics.csv'
-  path.write_text(csv_log.format_rows(_CURVES, rows))
+  settings = {**_settings(rounds), **_names(*key)}
+  path.write_text(csv_log.format_rows(_CURVES, rows, settings))
 
 
 def write_weights(

@@ -57,7 +57,7 @@ def test_row_of_an_aggregator_with_measurements():
 
 def test_row_is_parsed_as_it_was_made(tmp_path):
   row = run_metrics.make_row(_FULL_RECORD)
-  csv_log.CsvLog(tmp_path / 'a.csv', run_metrics.COLUMNS).append(row)
+  csv_log.CsvLog(tmp_path / 'a.csv', run_metrics.COLUMNS, {}).append(row)
   (texts,) = csv_log.read_rows(tmp_path / 'a.csv')
   parsed = {name: run_metrics._parse(text) for name, text in texts.items()}
   assert parsed == row
@@ -94,7 +94,7 @@ def _rounds(folder, name):
 
 
 def test_first_round_replaces_the_rows_from_it_on(tmp_path):
-  log = run_metrics.RunLog(tmp_path)
+  log = run_metrics.RunLog(tmp_path, {}, {})
   for round_num in (1, 2, 3):
     _release(log, round_num, weights=[0.5, 0.5], attacker_weight=0.1)
   log.sync()
@@ -102,7 +102,7 @@ def test_first_round_replaces_the_rows_from_it_on(tmp_path):
   with open(tmp_path / 'metrics.csv', 'a', encoding='utf-8') as file:
     file.write('4,0.')
   before = (tmp_path / 'metrics.csv').read_bytes()
-  log = run_metrics.RunLog(tmp_path)
+  log = run_metrics.RunLog(tmp_path, {}, {})
   assert [row['round'] for row in log.rows] == [1, 2, 3]
   assert (tmp_path / 'metrics.csv').read_bytes() == before
   _release(log, 2, weights=[1, 1], attacker_weight=0.2)
@@ -113,7 +113,7 @@ def test_first_round_replaces_the_rows_from_it_on(tmp_path):
 
 
 def _release_weighed(folder, rounds):
-  log = run_metrics.RunLog(folder)
+  log = run_metrics.RunLog(folder, {}, {})
   for round_num in rounds:
     _release(log, round_num, weights=[0.5, 0.5], attacker_weight=0.5)
   log.close()
@@ -131,7 +131,7 @@ def test_rounds_that_a_power_failure_cost_their_weights_are_redone(
 ):
   _release_weighed(tmp_path, (1, 2, 3))
   _drop_lines(tmp_path / 'weights.csv', 1 + num_left, None)
-  rows = run_metrics.RunLog(tmp_path).rows
+  rows = run_metrics.RunLog(tmp_path, {}, {}).rows
   assert [row['round'] for row in rows] == [1]
 
 
@@ -148,7 +148,7 @@ def test_gap_is_an_error(tmp_path, name, start, end, message):
   _release_weighed(tmp_path, (1, 2, 3))
   _drop_lines(tmp_path / name, start, end)
   with pytest.raises(application.UserError, match=message):
-    run_metrics.RunLog(tmp_path)
+    run_metrics.RunLog(tmp_path, {}, {})
 
 
 def test_times_are_the_last_columns():

@@ -1,6 +1,7 @@
 """Tests for single_run."""
 
 import contextlib
+import shutil
 
 import pytest
 
@@ -170,3 +171,41 @@ def test_failure_while_overwriting_leaves_no_rows_of_the_other_run(
     run(tmp_path, 'no runner', experiment, overwrite=True)
   rows, told = run(tmp_path, experiment=experiment)
   assert len(told['advance']) == len(rows) == 6
+
+
+@pytest.mark.parametrize('name', ['metrics.csv', 'weights.csv'])
+@pytest.mark.parametrize('other', [{'seed': 1}, {'attack': 'sign_flip'}])
+def test_files_of_another_run_are_refused(tmp_path, run, name, other):
+  run(tmp_path / 'a')
+  run(tmp_path / 'b', None, _make_experiment(**other))
+  (tmp_path / 'b' / name).replace(tmp_path / 'a' / name)
+  message = f'a/{name}: line 2 is not as it was written, or of another run'
+  with pytest.raises(application.UserError, match=message):
+    run(tmp_path / 'a', 'no runner')
+
+
+def test_checkpoint_of_another_run_is_passed_over(tmp_path, run):
+  whole, _ = run(tmp_path / 'whole')
+  for name, settings in (('a', {}), ('b', {'seed': 1})):
+    with pytest.raises(application.UserError, match='interrupted'):
+      experiment = _make_experiment(**settings)
+      run(
+          tmp_path / name, _InterruptedRunner(5), experiment,
+          checkpoint_every=2,
+      )
+  path = 'checkpoints/round_4'
+  (tmp_path / 'b' / path).replace(tmp_path / 'a' / path)
+  rows, told = run(tmp_path / 'a')
+  (warning,) = told['warn']
+  assert 'of a training with other settings' in warning
+  assert _without_times(rows) == _without_times(whole)
+
+
+def test_copied_folder_is_gone_on_with(tmp_path, run):
+  whole, _ = run(tmp_path / 'whole')
+  with pytest.raises(application.UserError, match='interrupted'):
+    run(tmp_path / 'a', _InterruptedRunner(5), checkpoint_every=2)
+  shutil.copytree(tmp_path / 'a', tmp_path / 'b')
+  rows, told = run(tmp_path / 'b', checkpoint_every=3)
+  assert (told['skip'], told['warn']) == ([4], [])
+  assert _without_times(rows) == _without_times(whole)

@@ -432,18 +432,24 @@ def test_measures_the_distance_from_the_honest_mean(honest_updates, weighting):
   )
 
 
-@pytest.mark.parametrize(
-    'aggregator',
-    [
-        tff.aggregators.UnweightedMeanFactory(),
-        fedaot.fedaot_factory(seed=_SEED),
-    ],
-    ids=['unweighted', 'fedaot'],
-)
-def test_discard_attackers_needs_an_aggregator_that_heeds_weights(aggregator):
+def test_discard_attackers_needs_an_aggregator_that_heeds_weights():
   with pytest.raises(ValueError, match='heeds weights') as error:
-    _attacked(aggregator, discard_attackers=True)
+    _attacked(tff.aggregators.UnweightedMeanFactory(), discard_attackers=True)
   assert '\n' not in str(error.value)
+
+
+def test_discarded_attackers_do_not_vote_in_fedaot():
+  process = _attacked(
+      fedaot.fedaot_factory(seed=_SEED),
+      update_poisoning=_SendsNaN(),
+      discard_attackers=True,
+  )
+  output = small_problem.run(process, 1, client_data_fn=_flagged([0, 3]))[0]
+  measured = output.metrics['aggregator']
+  assert (measured['num_empty'], measured['num_non_finite']) == (2, 0)
+  weights = np.asarray(measured['weights'])
+  assert not weights[[0, 3]].any()
+  np.testing.assert_allclose(weights.sum(), 1, rtol=1e-5)
 
 
 def test_fedaot_with_a_holdout_is_handed_the_model_and_resists():

@@ -271,6 +271,18 @@ def test_state_of_something_else_than_numbers_is_refused(tmp_path, state):
   assert not os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize(
+    'settings', [None, {}, {'seed': 1}, {'seed': 0, 'more': None}], ids=str
+)
+def test_state_of_another_training_is_passed_over(tmp_path, settings):
+  own, warnings = _make(tmp_path, settings={'seed': 0})
+  own.save(_make_state(4), 4)
+  _make(tmp_path, settings=settings)[0].save(_make_state(8), 8)
+  assert own.restore(_make_state(0)).round_num == 4
+  (warning,) = warnings
+  assert warning.endswith('it is of a training with other settings.')
+
+
 def test_all_torn(tmp_path):
   made, warnings = _make(tmp_path)
   for round_num in (1, 2):

@@ -87,3 +87,48 @@ def test_a_natural_partition_has_all_clients_by_default():
     registry.check_options('femnist', num_clients=10)
   with pytest.raises(ValueError, match='must be one of 10, 62; found 26'):
     registry.check_options('femnist', classes=26)
+
+
+@pytest.mark.parametrize('name', ['mnist5k', 'digits', 'breast_cancer'])
+def test_as_many_examples_as_are_said_to_be_there(name):
+  spec = tasks.registry.TASKS[name]
+  sets = spec.read(spec.defaults, iter([0]))
+  assert sets.train.size + sets.holdout.size == spec.max_examples
+
+
+_ONE = {'num_clients': 1, 'cohort_size': 1}
+_SHARDS = {'partition': 'shards', 'shards_per_client': 3}
+
+
+@pytest.mark.parametrize(
+    'name, option, maximum, others',
+    [
+        ('mnist5k', 'num_clients', 390, {}),
+        ('mnist5k', 'num_clients', 1300, _SHARDS),
+        ('digits', 'num_clients', 130, {}),
+        ('digits', 'num_clients', 1300, {'partition': 'iid'}),
+        ('digits', 'batch_size', 1400, {}),
+        ('breast_cancer', 'num_clients', 80, {}),
+        ('breast_cancer', 'holdout_size', 449, {**_ONE, 'partition': 'iid'}),
+        ('fashion_mnist', 'holdout_size', 9999, {}),
+        ('fashion_mnist', 'num_clients', 500, {'max_examples': 5000}),
+        ('pneumonia', 'holdout_size', 523, {}),
+        ('cifar10', 'num_clients', 5000, {}),
+        ('cifar100', 'num_clients', 500, {}),
+        ('cifar100', 'cohort_size', 500, {}),
+        ('femnist', 'cohort_size', 3400, {}),
+    ],
+)
+def test_more_than_there_are_data_for_is_refused(name, option, maximum, others):
+  registry.check_options(name, **{option: maximum}, **others)
+  with pytest.raises(ValueError, match=rf'\b{maximum}\b') as error:
+    registry.check_options(name, **{option: maximum + 1}, **others)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['mnist5k', 'pneumonia'])
+def test_unsound_data_file_is_found_before_it_is_loaded(tmp_path, name):
+  file = {'mnist5k': 'mnist_5k.csv.gz', 'pneumonia': 'pneumoniamnist.npz'}[name]
+  (tmp_path / file).write_text('no data')
+  with pytest.raises(ValueError, match=f'{file}: its MD5 checksum is'):
+    registry.find_data(name, data_dir=str(tmp_path))

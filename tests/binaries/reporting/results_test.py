@@ -152,3 +152,24 @@ def test_weights_of_rounds_that_tell_clients_apart(tmp_path):
   weights = results_lib.read(tmp_path).weights
   found = weights[['round', 'is_byzantine', 'weight']].values.tolist()
   assert [*map(tuple, found)] == clients[:2] + clients[-2:]
+
+
+def test_files_of_another_run_are_left_out(tmp_path):
+  keys = [('mean', 'none', seed, 0.4) for seed in (0, 1)]
+  report_folder.write(tmp_path, dict.fromkeys(keys, 0.5))
+  first, second = (
+      report_folder.run_folder(tmp_path, key) / 'metrics.csv' for key in keys
+  )
+  second.write_bytes(first.read_bytes())
+  results = results_lib.read(tmp_path)
+  (problem,) = results.problems
+  assert f'{second}: line 2 is not as it was written, or of another' in problem
+  assert set(results.metrics['seed']) == {0}
+
+
+def test_results_of_another_comparison_are_refused(tmp_path):
+  report_folder.write(tmp_path, {_KEY: 0.5})
+  settings = {'task': 'digits', 'rounds': 9, 'data_dir': None}
+  (tmp_path / 'settings.json').write_text(json.dumps(settings))
+  with pytest.raises(application.UserError, match='results.csv: line 2 is not'):
+    results_lib.read(tmp_path)
