@@ -366,7 +366,10 @@ def _agreed_norm_bound(
 
 
 def _principal_coordinates(xp, rows: Array) -> Array:
-  """Coordinate [N] of each row along the rows' top right singular vector."""
+  """Coordinate [N] of each row along the rows' top right singular vector.
+
+  Of directions of the same variance, which rounding parts, it is any.
+  """
 
   def from_clients():
     values, vectors = xp.eigh(xp.matmul(rows, xp.transpose(rows)))

@@ -14,7 +14,9 @@ def outlier_scores(rows, xp):
   # The projections are the top left singular vector times its singular value:
   # an eigenproblem of the rows' products is enough.
   variances, directions = xp.eigh(xp.matmul(centered, xp.transpose(centered)))
-  return variances[-1] * directions[:, -1] ** 2
+  # Of several directions of most variance all count, lest rounding choose one.
+  is_top = variances >= (1.0 - 1e-9) * variances[-1]
+  return xp.sum(xp.where(is_top, variances, 0.0) * directions**2, axis=1)
 
 
 @rule.rule(
@@ -37,7 +39,9 @@ def dnc(
   right singular vector v of the centered updates x_i in these coordinates, and
   keeps the n - c f updates of the smallest outlier scores
 
-    s(i) = (v . (x_i - mu))^2.
+    s(i) = (v . (x_i - mu))^2,
+
+  summed over v where several directions have most variance.
 
   The result is the mean of the updates that every iteration kept (Shejwalkar
   and Houmansadr, "Manipulating the Byzantine", NDSS 2021). Of equal scores the

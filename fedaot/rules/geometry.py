@@ -10,6 +10,8 @@ _WELL_SPREAD = 1e-4
 # Norms that differ by a smaller share are the same but for rounding, in float32
 # as well: of a cohort that was clipped to one norm none is counted as longer.
 _SAME_NORM = 1e-6
+# The same for sums of squares in float64.
+_SAME_SCORE = 1e-9
 
 
 def inner_products(
@@ -130,9 +132,22 @@ def divide(numerator: Any, denominator: Any, xp: Any) -> Any:
 
 
 def is_first(scores: Any, number: Any, xp: Any) -> Any:
-  """Whether a score is one of the `number` smallest; earlier wins a tie."""
-  ranks = xp.argsort(xp.argsort(scores, kind='stable'), kind='stable')
-  return ranks < number
+  """Whether a score >= 0 is one of the `number` >= 1 smallest of its row.
+
+  Scores that are equal but for rounding tie, and the earlier wins.
+  """
+  place = xp.minimum(number, xp.size(scores)) - 1
+  last = xp.take(
+      xp.sort(scores, axis=-1), xp.reshape(place, [1]), axis=-1
+  )
+  # Infinite scores are not close to the last, but equal to it.
+  below = scores < (1.0 - _SAME_SCORE) * last
+  tied = ~below & (scores <= (1.0 + _SAME_SCORE) * last)
+  num_left = number - xp.sum(
+      xp.asarray(below, xp.int64), axis=-1, keepdims=True
+  )
+  rank = xp.cumsum(xp.asarray(tied, xp.int64), axis=-1)
+  return below | (tied & (rank <= num_left))
 
 
 def mean_of(is_selected: Any, xp: Any) -> Any:

@@ -17,7 +17,7 @@ from fedaot_tff.aggregators import trained_model
 # a MB; beyond this size that shows.
 _LARGE_CONSTANT_BYTES = 5_000_000
 # A data set that goes on beyond this does not end.
-_MOST_BYTES, _MOST_ELEMENTS = 500_000_000, 1_000_000
+_MOST_BYTES, _MOST_ELEMENTS = 500_000_000, 100_000
 
 
 class HoldOutSplit(NamedTuple):

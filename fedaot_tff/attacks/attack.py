@@ -176,26 +176,43 @@ def observe_moments(update: tff.Value, index: tff.Value) -> tff.Value:
     flat = flat_updates.flatten(update)
     is_honest = tf.equal(index, adversary.HONEST)
     counts = tf.logical_and(is_honest, flat_updates.is_finite_update(flat))
-    # In float64 the difference of two close sums keeps the digits of a float32.
+    # The sum of many float32 keeps their digits in float64.
     flat = tf.where(counts, tf.cast(flat, tf.float64), 0.0)
-    return collections.OrderedDict(
-        total=flat, squares=flat * flat, count=tf.cast(counts, tf.int32)
-    )
+    return flat, tf.cast(counts, tf.int32)
 
-  sums = tff.federated_sum(tff.federated_map(to_terms, (update, index)))
+  terms = tff.federated_map(to_terms, (update, index))
+  sums = tff.federated_sum(terms)
 
   @tff.tensorflow.computation(sums.type_signature.member)
-  def to_moments(sums):
-    count = tf.cast(sums['count'], tf.float64)
-    mean = tf.math.divide_no_nan(sums['total'], count)
-    variance = tf.math.divide_no_nan(sums['squares'], count) - mean * mean
-    stddev = tf.sqrt(tf.maximum(variance, 0.0))
+  def to_mean(sums):
+    return tf.math.divide_no_nan(sums[0], tf.cast(sums[1], tf.float64))
+
+  mean = tff.federated_map(to_mean, sums)
+
+  # About the mean: squares about zero lose the spread beside an offset.
+  @tff.tensorflow.computation(
+      terms.type_signature.member, mean.type_signature.member
+  )
+  def to_squares(terms, mean):
+    return tf.cast(terms[1], tf.float64) * (terms[0] - mean) ** 2
+
+  squares = tff.federated_sum(
+      tff.federated_map(to_squares, (terms, tff.federated_broadcast(mean)))
+  )
+
+  @tff.tensorflow.computation(
+      *(value.type_signature.member for value in (mean, squares, sums))
+  )
+  def to_moments(mean, squares, sums):
+    variance = tf.math.divide_no_nan(squares, tf.cast(sums[1], tf.float64))
     return (
-        HonestMoments(tf.cast(mean, tf.float32), tf.cast(stddev, tf.float32)),
-        sums['count'],
+        HonestMoments(
+            tf.cast(mean, tf.float32), tf.cast(tf.sqrt(variance), tf.float32)
+        ),
+        sums[1],
     )
 
-  return tff.federated_map(to_moments, sums)
+  return tff.federated_map(to_moments, (mean, squares, sums))
 
 
 def observe_table(update: tff.Value, index: tff.Value) -> tff.Value:

@@ -84,9 +84,14 @@ class FangKrum(attack.CollusivePoisoning):
     self._threshold = checks.check_number('threshold', threshold, above=0)
 
   def agree(self, knowledge, state):
-    signs = tf.sign(vectors.moments(knowledge.honest).mean)
+    mean = vectors.moments(knowledge.honest).mean
+    signs, center, honest = (
+        tf.cast(x, tf.float64) for x in (tf.sign(mean), mean, knowledge.honest)
+    )
+    # About the mean: an offset that all share would cost the digits that tell
+    # the updates apart.
     products = vectors.inner_products(
-        tf.concat([[signs], knowledge.honest], axis=0)
+        tf.concat([[signs, center], honest - center], axis=0)
     )
     step = self._largest_selected_step(
         products,
@@ -96,29 +101,34 @@ class FangKrum(attack.CollusivePoisoning):
     )
     # Without honest updates the bound is infinite.
     step = tf.where(knowledge.num_honest > 0, step, 0.0)
-    return -tf.cast(step, tf.float32) * signs, state
+    return tf.cast(-step * signs, tf.float32), state
 
   def _largest_selected_step(
       self, products, num_coordinates, num_honest, num_attackers
   ) -> tf.Tensor:
-    """lambda, from the inner products of s and the honest updates."""
+    """lambda, from products of s, the mean and the updates about the mean."""
     num_neighbors = num_honest - 2
     copies_short = tf.maximum(num_honest - num_attackers - 1, 1)
-    bound = tf.sqrt(
-        tf.reduce_min(krum_scores(products[1:, 1:], num_neighbors))
-        / (tf.cast(copies_short, tf.float64) * num_coordinates)
-    ) + tf.sqrt(
-        tf.reduce_max(tf.linalg.diag_part(products)[1:]) / num_coordinates
+    from_mean = products[2:, 2:]
+    squares = (
+        tf.linalg.diag_part(from_mean) + 2 * products[1, 2:] + products[1, 1]
     )
+    bound = tf.sqrt(
+        tf.reduce_min(krum_scores(from_mean, num_neighbors))
+        / (tf.cast(copies_short, tf.float64) * num_coordinates)
+    ) + tf.sqrt(tf.reduce_max(squares) / num_coordinates)
     # The cohort: f times the attackers' update, and the honest ones.
     rows = tf.maximum(
         tf.range(num_attackers + num_honest) - num_attackers + 1, 0
     )
-    cohort = tf.gather(tf.gather(products, rows), rows, axis=1)
+    honest = tf.eye(num_honest + 2, dtype=tf.float64)[2:]
 
     def is_selected(step):
-      scale = tf.where(tf.equal(rows, 0), -step, 1.0)
-      scores = krum_scores(scale[:, tf.newaxis] * cohort * scale, num_neighbors)
+      attackers = tf.pad([[-step, -1.0]], [[0, 0], [0, num_honest]])
+      combined = tf.concat([attackers, honest], axis=0)
+      among = combined @ products @ tf.transpose(combined)
+      cohort = tf.gather(tf.gather(among, rows), rows, axis=1)
+      scores = krum_scores(cohort, num_neighbors)
       return scores[0] < tf.reduce_min(scores[num_attackers:])
 
     return tf.while_loop(

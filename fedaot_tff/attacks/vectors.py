@@ -32,10 +32,10 @@ def moments(table: tf.Tensor) -> attack.HonestMoments:
   count = tf.cast(tf.shape(table)[0], tf.float32)
   # From the first row on, lest an offset that all share cost digits.
   first = table[:1]
-  mean = tf.reduce_sum(first, axis=0) + tf.math.divide_no_nan(
-      tf.reduce_sum(table - first, axis=0), count
-  )
-  squares = tf.reduce_sum(tf.math.squared_difference(table, mean), axis=0)
+  deviations = table - first
+  shift = tf.math.divide_no_nan(tf.reduce_sum(deviations, axis=0), count)
+  squares = tf.reduce_sum((deviations - shift) ** 2, axis=0)
   return attack.HonestMoments(
-      mean, tf.sqrt(tf.math.divide_no_nan(squares, count))
+      tf.reduce_sum(first, axis=0) + shift,
+      tf.sqrt(tf.math.divide_no_nan(squares, count)),
   )

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import vectors
 from fedaot_tff.learning import adversary
 
 _HONEST = adversary.HONEST
@@ -118,9 +119,7 @@ def test_refuses_poison_of_another_shape_than_the_update(poisoning):
 def _reveal_honest(knowledge):
   moments = knowledge.honest
   if not isinstance(moments, attack.HonestMoments):
-    moments = attack.HonestMoments(
-        tf.reduce_mean(moments, axis=0), tf.math.reduce_std(moments, axis=0)
-    )
+    moments = vectors.moments(moments)
   return tf.concat(
       [moments.mean[:2], moments.stddev[:2], _stack(knowledge.num_honest)],
       axis=0,
@@ -156,6 +155,25 @@ def test_knows_finite_honest_updates_of_the_round_and_no_others(
     np.testing.assert_allclose(
         output.result[i], [_OFFSET, 0, spread, np.sqrt(2), 3], rtol=1e-6
     )
+
+
+@pytest.mark.parametrize('offset', [2.0**20, -(2.0**30), 2.0**36])
+@pytest.mark.parametrize('sees_table', [False, True])
+def test_moments_beside_a_large_offset(sees_table, offset):
+  """Steps of what float32 can hold there, on which a spread of 1e-7 rests."""
+  step = abs(offset) * 2.0**-23
+  clients = np.zeros([5, 5])
+  clients[:, :2] = offset + step * np.outer([0, 3, 5, 1e4, 1e9], [1, -1])
+  (output,) = _run(
+      _Collusive(_reveal_honest, sees_table=sees_table),
+      [clients],
+      [_HONEST] * 3 + [0, 1],
+  )
+  mean = offset + 8 / 3 * step * np.array([1, -1])
+  spread = step * np.sqrt(38) / 3
+  found = output.result[3]
+  np.testing.assert_allclose(found[:2], mean, rtol=1e-7)
+  np.testing.assert_allclose(found[2:4], [spread, spread], rtol=1e-6)
 
 
 def test_moments_without_honest_clients_are_zero():

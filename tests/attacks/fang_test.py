@@ -75,3 +75,17 @@ def test_krum_takes_a_majority_at_any_step():
   vector, _ = hand_made.agree(fang.FangKrum(), rows, num_attackers=5)
   assert _selects(rows, vector, 5)
   np.testing.assert_allclose(np.abs(vector), _bound(rows, 5), rtol=1e-5)
+
+
+@pytest.mark.parametrize('num_attackers', [2, 5, 6, 8])
+@pytest.mark.parametrize('columns', [slice(1), slice(9), slice(None, None, 2)])
+def test_krum_takes_the_same_beside_an_offset_of_1e9(columns, num_attackers):
+  rows = hand_made.updates(7, 30)
+  rows[:, columns] = 2.0**30
+  signs, step = np.sign(rows.mean(axis=0)), _bound(rows, num_attackers)
+  while step >= 1e-5 and not _selects(rows, -step * signs, num_attackers):
+    step /= 2
+  vector, _ = hand_made.agree(
+      fang.FangKrum(), rows, num_attackers=num_attackers
+  )
+  np.testing.assert_allclose(vector, -step * signs, rtol=1e-6)

@@ -43,6 +43,18 @@ def test_learns_where_updates_vary_and_imitates_the_farthest_client():
   np.testing.assert_array_equal(vectors[-1], np.float32(rounds[-1][chosen]))
 
 
+@pytest.mark.parametrize('columns', [slice(1), slice(5), slice(None, None, 2)])
+def test_imitates_the_same_client_beside_an_offset_of_1e9(columns):
+  for seed in range(5):
+    # Multiples of 64, which float32 can hold at 1e9.
+    rows = 64 * np.round(5 * hand_made.updates(7, 10, seed=seed))
+    offset = np.zeros(10, np.float32)
+    offset[columns] = 2.0**30
+    expected, _ = hand_made.agree(mimic.Mimic(), rows)
+    found, _ = hand_made.agree(mimic.Mimic(), rows + offset)
+    np.testing.assert_array_equal(found - offset, expected)
+
+
 def test_learning_ends_after_the_warm_up():
   rounds = [hand_made.updates(4, 5, seed=seed) for seed in range(4)]
   _, one = _run(mimic.Mimic(warmup_rounds=2), rounds[:1])

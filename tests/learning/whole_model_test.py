@@ -273,23 +273,73 @@ def test_the_other_rules_train_the_whole_model():
   np.testing.assert_allclose(measured['finetuning_norm'], expected, rtol=1e-3)
 
 
+def _flatten(weights):
+  return np.concatenate([np.ravel(w) for w in weights])
+
+
+def _update(trainable, scale, batches):
+  """The flat update of a client of `_scaled_features`, in NumPy."""
+  kernel, bias = trainable
+  for batch in batches:
+    logits = (batch['x'] * scale) @ kernel + bias
+    error = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    error = _RATE / len(error) * (error - np.eye(len(bias))[batch['y']])
+    kernel = kernel - (batch['x'] * scale).T @ error
+    bias = bias - error.sum(axis=0)
+  # What TFF's clients send is what is to be subtracted.
+  return _flatten(trainable) - _flatten([kernel, bias])
+
+
+def _fltrust(updates, root):
+  """FLTrust by its definition."""
+  norms = np.linalg.norm(updates, axis=1)
+  scores = np.maximum(updates @ root / norms / np.linalg.norm(root), 0)
+  coefficients = scores / scores.sum() * np.linalg.norm(root) / norms
+  return coefficients @ updates
+
+
 def test_an_attacker_that_knows_the_defence_tries_on_the_whole_model():
-  """FLTrust trusts nobody where the model is such that its root is zero."""
+  """It sends what takes FLTrust farthest, by the root at all weights."""
   process = _attacked(
       holdout_rules.fltrust_factory(_holdout('functional')),
-      update_poisoning=optimal_strength.optimal_ipm(),
-  )
-  weights = _weights('functional', 4)
-  blind = weights.non_trainable[0] * 0
-  state = process.set_model_weights(
-      process.initialize(),
-      tff.learning.models.ModelWeights(weights.trainable, [blind]),
+      update_poisoning=optimal_strength.optimal_alie(),
   )
   clients = _honest_clients()
-  clients[0]['attacker_index'] = np.int32(0)
-  output = process.next(state, clients)
-  assert np.all(np.isfinite(output.metrics['aggregator']['trust_scores']))
-  assert output.metrics['adversary']['strength'] > 0
+  for i in range(3):
+    clients[i]['attacker_index'] = np.int32(i)
+  strengths, changed = np.array([0.5, 1.0, 2.0, 4.0]), 0
+  for seed in range(6):
+    trainable, (scale,) = _weights('functional', seed)
+    scale *= np.random.default_rng(seed).choice([-2, 2], scale.shape)
+    honest = [
+        _update(trainable, scale, client['dataset'].as_numpy_iterator())
+        for client in clients[3:]
+    ]
+    mean, stddev = np.mean(honest, axis=0), np.std(honest, axis=0)
+
+    def tried(scale):
+      root = _update(trainable, scale, [_EXAMPLES])
+      return [
+          _fltrust(np.stack([mean - z * stddev] * 3 + honest), root)
+          for z in strengths
+      ]
+
+    aggregates = tried(scale)
+    best = np.argmax(np.linalg.norm(aggregates - mean, axis=1))
+    changed += best != np.argmax(np.linalg.norm(tried(1.0) - mean, axis=1))
+    state = process.set_model_weights(
+        process.initialize(),
+        tff.learning.models.ModelWeights(trainable, [np.float32(scale)]),
+    )
+    output = process.next(state, clients)
+    assert output.metrics['adversary']['strength'] == strengths[best]
+    np.testing.assert_allclose(
+        _flatten(output.state.global_model_weights.trainable),
+        _flatten(trainable) - aggregates[best],
+        atol=1e-5,
+    )
+  # The weights that are not trained decide.
+  assert changed > 0
 
 
 @pytest.mark.parametrize('name', ['frozen', 'frozen_on_top', 'batch_norm'])

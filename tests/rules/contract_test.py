@@ -353,6 +353,33 @@ def test_norms_that_are_equal_but_for_rounding_are_not_clipped():
   assert measured['num_norm_rejected'] == 0
 
 
+@pytest.mark.parametrize('offset', [0.0, 0.1, 1e3])
+@pytest.mark.parametrize('rule', [rules.krum(2, num_selected=3), rules.dnc(5)])
+def test_of_scores_equal_but_for_rounding_the_earlier_wins(rule, offset):
+  """Mirror images have the same score; an odd number of them is selected."""
+  for seed in range(20):
+    half = tables.random_updates(4, 300, seed).astype(np.float64)
+    half *= np.arange(1, 5)[:, np.newaxis]
+    updates = np.concatenate([half, -half[::-1]]) + offset
+    selected = rule.measure(updates)[1]['weights'] > 0
+    (alone,) = np.flatnonzero(selected & ~selected[::-1])
+    assert alone < 4
+
+
+def test_of_neighbors_equally_far_but_for_rounding_the_earlier_is_mixed():
+  for seed in range(20):
+    away = tables.random_updates(1, 300, seed)[0].astype(np.float64)
+    center = tables.random_updates(1, 300, seed + 99)[0]
+    updates = np.stack([center + away, center, center - away])
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+      ordered = updates[order]
+      first = np.flatnonzero(np.array(order) != 1)[0]
+      result = rules.nnm(rules.coordinate_median(), 1)(ordered)
+      # Both ends are mixed with the center, and so is the center with one.
+      expected = (ordered[first] + center) / 2
+      np.testing.assert_allclose(result, expected, atol=1e-9)
+
+
 def test_fltrust_trusts_no_product_that_is_rounding():
   rng = np.random.default_rng(0)
   for dtype in (np.float32, np.float64):
