@@ -4,6 +4,7 @@ Public names are imported when they are first used, so that `import fedaot_tff`
 and the modules that need no TensorFlow stay quick.
 """
 
+import functools
 import importlib
 from typing import Any
 
@@ -26,7 +27,6 @@ _MODULE_OF = {
     'DataPoisoning': 'fedaot_tff.attacks.attack',
     'fedaot_factory': 'fedaot_tff.aggregators.fedaot',
     'FedAOTConfig': 'fedaot',
-    'fltrust_factory': 'fedaot_tff.aggregators.holdout_rules',
     'get_attack': 'fedaot_tff.attacks.registry',
     'HoldOut': 'fedaot_tff.aggregators.holdout',
     'holdout_finetuned_mean_factory': (
@@ -41,39 +41,33 @@ _MODULE_OF = {
     'train_rounds': 'fedaot_tff.simulation.training',
     'UpdatePoisoning': 'fedaot_tff.learning.adversary',
 }
-_MODULE_OF.update(
-    dict.fromkeys(
-        (
-            'adaptive_clipping_factory',
-            'bucketing_factory',
-            'bulyan_factory',
-            'centered_clipping_factory',
-            'coordinate_median_factory',
-            'divide_and_conquer_factory',
-            'flame_factory',
-            'foolsgold_factory',
-            'geometric_median_factory',
-            'krum_factory',
-            'median_norm_bounding_factory',
-            'minimum_diameter_averaging_factory',
-            'nearest_neighbor_mixing_factory',
-            'sign_guard_factory',
-            'trimmed_mean_factory',
-        ),
-        'fedaot_tff.aggregators.rule_factory',
-    )
-)
 
-__all__ = tuple(sorted(_MODULE_OF))
+
+@functools.cache
+def _public_modules():
+  """`_MODULE_OF` with the factories of what `fedaot.rules` has."""
+  # pylint: disable-next=g-import-not-at-top
+  from fedaot_tff.aggregators import registry
+
+  kinds = {False: 'rule_factory', True: 'holdout_rules'}
+  return _MODULE_OF | {
+      name: f'fedaot_tff.aggregators.{kinds[make.needs_root]}'
+      for name, make in registry.FACTORIES.items()
+  }
 
 
 def __getattr__(name: str) -> Any:
-  if name not in _MODULE_OF:
+  if name == '__all__':
+    return tuple(sorted(_public_modules()))
+  module = _MODULE_OF.get(name) or (
+      _public_modules().get(name) if name.endswith('_factory') else None
+  )
+  if module is None:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+  value = getattr(importlib.import_module(module), name)
   globals()[name] = value
   return value
 
 
 def __dir__() -> list[str]:
-  return sorted({*globals(), *__all__})
+  return sorted({*globals(), *_public_modules()})

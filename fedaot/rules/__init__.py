@@ -29,8 +29,10 @@ from fedaot.rules.fltrust import fltrust
 from fedaot.rules.foolsgold import foolsgold
 from fedaot.rules.geometric_median import geometric_median
 from fedaot.rules.krum import krum
+from fedaot.rules.meamed import meamed
 from fedaot.rules.median_norm_bounding import median_norm_bounding
 from fedaot.rules.minimum_diameter_averaging import minimum_diameter_averaging
+from fedaot.rules.monna import monna
 from fedaot.rules.nearest_neighbor_mixing import nnm
 from fedaot.rules.rule import Rule
 from fedaot.rules.sign_guard import sign_guard
@@ -51,6 +53,8 @@ RULES = {
         sign_guard,
         foolsgold,
         flame,
+        meamed,
+        monna,
         fltrust,
     )
 }

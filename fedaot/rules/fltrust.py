@@ -4,7 +4,7 @@ from fedaot.rules import geometry
 from fedaot.rules import rule
 
 
-@rule.rule()
+@rule.rule(needs_root=True)
 def fltrust(cohort):
   """The mean weighted by likeness to the server's own update g_0.
 

@@ -48,18 +48,18 @@ class Rule:
       for rules that are not told.
     is_random: Whether rounds draw random numbers: `round_num` counts.
     remembers: Whether the reference is the aggregate of the round before.
+    needs_root: Whether the reference is the server's own update; there must be
+      one.
   """
 
-  def __init__(
-      self, make: Callable[..., Any], options: Mapping[str, Any],
-      remembers: bool = False,
-  ):
+  def __init__(self, make: Callable[..., Any], options: Mapping[str, Any]):
     # What a module has under its name, unlike what it wraps: it can be pickled.
     self._make = make
     self._options = dict(options)
     self.num_byzantine = options.get('num_byzantine')
     self.is_random = 'seed' in options
-    self.remembers = remembers
+    self.remembers = make.remembers
+    self.needs_root = make.needs_root
 
   def __repr__(self):
     options = ', '.join(f'{k}={v!r}' for k, v in self._options.items())
@@ -92,8 +92,8 @@ class Rule:
       updates: One client's update a row: an array `[N, d]` of floats, or a
         sequence of N vectors of d floats.
       round_num: The number of the round, which random rules draw for.
-      reference: A vector `[d]`, None for zero: the last aggregate for
-        `centered_clipping`, the server's own update for `fltrust`.
+      reference: A vector `[d]`: the last aggregate for rules that remember it,
+        None for zero; the server's own update for those that need one.
 
     Returns:
       The aggregate, `[d]` in the dtype of the updates, and measurements by
@@ -101,9 +101,13 @@ class Rule:
 
     Raises:
       TypeError: If the updates are not floats.
-      ValueError: If a shape is wrong.
+      ValueError: If a shape is wrong, or a reference is missing.
     """
     xp, table = namespace.NUMPY, _as_table(updates)
+    if reference is None and self.needs_root:
+      raise ValueError(
+          f"reference must be given: the server's own update, for {self}."
+      )
     if reference is not None:
       reference = np.asarray(reference, dtype=table.dtype)
       if reference.shape != table.shape[1:]:
@@ -193,6 +197,7 @@ class WrappedRule(Rule):
     self.num_byzantine = inner.num_byzantine
     self.is_random = mixing.is_random or inner.is_random
     self.remembers = inner.remembers
+    self.needs_root = inner.needs_root
 
   def __repr__(self):
     return repr(self._mixing).format(self._inner)
@@ -217,12 +222,16 @@ class WrappedRule(Rule):
 
 
 def rule(
-    *, remembers: bool = False, **option_checks: Check
+    *,
+    remembers: bool = False,
+    needs_root: bool = False,
+    **option_checks: Check,
 ) -> Callable[..., Any]:
   """Makes a function of a cohort and options one that returns a `Rule`.
 
   Args:
-    remembers: See `Rule`.
+    remembers: See `Rule`; the result has it as an attribute, too.
+    needs_root: Likewise.
     **option_checks: A check for each option but for `num_byzantine` and `seed`.
 
   Returns:
@@ -235,9 +244,10 @@ def rule(
     @functools.wraps(function)
     def make(*arguments, **options):
       options = _checked(make.__signature__, option_checks, arguments, options)
-      return Rule(make, options, remembers)
+      return Rule(make, options)
 
     make.__signature__ = _without_first(function)
+    make.remembers, make.needs_root = remembers, needs_root
     return make
 
   return decorate
@@ -277,7 +287,7 @@ def wrapper(**option_checks: Check) -> Callable[..., Any]:
           options = {'num_byzantine': known, **options}
       return WrappedRule(mixing(*arguments, **options), inner)
 
-    make.mixing = mixing
+    make.mixing, make.needs_root = mixing, False
     make.__signature__ = signature.replace(
         parameters=[
             inspect.Parameter('inner', inspect.Parameter.POSITIONAL_OR_KEYWORD),

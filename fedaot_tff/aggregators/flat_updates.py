@@ -1,5 +1,6 @@
 """Client updates as flat vectors."""
 
+import collections
 from typing import Any
 
 import tensorflow as tf
@@ -69,6 +70,14 @@ def is_finite_update(flat: tf.Tensor) -> tf.Tensor:
   """
   # A comparison with NaN is false, so that NaN is not finite either.
   return tf.reduce_all(tf.abs(flat) < MAX_FINITE_MAGNITUDE)
+
+
+def to_row(struct: Any) -> 'collections.OrderedDict[str, tf.Tensor]':
+  """The `flatten`ed `update` of a structure, and whether it `is_finite`."""
+  flat = flatten(struct)
+  return collections.OrderedDict(
+      update=flat, is_finite=is_finite_update(flat)
+  )
 
 
 def inner_products(updates: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,5 @@
-"""Baselines that use the hold-out: FLTrust, and a mean fine-tuned on it.
+"""Rules that use the hold-out: FLTrust, others with the server's own update,
+and a mean fine-tuned on it.
 
 Like FedAOT with a hold-out they must know the global model; see
 `fedaot_tff.fedaot_factory` on its mirror in the state, which is all the state
@@ -6,16 +7,21 @@ there is. They ignore weights: clients report them.
 """
 
 import collections
-from typing import Any, NamedTuple
+import functools
+import inspect
+from typing import Any, Callable, NamedTuple
 
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import rules
 from fedaot.rules.fltrust import trust_scores
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import model_aware
+from fedaot_tff.aggregators import registry
 from fedaot_tff.aggregators import row_gather
+from fedaot_tff.aggregators import rule_factory
 from fedaot_tff.aggregators import weighted_sum
 from fedaot_tff.namespace import TENSORFLOW
 
@@ -57,8 +63,8 @@ class _MemorylessRound(model_aware.ModelAwareRound):
     return state, tff.federated_map(measure, (weighed.table, weighed.measured))
 
 
-class FLTrustRound(_MemorylessRound):
-  """The computations of an FLTrust round; see `fltrust_factory`."""
+class _RootRound(_MemorylessRound):
+  """A round in which the server makes an update of its own, `train_root`."""
 
   def __init__(self, value_type: tff.Type, holdout: holdout_lib.HoldOut):
     super().__init__(value_type, holdout)
@@ -73,7 +79,18 @@ class FLTrustRound(_MemorylessRound):
       usable = flat_updates.is_finite_update(update)
       return tf.where(usable, update, tf.zeros_like(update))
 
-    @tff.tensorflow.computation(value_type, train_root.type_signature.result)
+    self._train_root = train_root
+
+
+class FLTrustRound(_RootRound):
+  """The computations of an FLTrust round; see `fltrust_factory`."""
+
+  def __init__(self, value_type: tff.Type, holdout: holdout_lib.HoldOut):
+    super().__init__(value_type, holdout)
+
+    @tff.tensorflow.computation(
+        value_type, self._train_root.type_signature.result
+    )
     def judge(value, root):
       update = flat_updates.flatten(value)
       is_finite = flat_updates.is_finite_update(update)
@@ -88,7 +105,6 @@ class FLTrustRound(_MemorylessRound):
           is_finite=is_finite,
       )
 
-    self._train_root = train_root
     self._judge = judge
 
   def weigh(self, state, value, weight=None, model=None) -> _WeighedUpdates:
@@ -118,6 +134,42 @@ class FLTrustRound(_MemorylessRound):
         num_trusted=count(score > 0),
         num_non_finite=count(~table['is_finite']),
     )
+
+
+class RootRuleRound(_RootRound):
+  """The computations of a round of a rule that needs the server's update."""
+
+  def __init__(
+      self,
+      value_type: tff.Type,
+      holdout: holdout_lib.HoldOut,
+      rule: rules.Rule,
+  ):
+    super().__init__(value_type, holdout)
+    specs = tff.types.type_to_tf_tensor_specs(value_type)
+
+    def apply(rows, root):
+      update, measured = rule_factory.apply_rule(rule, rows, reference=root)
+      return flat_updates.unflatten(update, specs), measured
+
+    self._to_row = tff.tensorflow.computation(flat_updates.to_row, value_type)
+    self._apply = apply
+
+  def weigh(self, state, value, weight=None, model=None) -> _WeighedUpdates:
+    """See `model_aware.ModelAwareRound`; `weight` has no effect."""
+    del state, weight
+    root = tff.federated_map(self._train_root, model)
+    table = row_gather.federated_gather(tff.federated_map(self._to_row, value))
+    apply = tff.tensorflow.computation(
+        self._apply, [table.type_signature.member, root.type_signature.member]
+    )
+    result, measured = tff.federated_map(apply, (table, root))
+    return _WeighedUpdates(result, table, measured)
+
+  def measure(self, table, measured):
+    """The measurements, in TensorFlow."""
+    del table
+    return measured
 
 
 class HoldOutFinetunedMeanRound(_MemorylessRound):
@@ -237,5 +289,57 @@ class HoldOutFinetunedMeanFactory(model_aware.ModelAwareFactory):
     return HoldOutFinetunedMeanRound(value_type, self._holdout)
 
 
-fltrust_factory = FLTrustFactory
+class RootRuleFactory(model_aware.ModelAwareFactory):
+  """A rule whose reference is the server's own update.
+
+  The root update is made from the whole hold-out, with its optimizer, batch
+  size and number of steps; it is zero if it is not finite. Updates are gathered
+  as by `rule_factory.RuleFactory`, which tells what is measured.
+  """
+
+  def __init__(self, rule: rules.Rule, holdout: holdout_lib.HoldOut, **options):
+    """See `model_aware.ModelAwareFactory` for the hold-out and options."""
+    super().__init__(holdout, **options)
+    self._rule = rule
+
+  @property
+  def rule(self) -> rules.Rule:
+    """The rule on arrays."""
+    return self._rule
+
+  def create_round(self, value_type, weight_type) -> RootRuleRound:
+    """See `model_aware.ModelAwareFactory`."""
+    del weight_type
+    return RootRuleRound(value_type, self._holdout, self._rule)
+
+
+def root_factory_of(
+    make: Callable[..., rules.Rule]
+) -> Callable[..., model_aware.ModelAwareFactory]:
+  """The function that takes a hold-out first, where `make` makes a rule."""
+  if make is rules.fltrust:
+    return FLTrustFactory
+
+  @functools.wraps(make)
+  def create(holdout, *arguments, server_optimizer=None, **options):
+    return RootRuleFactory(
+        make(*arguments, **options),
+        holdout,
+        server_optimizer=server_optimizer,
+    )
+
+  own = [
+      inspect.Parameter('holdout', inspect.Parameter.POSITIONAL_OR_KEYWORD),
+      *inspect.signature(make).parameters.values(),
+      inspect.Parameter(
+          'server_optimizer', inspect.Parameter.KEYWORD_ONLY, default=None
+      ),
+  ]
+  create.__signature__ = inspect.Signature(own)
+  return create
+
+
+for _name, _make in registry.FACTORIES.items():
+  if _make.needs_root:
+    globals()[_name] = root_factory_of(_make)
 holdout_finetuned_mean_factory = HoldOutFinetunedMeanFactory

@@ -1,4 +1,7 @@
-"""Aggregators by name. TensorFlow is imported when one is created."""
+"""Aggregators by name. TensorFlow is imported when one is created.
+
+Rules and wrappers are those of `fedaot.rules`, where a new one is put down.
+"""
 
 import dataclasses
 import inspect
@@ -47,6 +50,12 @@ class _Entry(NamedTuple):
   check: Optional[Callable[..., Any]] = None
 
 
+# Rules and wrappers by the name of their factory, that of their module.
+FACTORIES = {
+    make.__module__.rpartition('.')[2] + '_factory': make
+    for make in (*rules.RULES.values(), *rules.WRAPPERS.values())
+}
+
 # Stands for all names in a list.
 _ALL = 'all'
 
@@ -77,13 +86,21 @@ def _rule(make: Callable[..., rules.Rule], **defaults: Any) -> _Entry:
   """The entry of a rule of `fedaot.rules`."""
 
   def create(context, **options):
+    options = _arguments(make, context, {**defaults, **options})
+    if make.needs_root:
+      from fedaot_tff.aggregators import holdout_rules
+
+      return holdout_rules.root_factory_of(make)(context.holdout, **options)
     from fedaot_tff.aggregators import rule_factory
 
-    return rule_factory.RuleFactory(
-        make(**_arguments(make, context, {**defaults, **options}))
-    )
+    return rule_factory.RuleFactory(make(**options))
 
-  return _Entry(create, _options(make), check=_check(make, make))
+  return _Entry(
+      create,
+      _options(make),
+      needs_holdout=make.needs_root,
+      check=_check(make, make),
+  )
 
 
 def _wrapper(make: Callable[..., rules.Rule]) -> _Entry:
@@ -101,15 +118,10 @@ def _wrapper(make: Callable[..., rules.Rule]) -> _Entry:
   )
 
 
-def _with_holdout(name: str) -> _Entry:
-  """The entry of what `holdout_rules.<name>_factory(holdout)` makes."""
+def _holdout_finetuned_mean(context):
+  from fedaot_tff.aggregators import holdout_rules
 
-  def create(context):
-    from fedaot_tff.aggregators import holdout_rules
-
-    return getattr(holdout_rules, f'{name}_factory')(context.holdout)
-
-  return _Entry(create, needs_holdout=True)
+  return holdout_rules.holdout_finetuned_mean_factory(context.holdout)
 
 
 def _options(make):
@@ -181,21 +193,12 @@ _FROZEN_CONSTANTS = {
 _ENTRIES = {
     'mean': _Entry(_mean),
     'tff_robust': _Entry(_tff_robust),
-    'coordinate_median': _rule(rules.coordinate_median),
-    'trimmed_mean': _rule(rules.trimmed_mean),
-    'krum': _rule(rules.krum),
+    **{name: _rule(make) for name, make in rules.RULES.items()},
     # The most updates that the guarantee allows, n - f, unless told otherwise.
     'multi_krum': _rule(rules.krum, num_selected=None),
-    'bulyan': _rule(rules.bulyan),
-    'geometric_median': _rule(rules.geometric_median),
-    'centered_clipping': _rule(rules.centered_clipping),
-    'minimum_diameter_averaging': _rule(rules.minimum_diameter_averaging),
-    'dnc': _rule(rules.dnc),
-    'sign_guard': _rule(rules.sign_guard),
-    'foolsgold': _rule(rules.foolsgold),
-    'flame': _rule(rules.flame),
-    'fltrust': _with_holdout('fltrust'),
-    'holdout_finetuned_mean': _with_holdout('holdout_finetuned_mean'),
+    'holdout_finetuned_mean': _Entry(
+        _holdout_finetuned_mean, needs_holdout=True
+    ),
     'fedaot': _Entry(
         _fedaot,
         _CONSTANTS,

@@ -13,6 +13,7 @@ from fedaot import rules
 from fedaot.rules import cohort as cohort_lib
 from fedaot.rules import rule as rule_lib
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import registry
 from fedaot_tff.aggregators import row_gather
 from fedaot_tff.aggregators import summaries
 from fedaot_tff.namespace import TENSORFLOW
@@ -72,17 +73,20 @@ class UnweightedRuleFactory(tff.aggregators.UnweightedAggregationFactory):
     return _create_rule_process(self._rule, value_type, None)
 
 
+def apply_rule(rule: rules.Rule, rows: Any, **state: Any) -> Any:
+  """Aggregate, `[d]`, and measurements of gathered `flat_updates.to_row`s."""
+  update, measurements = rule.aggregate(
+      rows['update'], rows['is_finite'], TENSORFLOW, **state
+  )
+  update = tf.ensure_shape(update, rows['update'].shape[1:])
+  return update, _report(measurements)
+
+
 def _create_rule_process(rule, value_type, weight_type):
   flat_updates.check_float_value_type(value_type)
   specs = tff.types.type_to_tf_tensor_specs(value_type)
   dimension = flat_updates.num_coordinates(value_type)
-
-  @tff.tensorflow.computation(value_type)
-  def to_row(value):
-    flat = flat_updates.flatten(value)
-    return collections.OrderedDict(
-        update=flat, is_finite=flat_updates.is_finite_update(flat)
-    )
+  to_row = tff.tensorflow.computation(flat_updates.to_row, value_type)
 
   @tff.tensorflow.computation
   def initial_state():
@@ -100,19 +104,16 @@ def _create_rule_process(rule, value_type, weight_type):
     @tff.tensorflow.computation(
         state.type_signature.member, table.type_signature.member
     )
-    def apply_rule(state, rows):
-      update, measurements = rule.aggregate(
-          rows['update'], rows['is_finite'], TENSORFLOW, **state
-      )
-      update = tf.ensure_shape(update, [dimension])
+    def apply(state, rows):
+      update, measurements = apply_rule(rule, rows, **state)
       if rule.is_random:
         state['round_num'] += 1
       if rule.remembers:
         state['reference'] = update
-      return state, flat_updates.unflatten(update, specs), _report(measurements)
+      return state, flat_updates.unflatten(update, specs), measurements
 
     return tff.templates.MeasuredProcessOutput(
-        *tff.federated_map(apply_rule, (state, table))
+        *tff.federated_map(apply, (state, table))
     )
 
   @tff.federated_computation
@@ -238,12 +239,8 @@ class _MixedProcess:
 
     @tff.tensorflow.computation(self._value_type, np.int64)
     def to_row(value, own_fingerprint):
-      flat = flat_updates.flatten(value)
-      return collections.OrderedDict(
-          update=flat,
-          is_finite=flat_updates.is_finite_update(flat),
-          fingerprint=own_fingerprint,
-      )
+      row = flat_updates.to_row(value)
+      return collections.OrderedDict(row, fingerprint=own_fingerprint)
 
     fingerprints = tff.federated_map(fingerprint, value)
     rows = row_gather.federated_gather(
@@ -358,21 +355,10 @@ def wrapped_factory_of(
   return create
 
 
-bulyan_factory = factory_of(rules.bulyan)
-centered_clipping_factory = factory_of(rules.centered_clipping)
-coordinate_median_factory = factory_of(rules.coordinate_median)
-divide_and_conquer_factory = factory_of(rules.dnc)
-flame_factory = factory_of(rules.flame)
-foolsgold_factory = factory_of(rules.foolsgold)
-geometric_median_factory = factory_of(rules.geometric_median)
-krum_factory = factory_of(rules.krum)
-minimum_diameter_averaging_factory = factory_of(
-    rules.minimum_diameter_averaging
-)
-sign_guard_factory = factory_of(rules.sign_guard)
-trimmed_mean_factory = factory_of(rules.trimmed_mean)
-
-adaptive_clipping_factory = wrapped_factory_of(rules.arc)
-bucketing_factory = wrapped_factory_of(rules.bucketing)
-median_norm_bounding_factory = wrapped_factory_of(rules.median_norm_bounding)
-nearest_neighbor_mixing_factory = wrapped_factory_of(rules.nnm)
+# `krum_factory` and so on. Rules that need the server's own update are in
+# `holdout_rules`.
+for _name, _make in registry.FACTORIES.items():
+  if _make in rules.WRAPPERS.values():
+    globals()[_name] = wrapped_factory_of(_make)
+  elif not _make.needs_root:
+    globals()[_name] = factory_of(_make)

@@ -1,6 +1,7 @@
 """FLTrust against a reference in float64 with plain loops."""
 
 import collections
+import inspect
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import rules
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import holdout_rules
 from fedaot_tff.attacks import multiples
@@ -120,6 +122,39 @@ def test_process_equals_the_reference_in_each_round(process):
     np.testing.assert_allclose(
         _flatten(state['mirror']['weights']), model, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    'name', [name for name, make in rules.RULES.items() if make.needs_root]
+)
+def test_rules_on_gathered_rows_get_the_root_update(name):
+  make = rules.RULES[name]
+  takes_f = 'num_byzantine' in inspect.signature(make).parameters
+  factory = holdout_rules.RootRuleFactory(
+      make(*([2] if takes_f else [])), small_problem.holdout()
+  )
+  process = factory.unweighted.create(_VALUE_TYPE)
+  state = process.initialize()
+  for round_num in range(2):
+    updates, root = _random_updates(6, seed=round_num), _root(state)
+    updates[3, 1] = np.nan
+    expected, measured = factory.rule.measure(updates, reference=root)
+    output = _aggregate(process, updates, state)
+    np.testing.assert_allclose(
+        _flatten(output.result), expected, rtol=1e-4, atol=1e-6
+    )
+    assert list(output.measurements) == list(measured)
+    for key, value in measured.items():
+      np.testing.assert_allclose(output.measurements[key], value, rtol=1e-4)
+    state = output.state
+
+
+def test_factories_of_rules_take_the_holdout_first():
+  factory = holdout_rules.monna_factory(small_problem.holdout(), 2)
+  assert repr(factory.rule) == repr(rules.monna(2))
+  assert list(inspect.signature(holdout_rules.monna_factory).parameters) == [
+      'holdout', 'num_byzantine', 'server_optimizer'
+  ]
 
 
 def test_lengths_order_and_bad_clients_change_nothing(process):

@@ -9,6 +9,8 @@ import tensorflow_federated as tff
 
 import fedaot_tff
 from fedaot import rules
+from fedaot_tff.aggregators import holdout_rules
+from fedaot_tff.aggregators import registry
 from fedaot_tff.aggregators import rule_factory
 from tests import small_problem
 
@@ -67,27 +69,16 @@ def _make(make, *inner):
   return make(*inner, **{k: v for k, v in _OPTIONS.items() if k in names})
 
 
-_FACTORIES = {
-    'bulyan': rule_factory.bulyan_factory,
-    'centered_clipping': rule_factory.centered_clipping_factory,
-    'coordinate_median': rule_factory.coordinate_median_factory,
-    'dnc': rule_factory.divide_and_conquer_factory,
-    'flame': rule_factory.flame_factory,
-    'foolsgold': rule_factory.foolsgold_factory,
-    'geometric_median': rule_factory.geometric_median_factory,
-    'krum': rule_factory.krum_factory,
-    'minimum_diameter_averaging': (
-        rule_factory.minimum_diameter_averaging_factory
-    ),
-    'sign_guard': rule_factory.sign_guard_factory,
-    'trimmed_mean': rule_factory.trimmed_mean_factory,
-}
-_WRAPPERS = {
-    'nnm': rule_factory.nearest_neighbor_mixing_factory,
-    'median_norm_bounding': rule_factory.median_norm_bounding_factory,
-    'arc': rule_factory.adaptive_clipping_factory,
-    'bucketing': rule_factory.bucketing_factory,
-}
+def _factories(makers):
+  return {
+      make.__name__: getattr(rule_factory, name)
+      for name, make in registry.FACTORIES.items()
+      if make in makers.values() and not make.needs_root
+  }
+
+
+_FACTORIES = _factories(rules.RULES)
+_WRAPPERS = _factories(rules.WRAPPERS)
 _CASES = {
     **{name: _make(factory) for name, factory in _FACTORIES.items()},
     **{
@@ -104,18 +95,17 @@ _CASES = {
 
 
 def test_every_rule_is_there():
-  """But FLTrust, whose root update is the hold-out's."""
-  assert set(_FACTORIES) == set(rules.RULES) - {'fltrust'}
+  assert fedaot_tff.divide_and_conquer_factory is _FACTORIES['dnc']
+  assert fedaot_tff.adaptive_clipping_factory is _WRAPPERS['arc']
   assert set(_WRAPPERS) == set(rules.WRAPPERS)
   for name, factory in (_FACTORIES | _WRAPPERS).items():
     make = {**rules.RULES, **rules.WRAPPERS}[name]
     assert factory.__doc__ == make.__doc__
     assert inspect.signature(factory) == inspect.signature(make)
-  public = {name for name in dir(fedaot_tff) if name.endswith('_factory')}
-  for factory in vars(rule_factory):
-    if factory.endswith('_factory'):
-      assert factory in public
-      assert getattr(fedaot_tff, factory) is getattr(rule_factory, factory)
+  for factory, make in registry.FACTORIES.items():
+    assert factory in fedaot_tff.__all__ and factory in dir(fedaot_tff)
+    module = holdout_rules if make.needs_root else rule_factory
+    assert getattr(fedaot_tff, factory) is getattr(module, factory)
 
 
 def _assert_equal_measurements(found, expected):

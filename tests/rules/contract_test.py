@@ -55,6 +55,14 @@ _IS_ABOUT_ZERO = {'sign_guard', 'foolsgold', 'flame', 'fltrust'} | {
     name for name in _RULES if name.startswith(('arc', 'median_norm'))
 }
 _TRUSTS_THE_FAR = {'foolsgold'}
+_ON_COORDINATES = {
+    *(name for name in _RULES if 'trimmed' in name),
+    'coordinate_median', 'bulyan', 'meamed',
+}
+_NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard'}
+_USES_REFERENCE = {
+    name for name, rule in _RULES.items() if rule.remembers or rule.needs_root
+}
 
 
 def _without(*excluded):
@@ -105,7 +113,7 @@ def test_result_is_the_weighted_sum(name):
   updates = _honest().astype(np.float64)
   result, measurements = _apply(name, updates)
   if 'weights' not in measurements:
-    assert 'trimmed' in name or name in ('coordinate_median', 'bulyan')
+    assert name in _ON_COORDINATES
     return
   weights = measurements['weights']
   assert weights.shape == (11,) and np.all(weights >= 0)
@@ -219,9 +227,7 @@ def test_scale(name, scale):
   np.testing.assert_allclose(scaled / scale, result, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('name', _without({'coordinate_median'}, {
-    name for name in _RULES if name == 'bulyan' or 'trimmed' in name
-}, {'dnc', 'sign_guard'}))
+@pytest.mark.parametrize('name', _without(_NOT_ROTATED))
 def test_rotation(name):
   updates = _honest().astype(np.float64)
   rotation = np.linalg.qr(tables.random_updates(40, 40, seed=3))[0]
@@ -231,7 +237,7 @@ def test_rotation(name):
   np.testing.assert_allclose(rotated, result @ rotation, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', _without({'centered_clipping', 'fltrust'}))
+@pytest.mark.parametrize('name', _without(_USES_REFERENCE))
 def test_reference_is_for_those_who_use_it(name):
   updates = _honest()
   result, _ = _apply(name, updates, 100 * _reference(40))
@@ -309,7 +315,7 @@ def test_seed_and_round_fix_the_draw(name):
 
 
 def test_other_rules_draw_nothing():
-  for name in _without({'dnc', 'sign_guard', 'flame'}, _IS_BUCKETED):
+  for name in _without(_RANDOM, _IS_BUCKETED):
     assert not _RULES[name].is_random
 
 

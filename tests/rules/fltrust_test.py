@@ -41,6 +41,12 @@ def test_zero_without_trust():
     assert measured['num_trusted'] == 0
 
 
+def test_root_must_be_given():
+  for rule in (rules.fltrust(), rules.median_norm_bounding(rules.fltrust())):
+    with pytest.raises(ValueError, match='reference must be given: .*fltrust'):
+      rule(np.ones([4, 2]))
+
+
 def test_length_of_updates_does_not_matter():
   updates = np.float64(tables.random_updates(5)) + 0.5
   lengths = np.array([1e-9, 1.0, 3.0, 1e6, 1e12])[:, np.newaxis]
