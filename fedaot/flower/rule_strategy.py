@@ -94,6 +94,8 @@ def _updates(model, clients, dtype) -> np.ndarray:
       start = 0
       for before, after in zip(model, client):
         part = row[start : start + before.size].reshape(before.shape)
-        np.subtract(after, before, out=part, casting='same_kind')
+        # Not in half precision, in which both may be.
+        wide = np.result_type(after, before, np.float32)
+        np.subtract(after, before, out=part, dtype=wide, casting='same_kind')
         start += before.size
   return table
