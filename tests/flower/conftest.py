@@ -14,4 +14,6 @@ os.environ.update(
     FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION='1',
     KERAS_BACKEND='torch',
     RAY_worker_niceness='0',
+    # Models are small: threads would only wait for each other.
+    OMP_NUM_THREADS='1',
 )
