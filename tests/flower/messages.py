@@ -8,6 +8,11 @@ from flwr.app import MetricRecord
 from flwr.app import RecordDict
 import numpy as np
 
+try:
+  from flwr.app import Error
+except ImportError:
+  from flwr.common import Error
+
 try:  # Whose messages these are, which newer releases ask for.
   from flwr.supercore.task_identity import TaskIdentity
 

@@ -12,11 +12,6 @@ import pytest
 from fedaot.flower import replies
 from tests.flower import messages
 
-try:
-  from flwr.app import Error
-except ImportError:
-  from flwr.common import Error
-
 _MODEL = {'w': np.arange(6, dtype=np.float32).reshape(2, 3), 'n': np.asarray(3)}
 
 
@@ -73,7 +68,7 @@ _RECORD = messages.record(_MODEL)
 @pytest.mark.parametrize(
     'message',
     [
-        Message(Error(code=1, reason='out of memory'), reply_to=(
+        Message(messages.Error(code=1, reason='out of memory'), reply_to=(
             messages.instruction(1)
         )),
         messages.reply(1, {'w': _MODEL['w']}),
