@@ -14,6 +14,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / 'examples' / 'flower'
 
+# A variable by which a process and its descendants are known.
+_MARK = 'FEDAOT_TEST_PROCESS'
+
 
 def free_port():
   with socket.socket() as probe:
@@ -30,7 +33,7 @@ class Federation:
   def __init__(self, folder, *, simulation, certificates=None):
     self._folder = folder
     self._certificates = certificates
-    self._processes = []
+    self._marks = {}  # By process.
     self.address = f'127.0.0.1:{free_port()}'
     self._environment = {
         **os.environ,
@@ -81,8 +84,7 @@ class Federation:
     copy = self._folder / 'app'  # flwr rewrites pyproject.toml.
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(app, copy)
-    self._result = self._folder / 'result.json'
-    run_config['result'] = str(self._result)
+    run_config['result'] = str(self._folder / 'result.json')
     overrides = ' '.join(
         f'{name.replace("_", "-")}={json.dumps(value)}'
         for name, value in run_config.items()
@@ -92,17 +94,28 @@ class Federation:
       options += ['--federation-config', f'num-supernodes={num_supernodes}']
     self._flwr('run', str(copy), 'test', *options)
 
+  def wait_for(self, name, seconds, end='}'):
+    """Waits for a file of the app with an end; its content."""
+    path = self._folder / name
+    self._wait(
+        lambda: path.exists() and path.read_text().endswith(end),
+        seconds,
+        f'the run writes {name}',
+    )
+    return path.read_text()
+
   def result(self, seconds):
-    """Waits for what the app writes: the accuracies by round."""
-    self._wait(self._result.exists, seconds, 'the run has a result')
-    time.sleep(0.5)
-    found = json.loads(self._result.read_text())
+    """Waits for what the app writes at its end, by round."""
+    found = json.loads(self.wait_for('result.json', seconds))
     return {int(round_num): value for round_num, value in found.items()}
 
   def kill(self, process):
-    """Kills a process with its children, as a machine that is cut off."""
-    with contextlib.suppress(ProcessLookupError):
-      os.killpg(process.pid, signal.SIGKILL)
+    """Kills a process and all that it started, which has its environment."""
+    mark = f'{_MARK}={self._marks[process]}'.encode()
+    for folder in pathlib.Path('/proc').glob('[0-9]*'):
+      with contextlib.suppress(OSError):
+        if mark in (folder / 'environ').read_bytes().split(b'\0'):
+          os.kill(int(folder.name), signal.SIGKILL)
     process.wait()
 
   def logs(self):
@@ -116,24 +129,23 @@ class Federation:
     return self
 
   def __exit__(self, kind, *unused):
-    for process in reversed(self._processes):
+    for process in reversed(self._marks):
       self.kill(process)
     if kind:
       print(self.logs())
 
   def _start(self, program, *arguments):
-    log = self._folder / f'{len(self._processes)}-{program}.log'
-    with open(log, 'wb') as output:
+    mark = f'{self._folder}/{len(self._marks)}-{program}'
+    with open(f'{mark}.log', 'wb') as output:
       process = subprocess.Popen(
           [program, *arguments],
-          env=self._environment,
+          env={**self._environment, _MARK: mark},
           cwd=self._folder,
           stdin=subprocess.DEVNULL,
           stdout=output,
           stderr=subprocess.STDOUT,
-          start_new_session=True,
       )
-    self._processes.append(process)
+    self._marks[process] = mark
     return process
 
   def _flwr(self, *arguments):
