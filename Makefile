@@ -1,15 +1,24 @@
 # Programs, tests and experiments run from $(VENV), which make builds from
-# requirements.txt when it is missing or out of date. Try: make help
+# requirements.txt when it is missing or out of date; tests of the Flower
+# strategies from $(FLOWER_VENV) and requirements-flower.txt. Try: make help
 
-# Any Python 3.9 to 3.11; by default the first of these that answers.
-PYTHON ?= $(shell for python in python3.11 python3.10 python3.9; do \
-    $$python -c '' 2>/dev/null && echo $$python && exit; done; echo python3)
+# The first of some Pythons that answers.
+first = $(shell for python in $(1); do \
+    $$python -c '' 2>/dev/null && echo $$python && exit; done)
+
+# Any Python 3.9 to 3.11, and for Flower 3.11 to 3.13; without one of the latter
+# its tests are skipped.
+PYTHON ?= $(or $(call first,python3.11 python3.10 python3.9),python3)
+FLOWER_PYTHON ?= $(call first,python3.11 python3.12 python3.13)
 VENV = .venv
+FLOWER_VENV = .venv-flower
 
 RUN = $(VENV)/bin/python
+RUN_FLOWER = $(FLOWER_VENV)/bin/python
 # Tests of a file stay in one process, which keeps what TensorFlow compiled.
 PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
 STAMP = $(VENV)/.installed
+FLOWER_STAMP = $(if $(FLOWER_PYTHON),$(FLOWER_VENV)/.installed)
 
 .PHONY: help demo test test-all benchmark clean
 
@@ -19,31 +28,54 @@ help:
 	@echo "make test-all  run all tests"
 	@echo "make benchmark time the rounds of some aggregators, small (docs/speed.md)"
 	@echo "make clean     remove out/ and caches, but not $(VENV)"
-	@echo "The first run installs pinned packages into $(VENV): about 2.7 GB, 2 to 5 minutes."
+	@echo "The first run installs pinned packages into $(VENV): about 2.7 GB and 2 to 5 minutes."
+	@echo "Tests also into $(FLOWER_VENV), for the Flower strategies: about 1.5 GB and 1 to 3 minutes."
 	@echo "Choose a Python (3.9 to 3.11) with: make PYTHON=/path/to/python3.11 demo"
 
 demo: $(STAMP)
 	@$(RUN) -m binaries.compare --flagfile=binaries/flags/demo.cfg
 
-test: $(STAMP)
-	@$(RUN) -m pytest tests -m "not slow" $(PARALLEL)
+# $(call tests,options): the tests in each of the environments.
+define tests
+	@$(RUN) -m pytest tests $(1) $(PARALLEL)
+	@$(if $(FLOWER_PYTHON),$(RUN_FLOWER) -m pytest tests/flower $(1),\
+	  echo "Skipped the tests of Flower: it needs Python 3.11 to 3.13.")
+endef
 
-test-all: $(STAMP)
-	@$(RUN) -m pytest tests $(PARALLEL)
+test: $(STAMP) $(FLOWER_STAMP)
+	$(call tests,-m "not slow")
+
+test-all: $(STAMP) $(FLOWER_STAMP)
+	$(call tests)
 
 benchmark: $(STAMP)
 	@$(RUN) -m pytest benchmarks/bench_aggregators.py --dimension=10000
 
 clean:
 	@rm -rf out build dist *.egg-info .pytest_cache
-	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
 
-# The stamp is written last: what an interruption left is completed.
-$(STAMP): requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 9), (3, 10), (3, 11)))' \
-	  || { echo "make: TensorFlow Federated needs Python 3.9 to 3.11, not $(PYTHON): make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "Installing pinned packages into $(VENV): about 2.7 GB, 2 to 5 minutes."
-	@$(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 \
-	  --no-deps -r requirements.txt </dev/null
-	@touch $(STAMP)
+# $(call install,folder,requirements,python,its minor versions,what is needed,
+# size and time,variable that names the Python) builds an environment. The caller
+# writes its stamp last, so that what an interruption left is completed.
+define install
+	@$(3) -c 'import sys; sys.exit(str(sys.version_info[1]) not in "$(4)".split())' \
+	  || { echo "make: $(5), not $(3): make $(7)=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing pinned packages into $(1): about $(6)."
+	@$(3) -m venv $(1)
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --use-pep517 --no-deps -r $(2) </dev/null
+endef
+
+$(VENV)/.installed: requirements.txt
+	$(call install,$(VENV),$<,$(PYTHON),9 10 11,TensorFlow Federated needs \
+	  Python 3.9 to 3.11,2.7 GB and 2 to 5 minutes,PYTHON)
+	@touch $@
+
+# Where PyTorch is not the one for CPUs, it needs CUDA's libraries to load.
+$(FLOWER_VENV)/.installed: requirements-flower.txt
+	$(call install,$(FLOWER_VENV),$<,$(FLOWER_PYTHON),11 12 13,Flower needs \
+	  Python 3.11 to 3.13,1.5 GB and 1 to 3 minutes,FLOWER_PYTHON)
+	@$(RUN_FLOWER) -c 'import torch' 2>/dev/null \
+	  || $(RUN_FLOWER) -m pip install --quiet --disable-pip-version-check torch
+	@touch $@

@@ -45,7 +45,7 @@ setuptools.setup(
     version=_version(),
     description=(
         'Byzantine-robust federated learning with learned aggregation weights,'
-        ' for TensorFlow Federated and for plain arrays.'
+        ' for Flower, TensorFlow Federated and plain arrays.'
     ),
     license='Apache-2.0',
     packages=setuptools.find_packages(
@@ -57,6 +57,8 @@ setuptools.setup(
     extras_require={
         # For `fedaot_tff`; Python 3.9 to 3.11.
         'tff': _TENSORFLOW_FEDERATED_REQUIRES,
+        # For `fedaot.flower`.
+        'flower': ['flwr>=1.21'],
         # The CUDA libraries of `tensorflow[and-cuda]` 2.14.1, but for TensorRT,
         # whose pinned release was withdrawn and which nothing here uses.
         'gpu': [

@@ -30,22 +30,30 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(name='checkout')
 def _checkout(tmp_path: pathlib.Path) -> pathlib.Path:
-  for name in ('Makefile', 'requirements.txt'):
-    shutil.copy(_ROOT / name, tmp_path)
+  for path in (_ROOT / 'Makefile', *_ROOT.glob('requirements*.txt')):
+    shutil.copy(path, tmp_path)
   python = tmp_path / 'fake_python'
   python.write_text(_FAKE_PYTHON)
   python.chmod(0o755)
   return tmp_path
 
 
-def _make(checkout, target, **environment) -> subprocess.CompletedProcess:
+def _make(
+    checkout, target, flower_python='./fake_python', **environment
+) -> subprocess.CompletedProcess:
   # An outer make hands its command line down in these.
   outer = (
-      'MAKEFLAGS', 'MAKEOVERRIDES', 'MAKELEVEL', 'MFLAGS', 'PYTHON', 'VENV'
+      'MAKEFLAGS', 'MAKEOVERRIDES', 'MAKELEVEL', 'MFLAGS', 'PYTHON', 'VENV',
+      'FLOWER_PYTHON', 'FLOWER_VENV',
   )
   inherited = {k: v for k, v in os.environ.items() if k not in outer}
   return subprocess.run(
-      ['make', 'PYTHON=./fake_python', target],
+      [
+          'make',
+          'PYTHON=./fake_python',
+          f'FLOWER_PYTHON={flower_python}',
+          target,
+      ],
       cwd=checkout,
       env={**inherited, **environment},
       stdin=subprocess.DEVNULL,
@@ -61,21 +69,29 @@ def _calls(checkout) -> list:
 
 
 def test_builds_the_environment_once_and_anew_for_other_requirements(checkout):
-  for target in ('demo', 'test'):
+  for target in ('demo', 'test', 'test'):
     assert _make(checkout, target).returncode == 0
   calls = _calls(checkout)
-  assert calls.count('pip') == 1
+  assert calls.count('pip') == 2
   assert calls[1].startswith('run -m binaries.compare --flagfile=')
-  assert calls[2].startswith('run -m pytest tests -m not slow')
+  assert calls[3].startswith('run -m pytest tests -m not slow')
+  assert calls[4] == 'run -m pytest tests/flower -m not slow'
   later = (checkout / '.venv' / '.installed').stat().st_mtime + 10
   os.utime(checkout / 'requirements.txt', (later, later))
   assert _make(checkout, 'demo').returncode == 0
-  assert _calls(checkout).count('pip') == 2
+  assert _calls(checkout).count('pip') == 3
 
 
 def test_all_tests_leave_none_out(checkout):
   assert _make(checkout, 'test-all').returncode == 0
   assert not any('not slow' in call for call in _calls(checkout))
+
+
+def test_flower_without_its_python_is_skipped(checkout):
+  result = _make(checkout, 'test', flower_python='')
+  assert result.returncode == 0
+  assert 'Skipped the tests of Flower' in result.stdout
+  assert not any('flower' in call for call in _calls(checkout))
 
 
 def test_failed_installation_is_tried_again(checkout):

@@ -47,8 +47,10 @@ def _read(name: str) -> list[requirements.Requirement]:
   return _parse((_ROOT / name).read_text(encoding='utf-8').splitlines())
 
 
-def _pinned_versions(python: str) -> dict[str, str]:
-  """The versions that requirements.txt installs under a Python on Linux."""
+def _pinned_versions(
+    python: str, name: str = 'requirements.txt'
+) -> dict[str, str]:
+  """The versions that a file of pins installs under a Python on Linux."""
   environment = {
       'python_version': python,
       'python_full_version': f'{python}.5',
@@ -57,7 +59,7 @@ def _pinned_versions(python: str) -> dict[str, str]:
       'implementation_name': 'cpython',
   }
   versions = {}
-  for requirement in _read('requirements.txt'):
+  for requirement in _read(name):
     if requirement.marker and not requirement.marker.evaluate(environment):
       continue
     (specifier,) = requirement.specifier
@@ -183,22 +185,36 @@ def test_setup_requires_what_tff_requires():
       assert ours[name].specifier.contains(installed)
 
 
-@pytest.mark.parametrize('python', ['3.9', '3.10', '3.11'])
-def test_pins_meet_every_requirement(python):
-  pins = _pinned_versions(python)
+def _check_pins(pins, extras, *files):
   setup = _setup_arguments()
   wanted = _parse(setup['install_requires'])
-  for name, extra in setup['extras_require'].items():
-    if name != 'gpu':  # Gigabytes that most machines have no use for.
-      wanted += _parse(extra)
-  wanted += _read('requirements.in') + _read('overrides.txt')
+  for extra in extras:
+    wanted += _parse(setup['extras_require'][extra])
+  for file in files:
+    wanted += _read(file)
   for requirement in wanted:
     name = utils.canonicalize_name(requirement.name)
-    assert name in pins, f'requirements.txt does not pin {name}'
+    assert name in pins, f'{name} is not pinned'
     assert requirement.specifier.contains(pins[name]), (
         f'{name} {pins[name]} does not meet {requirement}'
     )
+
+
+@pytest.mark.parametrize('python', ['3.9', '3.10', '3.11'])
+def test_pins_meet_every_requirement(python):
+  pins = _pinned_versions(python)
+  extras = set(_setup_arguments()['extras_require'])
+  # Flower has an environment of its own; CUDA takes gigabytes.
+  extras -= {'flower', 'gpu'}
+  _check_pins(pins, extras, 'requirements.in', 'overrides.txt')
   assert pins['tensorflow-federated'] == _tff_import.TFF_VERSION
+
+
+@pytest.mark.parametrize('python', ['3.11', '3.12', '3.13'])
+def test_pins_of_flower_meet_every_requirement(python):
+  pins = _pinned_versions(python, 'requirements-flower.txt')
+  _check_pins(pins, ['flower'], 'requirements-flower.in')
+  assert not set(pins) & {r.name for r in _read('excludes-flower.txt')}
 
 
 def test_gpu_extra_is_that_of_the_pinned_tensorflow_without_tensorrt():
@@ -214,7 +230,12 @@ def test_gpu_extra_is_that_of_the_pinned_tensorflow_without_tensorrt():
 
 
 @pytest.mark.parametrize(
-    'name', ['requirements.in', 'overrides.txt', 'requirements.txt']
+    'name',
+    [
+        'requirements.in', 'overrides.txt', 'requirements.txt',
+        'requirements-flower.in', 'excludes-flower.txt',
+        'requirements-flower.txt',
+    ],
 )
 def test_requirement_files_name_no_registry(name):
   text = (_ROOT / name).read_text(encoding='utf-8')
