@@ -39,19 +39,20 @@ def _checkout(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def _make(
-    checkout, target, flower_python='./fake_python', **environment
+    checkout, target, others='./fake_python', **environment
 ) -> subprocess.CompletedProcess:
   # An outer make hands its command line down in these.
   outer = (
       'MAKEFLAGS', 'MAKEOVERRIDES', 'MAKELEVEL', 'MFLAGS', 'PYTHON', 'VENV',
-      'FLOWER_PYTHON', 'FLOWER_VENV',
+      'FLOWER_PYTHON', 'FLOWER_VENV', 'SYFT_PYTHON', 'SYFT_VENV', 'CI',
   )
   inherited = {k: v for k, v in os.environ.items() if k not in outer}
   return subprocess.run(
       [
           'make',
           'PYTHON=./fake_python',
-          f'FLOWER_PYTHON={flower_python}',
+          f'FLOWER_PYTHON={others}',
+          f'SYFT_PYTHON={others}',
           target,
       ],
       cwd=checkout,
@@ -72,14 +73,17 @@ def test_builds_the_environment_once_and_anew_for_other_requirements(checkout):
   for target in ('demo', 'test', 'test'):
     assert _make(checkout, target).returncode == 0
   calls = _calls(checkout)
-  assert calls.count('pip') == 2
+  assert calls.count('pip') == 3
   assert calls[1].startswith('run -m binaries.compare --flagfile=')
-  assert calls[3].startswith('run -m pytest tests -m not slow')
-  assert calls[4] == 'run -m pytest tests/flower -m not slow'
+  assert calls[4].startswith('run -m pytest tests -m not slow')
+  assert calls[5:7] == [
+      'run -m pytest tests/flower -m not slow',
+      'run -m pytest tests/syft -m not slow',
+  ]
   later = (checkout / '.venv' / '.installed').stat().st_mtime + 10
   os.utime(checkout / 'requirements.txt', (later, later))
   assert _make(checkout, 'demo').returncode == 0
-  assert _calls(checkout).count('pip') == 3
+  assert _calls(checkout).count('pip') == 4
 
 
 def test_all_tests_leave_none_out(checkout):
@@ -87,11 +91,15 @@ def test_all_tests_leave_none_out(checkout):
   assert not any('not slow' in call for call in _calls(checkout))
 
 
-def test_flower_without_its_python_is_skipped(checkout):
-  result = _make(checkout, 'test', flower_python='')
+def test_what_has_no_python_is_skipped_but_not_in_ci(checkout):
+  result = _make(checkout, 'test', others='')
   assert result.returncode == 0
+  for name in ('Flower', 'PySyft'):
+    assert f'Skipped the tests of {name}: no Python 3' in result.stdout
+  assert len(_calls(checkout)) == 2  # pip and pytest in .venv.
+  result = _make(checkout, 'test', others='', CI='true')
+  assert result.returncode != 0
   assert 'Skipped the tests of Flower' in result.stdout
-  assert not any('flower' in call for call in _calls(checkout))
 
 
 def test_failed_installation_is_tried_again(checkout):

@@ -217,6 +217,12 @@ def test_pins_of_flower_meet_every_requirement(python):
   assert not set(pins) & {r.name for r in _read('excludes-flower.txt')}
 
 
+@pytest.mark.parametrize('python', ['3.12', '3.13'])
+def test_pins_of_pysyft_meet_every_requirement(python):
+  pins = _pinned_versions(python, 'requirements-syft.txt')
+  _check_pins(pins, ['flower'], 'requirements-syft.in')
+
+
 def test_gpu_extra_is_that_of_the_pinned_tensorflow_without_tensorrt():
   ours = {str(requirement) for requirement in _parse(
       _setup_arguments()['extras_require']['gpu']
@@ -234,7 +240,8 @@ def test_gpu_extra_is_that_of_the_pinned_tensorflow_without_tensorrt():
     [
         'requirements.in', 'overrides.txt', 'requirements.txt',
         'requirements-flower.in', 'excludes-flower.txt',
-        'requirements-flower.txt',
+        'requirements-flower.txt', 'requirements-syft.in',
+        'requirements-syft.txt',
     ],
 )
 def test_requirement_files_name_no_registry(name):
