@@ -34,7 +34,7 @@ help:
 	@echo "make benchmark time the rounds of some aggregators, small (docs/speed.md)"
 	@echo "make clean     remove out/ and caches, but not $(VENV)"
 	@echo "The first run installs pinned packages into $(VENV): about 2.7 GB and 2 to 5 minutes."
-	@echo "Tests also into $(FLOWER_VENV) and $(SYFT_VENV), for Flower and PySyft: about 3 GB and 2 to 6 minutes."
+	@echo "Tests also into $(FLOWER_VENV) and $(SYFT_VENV), for Flower and PySyft: about 2.7 GB and 2 to 6 minutes."
 	@echo "Choose a Python (3.9 to 3.11) with: make PYTHON=/path/to/python3.11 demo"
 
 demo: $(STAMP)

@@ -1,4 +1,4 @@
-"""Apps run by Flower's own programs: a simulation, and a deployment with TLS."""
+"""Apps that Flower's programs run: a simulation, a deployment with TLS."""
 
 import subprocess
 

@@ -142,7 +142,8 @@ def test_buffers_can_be_named():
   """As in Keras, whose arrays Flower numbers."""
   arrays = {'4': np.zeros(20, np.float32), '14': np.zeros(20, np.float32)}
   replies = [
-      messages.reply(i, {n: a + i for n, a in arrays.items()}) for i in (1, 2, 6)
+      messages.reply(i, {n: a + i for n, a in arrays.items()})
+      for i in (1, 2, 6)
   ]
   new, _ = messages.train(FedAOT(seed=1, buffers=['4']), arrays, replies)
   assert np.all(new['4'] == 2)
@@ -179,7 +180,8 @@ def test_unusable_replies_are_dropped_and_counted(caplog):
   for name in messages.WEIGHTS:
     np.testing.assert_allclose(new[name], good[name], rtol=1e-3)
   dropped = [r for r in caplog.messages if 'Dropped the reply of node' in r]
-  assert ['node 1', 'node 2', 'node 5'] == [r.split(':')[0][-6:] for r in dropped]
+  nodes = [message.split(':')[0][-6:] for message in dropped]
+  assert nodes == ['node 1', 'node 2', 'node 5']
   assert not any('\n' in message for message in dropped)
 
 
@@ -290,7 +292,8 @@ _ALL_RULES = [
 
 def _flat_update(before, after):
   return np.concatenate([
-      (np.subtract(a, b, dtype=np.float32)).ravel() for b, a in zip(before, after)
+      np.subtract(a, b, dtype=np.float32).ravel()
+      for b, a in zip(before, after)
   ])
 
 

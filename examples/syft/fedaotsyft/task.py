@@ -20,7 +20,8 @@ def initial_model():
   draw = lambda *shape: np.float32(
       rng.standard_normal(shape) * np.sqrt(2 / shape[0])
   )
-  return [draw(784, 100), np.zeros(100, 'f4'), draw(100, 10), np.zeros(10, 'f4')]
+  zeros = lambda size: np.zeros(size, np.float32)
+  return [draw(784, 100), zeros(100), draw(100, 10), zeros(10)]
 
 
 def _forward(arrays, x):
