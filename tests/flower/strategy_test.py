@@ -3,6 +3,7 @@
 import inspect
 import io
 import logging
+import types
 
 from flwr.app import Array
 from flwr.app import ArrayRecord
@@ -379,24 +380,53 @@ def test_a_holdout_sees_the_buffers_of_the_round():
 # --- What Flower wraps ---
 
 
-def test_central_differential_privacy_goes_around_it():
+_DP = 'DifferentialPrivacy'
+
+
+@pytest.mark.parametrize(
+    'kind, options',
+    [
+        ('ServerSideFixedClipping', {'clipping_norm': 5.0}),
+        ('ClientSideFixedClipping', {'clipping_norm': 5.0}),
+        ('ServerSideAdaptiveClipping', {'initial_clipping_norm': 5.0}),
+        ('ClientSideAdaptiveClipping', {'initial_clipping_norm': 5.0}),
+    ],
+)
+def test_central_differential_privacy_goes_around_it(kind, options):
   rng = np.random.default_rng(16)
   arrays = {'w': rng.standard_normal((30, 20)).astype(np.float32)}
   common = rng.standard_normal((30, 20))
+  # What clients clip themselves.
+  scale = 5 / _norm([common]) if 'Client' in kind else 1
   replies = [
       messages.reply(
-          i + 1, {'w': arrays['w'] + (-1 if i < 3 else 1) * common}
+          i + 1,
+          {'w': arrays['w'] + (-1 if i < 3 else 1) * scale * common},
       )
       for i in range(10)
   ]
-  wrapped = flower_strategies.DifferentialPrivacyServerSideFixedClipping(
-      FedAOT(seed=1), 1e-3, 5.0, 10
+  for reply in replies:
+    reply.content['metrics']['norm_bit'] = 1.0
+  wrapped = getattr(flower_strategies, _DP + kind)(
+      FedAOT(seed=1), noise_multiplier=1e-3, num_sampled_clients=10, **options
   )
   new, metrics = messages.train(wrapped, arrays, replies)
   update = new['w'] - arrays['w']
   assert 4 < _norm([update]) < 6
   assert np.sum(update * common) > 0.9 * _norm([update]) * _norm([common])
   assert sum(metrics['fedaot-weights'][:3]) < 0.02
+
+
+def test_flower_accounts_for_no_privacy_around_it():
+  accounting = pytest.importorskip('flwr.supercore.privacy_accounting')
+  method = accounting.SamplingMethod.NO_AMPLIFICATION
+  accountant = types.SimpleNamespace(
+      config=types.SimpleNamespace(sampling_method=method)
+  )
+  with pytest.raises(ValueError, match='requires a strategy using'):
+    flower_strategies.DifferentialPrivacyServerSideFixedClipping(
+        FedAOT(), 1.0, 5.0, 10, accountant=accountant
+    )
 
 
 def test_server_optimizers_mix_in():
