@@ -121,7 +121,7 @@ class Federation:
   def logs(self):
     """What the processes said."""
     return '\n'.join(
-        f'--- {path.name}\n{path.read_text()[-3000:]}'
+        f'--- {path.name}\n{path.read_text()[-20000:]}'
         for path in sorted(self._folder.glob('*.log'))
     )
 

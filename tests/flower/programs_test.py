@@ -19,8 +19,8 @@ def test_the_example_runs_in_a_simulation(tmp_path):
         strategy='fedaot_holdout',
     )
     accuracy = federation.result(300)
-  assert list(accuracy) == [0, 1, 2, 3, 4]
-  assert accuracy[4] > 0.5
+    assert list(accuracy) == [0, 1, 2, 3, 4]
+    assert accuracy[4] > 0.5
 
 
 @pytest.mark.slow  # Every message starts a process.
@@ -40,10 +40,10 @@ def test_a_deployment_withstands_garbage_late_replies_and_a_killed_node(
     federation.wait_for('result.json.rounds', 300, end='1')
     federation.kill(nodes[3])
     found = federation.result(300)
-  # Distance to the target, which honest clients halve, and usable replies.
-  (distance, _), *rounds = found.values()
-  for after, num_usable in rounds:
-    distance = distance / 2 if num_usable else distance
-    assert after == distance
-  assert all(n <= most for (_, n), most in zip(rounds, [2, 2, 1]))
-  assert any(n for _, n in rounds[1:])
+    # Distance to the target, which honest clients halve, and usable replies.
+    (distance, _), *rounds = found.values()
+    for after, num_usable in rounds:
+      distance = distance / 2 if num_usable else distance
+      assert after == distance
+    assert all(n <= most for (_, n), most in zip(rounds, [2, 2, 1]))
+    assert any(n for _, n in rounds[1:])
