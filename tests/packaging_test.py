@@ -101,6 +101,18 @@ def test_missing_tff_is_an_import_error_that_tells_what_to_do(module):
   assert 'pip install --no-deps tensorflow-federated==0.87.0' in last_line
 
 
+def test_missing_flower_is_an_import_error_that_tells_what_to_do():
+  result = _run_python("""
+      import sys
+      sys.modules['flwr'] = None
+      import fedaot.flower
+  """)
+  assert result.returncode == 1
+  last_line = result.stderr.splitlines()[-1]
+  assert last_line.startswith('ImportError: fedaot.flower needs flwr')
+  assert "pip install 'flwr>=1.21'" in last_line
+
+
 def test_not_installed_tff_is_an_import_error():
   with mock.patch.object(importlib.util, 'find_spec', return_value=None):
     with pytest.raises(ImportError, match='not installed; install it with:'):
