@@ -156,9 +156,13 @@ class RobustStrategy(FedAvg, abc.ABC):
       else:
         seen.add(node_id)
         usable.append(reply)
-    _logger.info(
-        '%s: Received %d results and dropped %d', what, len(usable), num_dropped
-    )
+    if usable or num_dropped:  # As Flower: nothing of a round that is skipped.
+      _logger.info(
+          '%s: Received %d results and dropped %d',
+          what,
+          len(usable),
+          num_dropped,
+      )
     return usable, num_dropped
 
   def _averaged(self, usable, function) -> MetricRecord:

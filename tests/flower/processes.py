@@ -34,6 +34,7 @@ class Federation:
     self._folder = folder
     self._certificates = certificates
     self._marks = {}  # By process.
+    self._run_id = None
     self.address = f'127.0.0.1:{free_port()}'
     self._environment = {
         **os.environ,
@@ -92,7 +93,8 @@ class Federation:
     options = ['--run-config', overrides]
     if num_supernodes:
       options += ['--federation-config', f'num-supernodes={num_supernodes}']
-    self._flwr('run', str(copy), 'test', *options)
+    found = self._flwr('run', str(copy), 'test', *options, '--format=json')
+    self._run_id = str(json.loads(found)['run-id'])
 
   def wait_for(self, name, seconds, end='}'):
     """Waits for a file of the app with an end; its content."""
@@ -129,6 +131,8 @@ class Federation:
     return self
 
   def __exit__(self, kind, *unused):
+    if kind and self._run_id:
+      print(self._flwr('log', self._run_id, 'test', '--show'))
     for process in reversed(self._marks):
       self.kill(process)
     if kind:
