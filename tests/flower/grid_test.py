@@ -139,7 +139,7 @@ def test_flipping_nodes_have_no_say(make):
     fed_avg = _start(
         flower.FedAvg(fraction_evaluate=0.0, **_options(10)), grid, num_rounds=6
     )
-  assert _distance(result.arrays) < 0.1
+  assert _distance(result.arrays) < 0.3
   assert _distance(fed_avg.arrays) > 1
   for metrics in result.train_metrics_clientapp.values():
     assert metrics['loss'] == pytest.approx(1.0)
