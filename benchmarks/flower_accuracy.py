@@ -19,12 +19,13 @@ import pathlib
 import statistics
 import sys
 import tempfile
+
 import tomllib
 
 _APP = pathlib.Path(__file__).resolve().parents[1] / 'examples' / 'flower'
 sys.path.insert(0, str(_APP))
 
-# pylint: disable=wrong-import-position
+# ruff: noqa: E402
 from fedaotapp import client_app
 from fedaotapp import server_app
 from flwr.app import Context
@@ -43,7 +44,8 @@ class InProcessGrid(Grid):
   def __init__(self, app, num_nodes, run_config):
     self._app = app
     self._contexts = {
-        i + 1: Context(
+        i
+        + 1: Context(
             run_id=1,
             node_id=i + 1,
             node_config={'partition-id': i, 'num-partitions': num_nodes},
@@ -129,13 +131,15 @@ def main():
     for attack in attacks:
       finals = []
       for seed in map(int, flags.seeds.split(',')):
-        accuracy = run(**{
-            'strategy': strategy,
-            'attack': attack,
-            'byzantine-fraction': flags.byzantine_fraction,
-            'seed': seed,
-            'num-server-rounds': flags.rounds,
-        })[flags.rounds]
+        accuracy = run(
+            **{
+                'strategy': strategy,
+                'attack': attack,
+                'byzantine-fraction': flags.byzantine_fraction,
+                'seed': seed,
+                'num-server-rounds': flags.rounds,
+            }
+        )[flags.rounds]
         finals.append(100 * accuracy)
         rows.append((strategy, attack, seed, f'{finals[-1]:.1f}'))
       cells.append(

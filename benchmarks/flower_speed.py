@@ -74,10 +74,12 @@ def _cohort(num_clients):
   for i in range(num_clients):
     sign = -1 if i < int(0.4 * num_clients) else 1
     noise = draw(0.01)
-    records.append({
-        name: Array(model[name] + sign * (drift[name] + noise[name]))
-        for name in _SHAPES
-    })
+    records.append(
+        {
+            name: Array(model[name] + sign * (drift[name] + noise[name]))
+            for name in _SHAPES
+        }
+    )
   return ArrayRecord({name: Array(model[name]) for name in _SHAPES}), records
 
 
@@ -85,10 +87,12 @@ def _replies(records):
   """Messages anew: some strategies empty them."""
   return [
       Message(
-          RecordDict({
-              'arrays': ArrayRecord(record),
-              'metrics': MetricRecord({'num-examples': 100, 'loss': 0.5}),
-          }),
+          RecordDict(
+              {
+                  'arrays': ArrayRecord(record),
+                  'metrics': MetricRecord({'num-examples': 100, 'loss': 0.5}),
+              }
+          ),
           reply_to=Message(RecordDict(), dst_node_id=i, message_type='train'),
       )
       for i, record in enumerate(records, start=1)

@@ -136,7 +136,7 @@ def _make_holdout(dimension):
   spec = tf.TensorSpec([None], tf.float32)
   model = tff.learning.models.FunctionalModel(
       initial_weights=(zeros, ()),
-      predict_on_batch_fn=tf.function(predict),
+      predict_on_batch_fn=tf.function(predict, autograph=False),
       loss_fn=loss,
       input_spec=collections.OrderedDict(x=spec, y=spec),
   )

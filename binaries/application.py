@@ -9,7 +9,6 @@ import pathlib
 import shlex
 import signal
 import sys
-import threading
 import traceback
 from typing import Callable, List, Optional
 import warnings
@@ -18,11 +17,8 @@ from absl import app
 from absl import flags
 from absl import logging
 
-from fedaot_tff.runtime import worker_process
-
 ERROR_FILE = 'error.txt'
-_STOP_TIMEOUT_SECONDS = 5.0
-_MAX_MESSAGE_LENGTH = 400
+_MAX_MESSAGE_PART = 300
 # Their messages are written for the user; the name of the type adds nothing.
 _PLAIN_ERRORS = (ImportError, OSError, TypeError, ValueError)
 
@@ -111,15 +107,6 @@ def announce_resume(*more_arguments: str) -> None:
   _resume_command = ' '.join([command(sys.executable), *more_arguments])
 
 
-def end_process(code: int) -> None:
-  """Ends this process at once, whatever it is at, and its TFF workers."""
-  # Not in this thread, which may hold a lock that stopping needs.
-  stopping = threading.Thread(target=worker_process.stop_all, daemon=True)
-  stopping.start()
-  stopping.join(_STOP_TIMEOUT_SECONDS)
-  os._exit(code)
-
-
 def describe_error(error: BaseException) -> str:
   """The error in one line of bounded length."""
   message = _one_line(error)
@@ -158,13 +145,15 @@ def _exit_at_once(unused_signal, unused_frame) -> None:
     message = f'\n{message}'
   # Not a print: what was interrupted may be one, and it cannot be re-entered.
   os.write(2, message.encode())
-  end_process(128 + signal.SIGINT)
+  os._exit(128 + signal.SIGINT)
 
 
 def _one_line(error: BaseException) -> str:
   message = ' '.join(str(error).split())
-  rest = message[_MAX_MESSAGE_LENGTH:]
-  return f'{message[:_MAX_MESSAGE_LENGTH]} ...' if rest else message
+  if len(message) <= 2 * _MAX_MESSAGE_PART:
+    return message
+  # An operating system's reason comes last.
+  return f'{message[:_MAX_MESSAGE_PART]} ... {message[-_MAX_MESSAGE_PART:]}'
 
 
 def _program_name() -> str:

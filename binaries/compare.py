@@ -8,7 +8,8 @@ Runs all combinations of --aggregators, --attacks, --byzantine_fractions and
                   attackers' share of the aggregation weights and of the AUROC
                   of the weights as a detector of attackers, and the medians of
                   the aggregate's deviation from the mean of the honest updates
-                  (relative to the norm of that mean) and of the seconds
+                  (relative to the norm of that mean) and of the seconds;
+                  without it, it is made anew from runs/
   comparison.md   the table of accuracies that is also printed at the end
   comparison.png  accuracies, and weights on the attackers, by round
   report.html     the report that binaries.report makes, with report/ beside it
@@ -110,9 +111,7 @@ def main() -> int:
   output_folder.replace_file(
       folder / 'comparison.md', '\n'.join(map(tables.format_markdown, summary))
   )
-  picture = folder / 'comparison.png'
-  with output_folder.told(f'write {picture}'):
-    figures.save_summary(picture, results)
+  figures.save_summary(folder / 'comparison.png', results)
   print('\n'.join(map(tables.format_text, summary)))
   print(
       f'See {folder}/comparison.png, {folder}/comparison.md and'

@@ -1,4 +1,8 @@
-"""CSV files that grow by a row at a time and survive a crash in mid-row."""
+"""CSV files that grow by a row at a time and survive a crash in mid-row.
+
+The last field of a row is the CRC-32 of the file up to it, without the other
+checksums, so that a file that was changed is noticed, and where.
+"""
 
 import csv
 import io
@@ -6,9 +10,13 @@ import os
 import pathlib
 import re
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence
+from typing import Tuple
+import zlib
 
 from binaries import application
 from binaries import output_folder
+
+_CHECKSUM = 'checksum'
 
 
 class CsvLog:
@@ -24,14 +32,16 @@ class CsvLog:
       rows: Iterable[Mapping[str, Any]] = (),
   ):
     """Replaces the file by one with these rows, as `replace_file` does."""
-    output_folder.replace_file(path, format_rows(columns, rows))
+    text, self._checksum = _format(columns, rows)
+    output_folder.replace_file(path, text)
     self._columns = columns
     # Unbuffered: what could not be written must not be tried again at exit.
     self._file = open(path, 'ab', buffering=0)
 
   def append(self, row: Mapping[str, Any]) -> None:
     """Appends a row; OSError if it fails, and the file is left without it."""
-    line = _format_row(row[name] for name in self._columns).encode()
+    text, checksum = _seal([row[n] for n in self._columns], self._checksum)
+    line = text.encode()
     size = os.fstat(self._file.fileno()).st_size
     written = 0
     try:
@@ -41,6 +51,7 @@ class CsvLog:
     except OSError:
       self._file.truncate(size)
       raise
+    self._checksum = checksum
 
   def sync(self) -> None:
     """Waits until a power failure would leave the rows on the disk."""
@@ -59,8 +70,9 @@ def read_rows(
   """The rows that are completely written, parsed; [] for no file.
 
   `parse` is given a row as texts by column. UserError, which names the line, if
-  it raises ValueError or the file is damaged; also if there are rows with other
-  columns than those asked for.
+  it raises ValueError or a row is not as it was written; also if there are rows
+  with other columns than those asked for. If none are, all are taken, and there
+  need be no checksums.
   """
   try:
     content = path.read_bytes()
@@ -73,11 +85,12 @@ def read_rows(
   if found := re.search('[\0\ufffd]', complete):
     line = complete.count('\n', 0, found.start()) + 1
     raise damaged(path, f'line {line}: it has bytes that are no text')
+  _verify(path, complete)
   reader = csv.DictReader(io.StringIO(complete))
   rows = []
   try:
     for row in reader:
-      if columns and tuple(reader.fieldnames) != tuple(columns):
+      if columns and reader.fieldnames != [*columns, _CHECKSUM]:
         raise application.UserError(
             f'{path} has other columns than {", ".join(columns)}; choose'
             ' another --output_dir.'
@@ -85,11 +98,24 @@ def read_rows(
       # What `DictReader` makes of a field too many and of one too few.
       if None in row or None in row.values():
         raise ValueError(f'it does not have {len(reader.fieldnames)} fields')
+      row.pop(_CHECKSUM, None)
       rows.append(parse(row))
   except (csv.Error, ValueError) as error:
     what = f'line {reader.line_num}: {application.describe_error(error)}'
     raise damaged(path, what) from error
   return rows
+
+
+def _verify(path: pathlib.Path, text: str) -> None:
+  """UserError unless the rows of a file with checksums have the right ones."""
+  header, *rows = text.split('\n')[:-1] or ['']
+  if header.rstrip('\r').endswith(f',{_CHECKSUM}'):
+    checksum = zlib.crc32(f'{header}\n'.encode())
+    for number, row in enumerate(rows, start=2):
+      values, _, found = row.rpartition(',')
+      checksum = zlib.crc32(f'{values}\n'.encode(), checksum)
+      if found != str(checksum):
+        raise damaged(path, f'line {number} is not as it was written')
 
 
 def damaged(path: pathlib.Path, what: str) -> application.UserError:
@@ -103,8 +129,24 @@ def format_rows(
     columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> str:
   """The text of a CSV file; None is an empty field, floats keep all digits."""
-  lines = [columns, *([row[name] for name in columns] for row in rows)]
-  return ''.join(map(_format_row, lines))
+  return _format(columns, rows)[0]
+
+
+def _format(columns, rows) -> Tuple[str, int]:
+  """The text of a file and its checksum."""
+  header = _format_row([*columns, _CHECKSUM])
+  lines, checksum = [header], zlib.crc32(header.encode())
+  for row in rows:
+    line, checksum = _seal([row[name] for name in columns], checksum)
+    lines.append(line)
+  return ''.join(lines), checksum
+
+
+def _seal(values: Sequence[Any], checksum: int) -> Tuple[str, int]:
+  """The line of a row and the new checksum, of the one before the row."""
+  line = _format_row(values)
+  checksum = zlib.crc32(line.encode(), checksum)
+  return f'{line[:-1]},{checksum}\n', checksum
 
 
 def _format_row(values: Iterable[Any]) -> str:

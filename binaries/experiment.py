@@ -91,7 +91,7 @@ class Experiment:
       0, int,
       'Fixes everything that is random: the split of the data, the initial'
       ' model, attackers, cohorts and the order of examples.',
-      minimum=0,
+      minimum=0, maximum=tasks.MAX_SEED,
   )
 
   def __post_init__(self):

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import pathlib
-from typing import Any, Dict, Iterable, Mapping, Optional
+from typing import Any, Dict, Iterable, Mapping, Optional, Union
 
 from binaries import application
 
@@ -52,15 +52,24 @@ def check_kind(folder: pathlib.Path, kind: str, files: Iterable[str]) -> None:
       )
 
 
-def replace_file(path: pathlib.Path, text: str) -> None:
+def replace_file(path: pathlib.Path, content: Union[str, bytes]) -> None:
   """Writes a file, as a whole or not at all: then it raises UserError."""
+  if isinstance(content, str):
+    content = content.encode()
   unfinished = path.with_suffix('.unfinished')
-  with told(f'write {path}'):
-    with open(unfinished, 'w', encoding='utf-8', newline='') as file:
-      file.write(text)
+  try:
+    with open(unfinished, 'wb') as file:
+      file.write(content)
       file.flush()
       os.fsync(file.fileno())
     os.replace(unfinished, path)
+  except OSError as error:
+    # On a full disk, room for what tells of it.
+    with contextlib.suppress(OSError):
+      unfinished.unlink()
+    raise application.UserError(
+        f'cannot write {path}: {error.strerror}.'
+    ) from error
 
 
 def remove_file(path: pathlib.Path) -> None:
@@ -82,7 +91,7 @@ def read_json(path: pathlib.Path) -> Optional[Dict[str, Any]]:
       raise ValueError('it holds no settings')
   except FileNotFoundError:
     return None
-  except (OSError, ValueError) as error:
+  except (OSError, RecursionError, ValueError) as error:
     raise unreadable(path, application.describe_error(error)) from error
   return content
 

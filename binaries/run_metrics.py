@@ -38,17 +38,13 @@ _PATHS = {
     'effective_clients': 'metrics.aggregator.effective_clients',
     'num_attenuated': 'metrics.aggregator.num_attenuated',
     'num_non_finite': 'metrics.aggregator.num_non_finite',
+    'num_empty': 'metrics.aggregator.num_empty',
     'holdout_loss_before': 'metrics.aggregator.holdout_loss_before',
     'holdout_loss_after': 'metrics.aggregator.holdout_loss_after',
     'seconds': 'seconds',
     'evaluation_seconds': 'evaluation_seconds',
 }
 COLUMNS = tuple(_PATHS)
-# Those that have a value in every round.
-_REQUIRED = (
-    'round', 'num_attackers', 'honest_mean_norm', 'honest_mean_distance',
-    'seconds', 'evaluation_seconds', 'is_byzantine', 'weight',
-)
 
 
 class RunLog:
@@ -64,8 +60,7 @@ class RunLog:
     """Reads what is there; UserError if it is another's or damaged."""
     self._folder = folder
     self._logs: Dict[str, csv_log.CsvLog] = {}
-    self.rows: List[Dict[str, Any]] = []
-    csv_log.read_rows(folder / FILE_NAME, COLUMNS, self._read_row)
+    self.rows = csv_log.read_rows(folder / FILE_NAME, COLUMNS, _parse_row)
     # A power failure can cost the last rounds their weights.
     del self.rows[_num_weighed(self.rows, folder / WEIGHTS_FILE_NAME) :]
 
@@ -88,13 +83,6 @@ class RunLog:
     """Closes the files."""
     for log in self._logs.values():
       log.close()
-
-  def _read_row(self, texts: Dict[str, str]) -> None:
-    row = _parse_row(texts)
-    expected = len(self.rows) + 1
-    if row['round'] != expected:
-      raise ValueError(f'round {row["round"]} in the place of {expected}')
-    self.rows.append(row)
 
   def _append(self, name: str, columns: Sequence[str], rows, round_num: int):
     if name not in self._logs:
@@ -168,7 +156,7 @@ def _look_up(holder: Any, name: str) -> Any:
 def _num_weighed(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> int:
   """The number of rounds before the first that lacks weights it should have.
 
-  UserError if there are weights of later rounds, or none at all.
+  UserError if there are none at all.
   """
   sizes = collections.Counter(
       row['round']
@@ -177,26 +165,17 @@ def _num_weighed(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> int:
   size = max(sizes.values(), default=1)
   for row in rows:
     if row['attacker_weight'] is not None and sizes[row['round']] != size:
-      if max(sizes, default=math.inf) > row['round']:
+      if not sizes:
         raise application.UserError(
-            f'{path} lacks rows of round {row["round"]}; restore them, or'
-            f' remove {FILE_NAME} beside it to begin anew.'
+            f'{path} lacks all rows; restore them, or remove {FILE_NAME} beside'
+            ' it to begin anew.'
         )
       return row['round'] - 1
   return len(rows)
 
 
 def _parse_row(texts: Mapping[str, str]) -> Dict[str, Any]:
-  """The values of a row; ValueError if one is of a wrong kind."""
-  row = {name: _parse(text) for name, text in texts.items()}
-  for name, value in row.items():
-    if (
-        isinstance(value, bool) != (name == 'model_is_finite')
-        or (name in _REQUIRED and value is None)
-        or (name == 'round' and not isinstance(value, int))
-    ):
-      raise ValueError(f'{name} cannot be {texts[name]!r}')
-  return row
+  return {name: _parse(text) for name, text in texts.items()}
 
 
 def _parse(text: str) -> Any:

@@ -7,13 +7,13 @@ from typing import Any, Callable, Dict, Optional, Sequence
 from absl import logging
 import numpy as np
 import tensorflow_federated as tff
+from tensorflow_federated.python.core.impl.context_stack import set_default_context
 
 from binaries import experiment as experiment_lib
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry as aggregators
 from fedaot_tff.attacks import registry as attacks
 from fedaot_tff.learning import fed_avg
-from fedaot_tff.simulation import checkpoints
 from fedaot_tff.simulation import client_datasets
 from fedaot_tff.simulation import cohort
 from fedaot_tff.simulation import evaluation
@@ -33,13 +33,6 @@ _SERVER_OPTIMIZERS = {
 }
 
 
-class _Log:
-  """Takes the reports that nobody asks for."""
-
-  warn = staticmethod(logging.warning)
-  note = staticmethod(logging.info)
-
-
 class Runner:
   """Runs experiments one after another.
 
@@ -50,6 +43,8 @@ class Runner:
   """
 
   def __init__(self):
+    # TFF's own, if it were there still, would print a traceback at exit.
+    set_default_context.set_no_default_context()
     self._context: Optional[str] = None
     self._task_key: Any = None
     # What experiments on the task share.
@@ -59,22 +54,19 @@ class Runner:
       self,
       experiment: experiment_lib.Experiment,
       *,
-      checkpoint_folder: Optional[pathlib.Path] = None,
       tensorboard_folder: Optional[pathlib.Path] = None,
       release_managers: Sequence[Any] = (),
-      report: Any = _Log(),
+      note: Callable[[str], None] = logging.info,
       **options: Any,
   ) -> Iterator[training.RoundRecord]:
     """Runs an experiment; the next round when it is asked for.
 
     Args:
       experiment: The settings.
-      checkpoint_folder: Where states are saved, and gone on from.
       tensorboard_folder: Where event files for TensorBoard are written.
       release_managers: See `training.train_rounds`. A round comes to them last.
-      report: Told in a line each: `warn` of a checkpoint that cannot be read,
-        `note` which devices an in-process context runs on.
-      **options: `checkpoint_every` and `last_checkpoint` of `train_rounds`.
+      note: Told in a line which devices an in-process context runs on.
+      **options: On checkpoints, as `training.train_rounds` takes them.
 
     Raises:
       OSError: If the task's data cannot be read.
@@ -83,7 +75,7 @@ class Runner:
     e = experiment
     # First of all, as TensorFlow can no longer be told how to use its devices
     # once it has run something.
-    self._enter_context(e.context, report)
+    self._enter_context(e.context, note)
     task = self._load_task(e)
     attack = attacks.get_attack(e.attack)
     datasets = client_datasets.ClientDatasets(
@@ -100,10 +92,13 @@ class Runner:
       managers.insert(0, tensorboard_release.TensorBoardReleaseManager(
           tensorboard_folder, images=images
       ))
-    if checkpoint_folder is not None:
-      options['checkpoints'] = checkpoints.Checkpoints(
-          checkpoint_folder, warn=report.warn
-      )
+    cohorts = cohort.CohortSampler(
+        task.client_data.client_ids,
+        cohort_size=task.cohort_size,
+        byzantine_fraction=e.attacker_fraction,
+        byzantine_sampling=e.byzantine_sampling,
+        seed=e.seed,
+    )
     process_key = (
         None if attack.update_poisoning is None else e.attack,
         e.aggregator, e.byzantine_fraction, e.forged_examples,
@@ -111,13 +106,7 @@ class Runner:
     )
     return training.train_rounds(
         self._make_once(process_key, _build_process, e, attack, task, datasets),
-        cohorts=cohort.CohortSampler(
-            task.client_data.client_ids,
-            cohort_size=task.cohort_size,
-            byzantine_fraction=e.attacker_fraction,
-            byzantine_sampling=e.byzantine_sampling,
-            seed=e.seed,
-        ),
+        cohorts=cohorts,
         datasets=datasets,
         num_rounds=task.rounds,
         evaluate=self._evaluation(e.attack, attack, task),
@@ -126,15 +115,15 @@ class Runner:
         **options,
     )
 
-  def _enter_context(self, name: str, report: Any) -> None:
+  def _enter_context(self, name: str, note: Callable[[str], None]) -> None:
     """Makes an execution context the default, unless it is already."""
     if name == self._context:
       return
     if name == 'native':
-      execution_context.set_native_execution_context()
+      context = execution_context.set_native_execution_context()
     else:
       context = execution_context.set_in_process_execution_context()
-      report.note(f'context: {name}, {context.placement}')
+    note(f'context: {name}, {context.placement}')
     self._context = name
 
   def _make_once(self, key: Any, make: Callable[..., Any], *arguments) -> Any:

@@ -6,17 +6,16 @@
 import contextlib
 import functools
 import pathlib
-import shutil
 from typing import Any, Dict, List, Optional
 
 from binaries import application
-from binaries import csv_log
 from binaries import experiment as experiment_lib
 from binaries import gpus
 from binaries import output_folder
 from binaries import progress as progress_lib
 from binaries import run_metrics
 from binaries import run_record
+from fedaot_tff.simulation import checkpoints as checkpoints_lib
 
 DEFAULT_CHECKPOINT_EVERY = 10
 
@@ -75,10 +74,6 @@ def run(
             f'{folder} holds {other}; choose another --output_dir or {remedy}.'
         )
       if len(log.rows) == experiment.task_options['rounds']:
-        if log.rows[-1]['test_accuracy'] is None:
-          raise csv_log.damaged(
-              folder / run_metrics.FILE_NAME, 'the last round has no accuracy'
-          )
         return log.rows
       try:
         (folder / application.ERROR_FILE).unlink(missing_ok=True)
@@ -137,7 +132,13 @@ def _train(
     keep_checkpoints: bool,
 ) -> None:
   """Trains the rounds that are left."""
-  rounds_done = _newest_checkpoint(folder, len(log.rows))
+  checkpoints = checkpoints_lib.Checkpoints(
+      folder / _CHECKPOINTS_FOLDER, warn=progress.warn
+  )
+  # After which the run can go on; 0 if it has to begin anew.
+  rounds_done = max(
+      (r for r in checkpoints.rounds() if r <= len(log.rows)), default=0
+  )
   if rounds_done:
     progress.remark(f'goes on after the checkpoint of round {rounds_done}')
     progress.skip(rounds_done)
@@ -148,12 +149,12 @@ def _train(
       stack.enter_context(gpus.monitored(progress.remark))
     for _ in shared_runner().run(
         experiment,
-        checkpoint_folder=folder / _CHECKPOINTS_FOLDER,
+        checkpoints=checkpoints,
         checkpoint_every=checkpoint_every,
         last_checkpoint=len(log.rows),
         release_managers=[log],
         tensorboard_folder=folder / _TENSORBOARD if tensorboard else None,
-        report=progress,
+        note=progress.note,
     ):
       row = log.rows[-1]
       if row['test_accuracy'] is not None:
@@ -175,21 +176,12 @@ def _train(
     _remove_checkpoints(folder)
 
 
-def _newest_checkpoint(folder: pathlib.Path, last_round: int) -> int:
-  """The round after which the run can go on; 0 if it has to begin anew."""
-  names = (p.name for p in (folder / _CHECKPOINTS_FOLDER).glob('round_*'))
-  rounds = [int(name[6:]) for name in names if name[6:].isdigit()]
-  return max((r for r in rounds if r <= last_round), default=0)
-
-
 def _remove_checkpoints(folder: pathlib.Path) -> None:
   """Removes the checkpoints, and their folder if nothing else is in it."""
-  checkpoints = folder / _CHECKPOINTS_FOLDER
-  # Those that are unreadable or unfinished, too.
-  for path in checkpoints.glob('*round_[0-9]*'):
-    shutil.rmtree(path, ignore_errors=True)
+  path = folder / _CHECKPOINTS_FOLDER
+  checkpoints_lib.remove_all(path)
   with contextlib.suppress(OSError):
-    checkpoints.rmdir()
+    path.rmdir()
 
 
 def _remove_results(folder: pathlib.Path) -> None:

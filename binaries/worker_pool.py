@@ -246,7 +246,7 @@ def _work(
 def _end_with_parent() -> None:
   """Ends this process as soon as the parent has ended."""
   multiprocessing.parent_process().join()
-  application.end_process(1)
+  os._exit(1)
 
 
 def _redirect_output(path: pathlib.Path) -> None:

@@ -35,6 +35,7 @@ class Round:
     norms: [N], Euclidean norms of the updates; 0 if not usable.
     norm_bound: The norm of a typical update.
     num_non_finite: Clients that are missing, not finite or huge.
+    num_empty: The other clients without a positive example count.
     num_clipped: Usable clients whose norm was reduced.
     num_attenuated: Usable clients with less than half of a fair share.
     effective_clients: 1 / sum of squared weights; 0 if no client is usable.
@@ -50,6 +51,7 @@ class Round:
   norms: np.ndarray
   norm_bound: float
   num_non_finite: int
+  num_empty: int
   num_clipped: int
   num_attenuated: int
   effective_clients: float
@@ -143,15 +145,17 @@ class FedAOTAggregator:
 
     A client that is None, or has an entry that is not finite or a norm of its
     update not below `config.max_norm`, has no weight; `last_round` counts them.
-    If none is left, the model stays as it is and nothing is learned.
+    A client with an example count that is not positive has nothing to say: it
+    is no vote, and is counted, too. If none is left, the model stays as it is
+    and nothing is learned.
 
     Args:
       model: The global model that the clients started from: float arrays.
       client_models: The clients' models, each a sequence of arrays like
         `model`, a function without arguments that returns one, which is called
         twice so that one client at a time is in memory, or None.
-      num_examples: The example counts that clients report; of use with
-        `config.max_example_ratio` only.
+      num_examples: The example counts that clients report. Beyond whether they
+        are positive they are of use with `config.max_example_ratio` only.
 
     Returns:
       A list of arrays with the shapes and dtypes of `model`.
@@ -393,16 +397,21 @@ class FedAOTAggregator:
 
   def _table(self, norms, projections, num_examples, root) -> equations.Table:
     usable = norms < self.config.max_norm  # A NaN compares false.
+    counts = np.ones_like(norms)
+    if num_examples is not None:
+      counts = np.asarray(num_examples, float)
+    has_vote = counts > 0
+    usable &= has_vote
     use_counts = (
         num_examples is not None and self.config.max_example_ratio is not None
     )
     if use_counts:
-      counts = np.asarray(num_examples, float)
-      usable &= np.isfinite(counts) & (counts > 0)
+      usable &= np.isfinite(counts)
     projections[~usable] = 0.0
     sketch_length = self.config.sketch_dimension
     table = {
         'finite': usable.astype(float),
+        'is_empty': 1.0 - has_vote,
         'norm': np.where(usable, norms, 0.0),
         # A projection folds into a sketch, whose length divides its own.
         'sketch': projections.reshape(
@@ -458,7 +467,7 @@ class FedAOTAggregator:
 
 def _describe(table, decision, coefficients, root) -> Round:
   finite, weights = table['finite'], decision.weights
-  num_finite = int(finite.sum())
+  num_finite, num_empty = int(finite.sum()), int(table['is_empty'].sum())
   return Round(
       weights=weights,
       coefficients=coefficients,
@@ -466,7 +475,8 @@ def _describe(table, decision, coefficients, root) -> Round:
       z=decision.z,
       norms=table['norm'],
       norm_bound=float(decision.norm_bound),
-      num_non_finite=len(finite) - num_finite,
+      num_non_finite=len(finite) - num_finite - num_empty,
+      num_empty=num_empty,
       num_clipped=int(np.sum((finite > 0) & (decision.clip < 1))),
       num_attenuated=int(
           np.sum((finite > 0) & (weights < 0.5 / max(num_finite, 1)))

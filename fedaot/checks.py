@@ -16,20 +16,23 @@ def check_number(
     below: float = math.inf,
 ) -> float:
   """A finite number with minimum <= value <= maximum, above < value < below."""
-  if isinstance(value, bool) or not isinstance(value, numbers.Real):
-    raise TypeError(f'{name} must be a number; {_found(value)}.')
+  _check_type(name, value, numbers.Real, 'a number')
   bounds = [
       f'{sign} {bound:g}'
       for sign, bound in (
-          ('>=', minimum), ('>', above), ('<=', maximum), ('<', below)
+          ('>=', minimum),
+          ('>', above),
+          ('<=', maximum),
+          ('<', below),
       )
       if math.isfinite(bound)
   ]
   inside = minimum <= value <= maximum and above < value < below
-  if not inside or not math.isfinite(value):
+  if not inside or value in (-math.inf, math.inf):
     raise ValueError(
         f'{name} must be {" and ".join(bounds) or "finite"}; found {value!r}.'
     )
+  _check_fits(name, value, 2.0**-126 <= abs(value) < 2.0**128 or not value)
   return float(value)
 
 
@@ -37,18 +40,22 @@ def check_int(
     name: str, value: Any, *, minimum: int, maximum: Optional[int] = None
 ) -> int:
   """An int, or an integer of NumPy, in [minimum, maximum]."""
-  if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-    raise TypeError(f'{name} must be an int; {_found(value)}.')
+  _check_type(name, value, numbers.Integral, 'an int')
   if value < minimum or (maximum is not None and value > maximum):
     upper = '' if maximum is None else f' and <= {maximum}'
     raise ValueError(f'{name} must be >= {minimum}{upper}; found {value!r}.')
+  _check_fits(name, value, maximum is not None or abs(value) < 2**31)
   return int(value)
+
+
+def _check_fits(name: str, value: Any, fits: bool) -> None:
+  if not fits:
+    raise ValueError(f'{name} must fit into 32 bits; found {value!r}.')
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
   """A string that is one of `choices`."""
-  if not isinstance(value, str):
-    raise TypeError(f'{name} must be a string; {_found(value)}.')
+  _check_type(name, value, str, 'a string')
   if value not in choices:
     raise ValueError(
         f'{name} must be one of {", ".join(choices)}; found {value!r}.'
@@ -80,5 +87,9 @@ def check_seed(value: Any) -> int:
   return check_int('seed', value, minimum=0, maximum=2**63 - 1)
 
 
-def _found(value: Any) -> str:
-  return f'found {value!r} of type {type(value).__name__}'
+def _check_type(name: str, value: Any, kind: type, wanted: str) -> None:
+  if isinstance(value, bool) or not isinstance(value, kind):
+    raise TypeError(
+        f'{name} must be {wanted}; found {value!r} of type'
+        f' {type(value).__name__}.'
+    )

@@ -211,7 +211,9 @@ def _copies_discount(xp, cosines: Array, config) -> Array:
 
 def _clip_factor(xp, norms: Array, bound: Array) -> Array:
   """min(1, bound / norm) [N]; 1 for a zero norm."""
-  return xp.where(norms > bound, divide(xp, bound, norms), 1.0)
+  # Norms that are equal but for float32's rounding are not clipped in part.
+  is_longer = norms > (1.0 + 1e-6) * bound
+  return xp.where(is_longer, divide(xp, bound, norms), 1.0)
 
 
 # --- Statistics --------------------------------------------------------------
@@ -246,9 +248,14 @@ def holdout_statistics(
   discount = _copies_discount(xp, cosines, config)
   reference_cosine = divide(xp, table['dot_reference'], norms * reference_norm)
   root_cosine = divide(xp, table['dot_root'], norms * root_norm)
-  trust = config.min_trust + (1.0 - config.min_trust) * xp.clip(
-      root_cosine / config.full_trust_cosine, 0.0, 1.0
-  )
+  share = lambda cosine: xp.clip(cosine / config.full_trust_cosine, 0.0, 1.0)
+  trust = config.min_trust + (1.0 - config.min_trust) * share(root_cosine)
+  # Where the root says little, copies, such as honest clients with the same
+  # data, would be outvoted by attackers who differ: the reference remembers. It
+  # only takes trust away, so that nobody gains by following it.
+  support = root_cosine + config.reference_support * reference_cosine
+  opposed = share(-reference_cosine) * share(-support)
+  trust = trust + opposed * (config.min_trust**2 - trust)
   weights = finite * discount * trust
 
   # Trust is in the weights: untrusted short updates, such as the zeros of free

@@ -140,7 +140,8 @@ def from_torch(
   import torch  # pylint: disable=g-import-not-at-top
 
   loss = loss or torch.nn.functional.cross_entropy
-  data = [torch.as_tensor(values) for values in data]
+  x, y = data
+  data = torch.as_tensor(x), torch.as_tensor(y)
 
   def load(arrays):
     """Sets the module; its tensors, an entry for each of the arrays."""
@@ -227,7 +228,8 @@ def from_keras(
     train(model, x, y)
     return model.get_weights()
 
-  data = [np.asarray(values) for values in data]
+  x, y = data
+  data = np.asarray(x), np.asarray(y)
   return _SGDHoldOut(loss_and_gradient, data, train and trained, **training)
 
 
@@ -302,7 +304,7 @@ def from_jax(
 
   return from_functions(
       loss_and_gradient,
-      [np.asarray(values) for values in data],
+      (np.asarray(data[0]), np.asarray(data[1])),
       train=train
       and (lambda arrays, x, y: to_arrays(train(to_tree(arrays), x, y))),
       **training,

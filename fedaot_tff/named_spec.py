@@ -75,10 +75,9 @@ def parse(
       )
     if key in options:
       raise ValueError(f'option {key!r} of {kind} {name!r} is given twice')
+    label = f'option {key!r} of {kind} {name!r}'
     try:
-      options[key] = parsers[key](
-          f'option {key!r} of {kind} {name!r}', _literal(value)
-      )
+      options[key] = parsers[key](label, _literal(value))
     except (TypeError, ValueError) as error:
       raise ValueError(str(error)) from None
   return NamedSpec(name, options)

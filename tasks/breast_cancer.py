@@ -40,8 +40,14 @@ def _read(options, seeds):
 TASK = spec.TaskSpec(
     summary='569 tumours with 30 features from scikit-learn; no download.',
     defaults=dict(
-        seed=0, num_clients=20, **spec.SIMULATED_CLIENTS, holdout_size=50,
-        batch_size=10, client_epochs=2, client_learning_rate=0.1, rounds=20,
+        seed=0,
+        num_clients=20,
+        **spec.SIMULATED_CLIENTS,
+        holdout_size=50,
+        batch_size=10,
+        client_epochs=2,
+        client_learning_rate=0.1,
+        rounds=20,
         cohort_size=10,
     ),
     models={'mlp': {'hidden_sizes': (32,)}},

@@ -26,6 +26,7 @@ def _read(options, seeds):
   # Both import TensorFlow.
   # pylint: disable=g-import-not-at-top
   import tensorflow_federated as tff
+
   from tasks import hosted_data
 
   path = hosted_data.file_path(_URL, options['data_dir'])
@@ -54,9 +55,16 @@ def _read(options, seeds):
 TASK = spec.TaskSpec(
     summary='CIFAR-100 on 500 clients (Pachinko allocation).',
     defaults=dict(
-        seed=0, model='resnet20', num_clients=None, holdout_size=100,
-        batch_size=20, client_epochs=1, client_learning_rate=0.1, rounds=200,
-        cohort_size=20, data_dir=None,
+        seed=0,
+        model='resnet20',
+        num_clients=None,
+        holdout_size=100,
+        batch_size=20,
+        client_epochs=1,
+        client_learning_rate=0.1,
+        rounds=200,
+        cohort_size=20,
+        data_dir=None,
     ),
     models={'resnet20': {}, 'resnet18': {}, 'cnn': {}, 'mlp': {}},
     num_classes=100,

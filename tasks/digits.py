@@ -33,9 +33,16 @@ def _read(options, seeds):
 TASK = spec.TaskSpec(
     summary='1,797 digits of 8 x 8 pixels from scikit-learn; no download.',
     defaults=dict(
-        seed=0, model='mlp', num_clients=30, **spec.SIMULATED_CLIENTS,
-        holdout_size=100, batch_size=10, client_epochs=2,
-        client_learning_rate=0.2, rounds=30, cohort_size=10,
+        seed=0,
+        model='mlp',
+        num_clients=30,
+        **spec.SIMULATED_CLIENTS,
+        holdout_size=100,
+        batch_size=10,
+        client_epochs=2,
+        client_learning_rate=0.2,
+        rounds=30,
+        cohort_size=10,
     ),
     # A second convolution would leave nothing of 8 x 8 pixels.
     models={'mlp': {}, 'cnn': {'filters': (32,)}},

@@ -35,6 +35,7 @@ def _read(options, seeds):
   # Both import TensorFlow.
   # pylint: disable=g-import-not-at-top
   import tensorflow_federated as tff
+
   from tasks import hosted_data
 
   path = hosted_data.file_path(_URL, options['data_dir'])
@@ -75,10 +76,19 @@ def _read(options, seeds):
 TASK = spec.TaskSpec(
     summary='Handwritten characters by writer (federated EMNIST).',
     defaults=dict(
-        seed=0, model='cnn_dropout', classes=62, num_clients=None,
-        max_client_examples=None, max_test_examples=10000, holdout_size=100,
-        batch_size=20, client_epochs=1, client_learning_rate=0.1, rounds=200,
-        cohort_size=20, data_dir=None,
+        seed=0,
+        model='cnn_dropout',
+        classes=62,
+        num_clients=None,
+        max_client_examples=None,
+        max_test_examples=10000,
+        holdout_size=100,
+        batch_size=20,
+        client_epochs=1,
+        client_learning_rate=0.1,
+        rounds=200,
+        cohort_size=20,
+        data_dir=None,
     ),
     models={'cnn_dropout': {}, 'cnn': {}, 'mlp': {}},
     num_classes=62,

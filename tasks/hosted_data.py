@@ -74,6 +74,7 @@ def load(
       find_problem=lambda received: _find_problem(received, splits),
   )
 
+  @tf.autograph.experimental.do_not_convert
   def example(element):
     x = features(element)
     return collections.OrderedDict(
@@ -108,6 +109,7 @@ def limit_examples(
 ) -> _ClientData:
   """Draws at most `size` examples of every client and keeps their order."""
 
+  @tf.autograph.experimental.do_not_convert
   def draw(batch):
     num_elements = tf.shape(batch['y'])[0]
     tf.debugging.assert_less(num_elements, _READ_AT_ONCE)

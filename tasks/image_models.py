@@ -85,6 +85,7 @@ def cnn_dropout(
   )
 
 
+@tf.autograph.experimental.do_not_convert
 def cross_entropy(
     output: tf.Tensor, label: tf.Tensor, sample_weight: Optional[Any] = None
 ) -> tf.Tensor:
@@ -115,7 +116,7 @@ def classifier(
   entropy; the metrics are `loss`, `accuracy` and `num_examples`.
   """
 
-  @tf.function
+  @tf.function(autograph=False)
   def predict_on_batch(model_weights, x, training):
     trainable, _ = model_weights
     return logits(trainable, x, training)
@@ -153,7 +154,13 @@ def check_image_shape(input_shape: Sequence[int]) -> Tuple[int, ...]:
 
 
 def _network(
-    input_shape, num_classes, *, hidden_sizes, seed, filters=(), pooled=(),
+    input_shape,
+    num_classes,
+    *,
+    hidden_sizes,
+    seed,
+    filters=(),
+    pooled=(),
     dropout=(),
 ) -> tff.learning.models.FunctionalModel:
   """Unpadded convolutions, of which those in `pooled` are, and dense layers.
@@ -217,14 +224,14 @@ def _check_sizes(name: str, sizes: Sequence[int]) -> Tuple[int, ...]:
   return tuple(checks.check_int(name, size, minimum=1) for size in sizes)
 
 
-@tf.function
+@tf.function(autograph=False)
 def _initialize_metrics():
   return collections.OrderedDict(
       loss_sum=tf.zeros([]), num_correct=tf.zeros([]), num_examples=tf.zeros([])
   )
 
 
-@tf.function
+@tf.function(autograph=False)
 def _update_metrics(state, labels, batch_output, sample_weight=None):
   """Adds a batch; sums only, since this runs in every step of every client."""
   del sample_weight  # Clients train on unweighted examples.
@@ -240,7 +247,7 @@ def _update_metrics(state, labels, batch_output, sample_weight=None):
   )
 
 
-@tf.function
+@tf.function(autograph=False)
 def _finalize_metrics(state):
   num_examples = state['num_examples']
   return collections.OrderedDict(

@@ -26,7 +26,7 @@ def standardized(
   width, channels]`. Weights, loss and metrics stay those of `model`.
   """
 
-  @tf.function
+  @tf.function(autograph=False)
   def predict_on_batch(model_weights, x, training):
     if training:
       x = augmented(x)

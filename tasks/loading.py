@@ -23,7 +23,10 @@ MODEL_BUILDERS = {
     'resnet18': residual_models.resnet18,
 }
 _TRAINING_OPTIONS = (
-    'batch_size', 'client_epochs', 'client_learning_rate', 'rounds',
+    'batch_size',
+    'client_epochs',
+    'client_learning_rate',
+    'rounds',
     'cohort_size',
 )
 # More than any task draws from; the words of a seed do not depend on how many.
@@ -82,8 +85,10 @@ def _partitioned(sets, min_examples, options, seed):
 
   # As many digits as the last client needs keep the ids sorted.
   digits = len(str(len(parts) - 1))
-  client_data = tff.simulation.datasets.TestClientData({
-      f'client_{index:0{digits}d}': examples(sets.train[part])
-      for index, part in enumerate(parts)
-  })
+  client_data = tff.simulation.datasets.TestClientData(
+      {
+          f'client_{index:0{digits}d}': examples(sets.train[part])
+          for index, part in enumerate(parts)
+      }
+  )
   return client_data, examples(sets.holdout), examples(sets.test)

@@ -24,21 +24,25 @@ from tasks import pneumonia
 if typing.TYPE_CHECKING:
   from tasks import task  # pylint: disable=g-import-not-at-top
 
-TASKS = types.MappingProxyType({
-    'femnist': femnist.TASK,
-    'cifar10': cifar10.TASK,
-    'cifar100': cifar100.TASK,
-    'pneumonia': pneumonia.TASK,
-    'fashion_mnist': fashion_mnist.TASK,
-    'mnist5k': mnist5k.TASK,
-    'digits': digits.TASK,
-    'breast_cancer': breast_cancer.TASK,
-})
+TASKS = types.MappingProxyType(
+    {
+        'femnist': femnist.TASK,
+        'cifar10': cifar10.TASK,
+        'cifar100': cifar100.TASK,
+        'pneumonia': pneumonia.TASK,
+        'fashion_mnist': fashion_mnist.TASK,
+        'mnist5k': mnist5k.TASK,
+        'digits': digits.TASK,
+        'breast_cancer': breast_cancer.TASK,
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
   """What a setting may be; an `int` may stand for a `float`.
+
+  One without a `maximum` must fit into 32 bits, as computations take it.
 
   `help` says in one line what it sets. An option without `choices` takes all
   values within the bounds, of which `above` is not allowed itself.
@@ -62,7 +66,8 @@ class Option:
     limits = {
         limit: getattr(self, limit) for limit in ('above', 'minimum', 'maximum')
     }
-    check(label, value, **{k: v for k, v in limits.items() if v is not None})
+    limits = {k: v for k, v in limits.items() if v is not None}
+    check(label, value, **limits)
     if self.choices and value not in self.choices:
       raise ValueError(
           f'{label} must be one of {", ".join(map(str, self.choices))}; found'
@@ -70,60 +75,70 @@ class Option:
       )
 
 
+# What `numpy.random.SeedSequence` and TensorFlow both take.
+MAX_SEED = 2**63 - 1
+
 _count = functools.partial(Option, int, minimum=1)
 
 # An option means the same in every task that has it.
-OPTIONS = types.MappingProxyType({
-    'seed': Option(
-        int,
-        'Fixes the splits, the partition and the initial weights.',
-        minimum=0,
-    ),
-    'model': Option(
-        str,
-        'The model to train; not every task has each.',
-        choices=tuple(sorted({m for t in TASKS.values() for m in t.models})),
-    ),
-    'classes': Option(
-        int,
-        '62 for digits and letters, 10 for digits only.',
-        minimum=10,
-        choices=(10, 62),
-    ),
-    'num_clients': _count(
-        'The number of clients; by default all of a natural partition.'
-    ),
-    'max_client_examples': _count('The most training examples of a client.'),
-    'max_examples': _count('The most training examples.'),
-    'max_test_examples': _count('The most test examples.'),
-    'partition': Option(
-        str,
-        'How the training examples are spread over the clients.',
-        choices=partition.NAMES,
-    ),
-    'alpha': Option(
-        float,
-        'The concentration of the Dirichlet partition; unused by the others.',
-        minimum=partition.MIN_ALPHA,
-        maximum=partition.MAX_ALPHA,
-    ),
-    'shards_per_client': _count(
-        'Shards a client in the shards partition; unused by the others.'
-    ),
-    'holdout_size': _count(
-        'The number of clean examples that the server holds.'
-    ),
-    'batch_size': _count('Examples in a training batch of a client.'),
-    'client_epochs': _count('Passes of a client over its data in a round.'),
-    'client_learning_rate': Option(
-        float, 'The learning rate of the clients.', above=0
-    ),
-    'rounds': _count('The number of rounds.'),
-    'cohort_size': _count('The number of clients in a round.'),
-    'data_dir': Option(
-        str, 'The folder with the data files; by default the usual place.'
-    ),
-})
+OPTIONS = types.MappingProxyType(
+    {
+        'seed': Option(
+            int,
+            'Fixes the splits, the partition and the initial weights.',
+            minimum=0,
+            maximum=MAX_SEED,
+        ),
+        'model': Option(
+            str,
+            'The model to train; not every task has each.',
+            choices=tuple(
+                sorted({m for t in TASKS.values() for m in t.models})
+            ),
+        ),
+        'classes': Option(
+            int,
+            '62 for digits and letters, 10 for digits only.',
+            minimum=10,
+            choices=(10, 62),
+        ),
+        'num_clients': _count(
+            'The number of clients; by default all of a natural partition.'
+        ),
+        'max_client_examples': _count(
+            'The most training examples of a client.'
+        ),
+        'max_examples': _count('The most training examples.'),
+        'max_test_examples': _count('The most test examples.'),
+        'partition': Option(
+            str,
+            'How the training examples are spread over the clients.',
+            choices=partition.NAMES,
+        ),
+        'alpha': Option(
+            float,
+            'The concentration of the Dirichlet partition; no other uses it.',
+            minimum=partition.MIN_ALPHA,
+            maximum=partition.MAX_ALPHA,
+        ),
+        'shards_per_client': _count(
+            'Shards a client in the shards partition; unused by the others.'
+        ),
+        'holdout_size': _count(
+            'The number of clean examples that the server holds.'
+        ),
+        'batch_size': _count('Examples in a training batch of a client.'),
+        'client_epochs': _count('Passes of a client over its data in a round.'),
+        'client_learning_rate': Option(
+            float, 'The learning rate of the clients.', above=0
+        ),
+        'rounds': _count('The number of rounds.'),
+        'cohort_size': _count('The number of clients in a round.'),
+        'data_dir': Option(
+            str, 'The folder with the data files; by default the usual place.'
+        ),
+    }
+)
 
 
 def check_options(name: str, **options) -> None:

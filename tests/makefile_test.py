@@ -17,9 +17,13 @@ _FAKE_PYTHON = """\
 #!/bin/sh
 case "$*" in
   -c*) exit "${FAKE_WRONG_VERSION:-0}" ;;
-  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
-  "-m pip "*) echo pip >> calls; exit "${FAKE_PIP_STATUS:-0}" ;;
-  *) echo "run $*" >> calls ;;
+  "-m venv "*)
+    mkdir -p "$3/bin"
+    for name in python ruff pyink mypy mkdocs; do
+      cp "$0" "$3/bin/$name"
+    done ;;
+  "-m pip "*) echo "pip $0" >> calls; exit "${FAKE_PIP_STATUS:-0}" ;;
+  *) echo "${0##*/} $*" >> calls ;;
 esac
 """
 
@@ -43,16 +47,23 @@ def _make(
 ) -> subprocess.CompletedProcess:
   # An outer make hands its command line down in these.
   outer = (
-      'MAKEFLAGS', 'MAKEOVERRIDES', 'MAKELEVEL', 'MFLAGS', 'PYTHON', 'VENV',
-      'FLOWER_PYTHON', 'FLOWER_VENV', 'SYFT_PYTHON', 'SYFT_VENV', 'CI',
+      'MAKEFLAGS',
+      'MAKEOVERRIDES',
+      'MAKELEVEL',
+      'MFLAGS',
+      'PYTHON',
+      'PYTHON_flower',
+      'PYTHON_syft',
+      'VENV',
+      'CI',
   )
   inherited = {k: v for k, v in os.environ.items() if k not in outer}
   return subprocess.run(
       [
           'make',
           'PYTHON=./fake_python',
-          f'FLOWER_PYTHON={others}',
-          f'SYFT_PYTHON={others}',
+          f'PYTHON_flower={others}',
+          f'PYTHON_syft={others}',
           target,
       ],
       cwd=checkout,
@@ -69,21 +80,33 @@ def _calls(checkout) -> list:
   return calls.read_text().splitlines() if calls.exists() else []
 
 
+_PIP = 'pip .venv/bin/python'
+_PIP_TOOLS = 'pip .venv-tools/bin/python'
+
+
 def test_builds_the_environment_once_and_anew_for_other_requirements(checkout):
   for target in ('demo', 'test', 'test'):
     assert _make(checkout, target).returncode == 0
   calls = _calls(checkout)
-  assert calls.count('pip') == 3
-  assert calls[1].startswith('run -m binaries.compare --flagfile=')
-  assert calls[4].startswith('run -m pytest tests -m not slow')
-  assert calls[5:7] == [
-      'run -m pytest tests/flower -m not slow',
-      'run -m pytest tests/syft -m not slow',
+  assert calls.count(_PIP) == calls.count(_PIP_TOOLS) == 1
+  assert calls[1].startswith('python -m binaries.compare --flagfile=')
+  for name in ('flower', 'syft'):
+    assert calls.count(f'pip .venv-{name}/bin/python') == 1
+  assert calls[-3].startswith('python -m pytest tests -m not slow')
+  assert calls[-2:] == [
+      'python -m pytest tests/flower -m not slow',
+      'python -m pytest tests/syft -m not slow',
   ]
   later = (checkout / '.venv' / '.installed').stat().st_mtime + 10
   os.utime(checkout / 'requirements.txt', (later, later))
   assert _make(checkout, 'demo').returncode == 0
-  assert _calls(checkout).count('pip') == 4
+  assert _calls(checkout).count(_PIP) == 2
+
+
+def test_tests_include_style_types_and_documents(checkout):
+  assert _make(checkout, 'test').returncode == 0
+  tools = [call.split()[0] for call in _calls(checkout)]
+  assert {'ruff', 'pyink', 'mypy', 'mkdocs'} < set(tools)
 
 
 def test_all_tests_leave_none_out(checkout):
@@ -94,19 +117,19 @@ def test_all_tests_leave_none_out(checkout):
 def test_what_has_no_python_is_skipped_but_not_in_ci(checkout):
   result = _make(checkout, 'test', others='')
   assert result.returncode == 0
-  for name in ('Flower', 'PySyft'):
-    assert f'Skipped the tests of {name}: no Python 3' in result.stdout
-  assert len(_calls(checkout)) == 2  # pip and pytest in .venv.
+  for name in ('flower', 'syft'):
+    assert f'Skipped tests/{name}: no Python 3' in result.stdout
+    assert not any(name in call for call in _calls(checkout))
   result = _make(checkout, 'test', others='', CI='true')
   assert result.returncode != 0
-  assert 'Skipped the tests of Flower' in result.stdout
+  assert 'Skipped tests/flower' in result.stdout
 
 
 def test_failed_installation_is_tried_again(checkout):
   assert _make(checkout, 'demo', FAKE_PIP_STATUS='1').returncode != 0
-  assert _calls(checkout) == ['pip']
+  assert _calls(checkout) == [_PIP]
   assert _make(checkout, 'demo').returncode == 0
-  assert _calls(checkout)[1] == 'pip'
+  assert _calls(checkout)[1] == _PIP
 
 
 def test_wrong_python_is_named(checkout):

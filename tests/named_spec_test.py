@@ -114,6 +114,7 @@ def test_parsers_accept(parser, text, value):
         (named_spec.parse_positive_int, '0'),
         (named_spec.parse_number, 'nan'),
         (named_spec.parse_number, 'inf'),
+        (named_spec.parse_number, 400 * '9'),
         (named_spec.parse_number, ''),
         (named_spec.parse_positive_number, '0'),
         (named_spec.parse_positive_number, '-1'),
@@ -135,6 +136,26 @@ def test_parsers_reject(parser, text):
   ) as info:
     named_spec.parse(f'a:x={text}', kind='thing', known={'a': {'x': parser}})
   assert '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    'parser, text',
+    [
+        (named_spec.parse_positive_int, '100000000000'),
+        (named_spec.parse_int, '-2147483649'),
+        (named_spec.parse_positive_number, '1e39'),
+        (named_spec.parse_positive_number, '1' + 39 * '0'),
+        (named_spec.parse_number, '-1e-39'),
+    ],
+)
+def test_numbers_must_fit_into_32_bits(parser, text):
+  with pytest.raises(
+      ValueError, match="^option 'x' of thing 'a' must fit into 32 bits; found"
+  ):
+    named_spec.parse(f'a:x={text}', kind='thing', known={'a': {'x': parser}})
+  # What the kind holds is no matter of how it is written.
+  if parser is named_spec.parse_positive_number:
+    named_spec.parse('a:x=9000000000', kind='thing', known={'a': {'x': parser}})
 
 
 def test_the_registries_look_up_without_tensorflow():

@@ -4,7 +4,7 @@ import importlib.metadata
 import importlib.util
 import pathlib
 import re
-import runpy
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,7 +13,7 @@ from unittest import mock
 from packaging import requirements
 from packaging import utils
 import pytest
-import setuptools
+from setuptools.config import pyprojecttoml
 
 import fedaot_tff
 from fedaot_tff import _tff_import
@@ -32,10 +32,14 @@ def _run_python(source: str) -> subprocess.CompletedProcess:
   )
 
 
-def _setup_arguments() -> dict:
-  with mock.patch.object(setuptools, 'setup') as setup:
-    runpy.run_path(str(_ROOT / 'setup.py'))
-  return setup.call_args.kwargs
+def _metadata() -> dict:
+  """The tables of pyproject.toml, as setuptools sees them."""
+  return pyprojecttoml.read_configuration(_ROOT / 'pyproject.toml')
+
+
+def _extras() -> dict[str, list[requirements.Requirement]]:
+  extras = _metadata()['project']['optional-dependencies']
+  return {name: _parse(extra) for name, extra in extras.items()}
 
 
 def _parse(lines) -> list[requirements.Requirement]:
@@ -156,39 +160,44 @@ def test_unknown_name_is_an_attribute_error():
     fedaot_tff.no_such_name
 
 
-def test_setup_takes_the_version_of_the_package():
-  assert _setup_arguments()['version'] == fedaot_tff.__version__
+def test_version_is_that_of_the_package():
+  assert _metadata()['project']['version'] == fedaot_tff.__version__
 
 
-def test_setup_takes_no_other_names_in_an_environment():
-  packages = set(_setup_arguments()['packages'])
+def _packages() -> set[str]:
+  return set(_metadata()['tool']['setuptools']['packages'])
+
+
+def test_no_other_names_are_taken_in_an_environment():
+  packages = _packages()
   assert {package.partition('.')[0] for package in packages} == {
-      'fedaot', 'fedaot_tff'
+      'fedaot',
+      'fedaot_tff',
   }
 
 
 def test_every_folder_of_modules_is_packaged():
-  packages = set(_setup_arguments()['packages'])
+  packages = _packages()
   for top in ('fedaot', 'fedaot_tff'):
     for module in (_ROOT / top).rglob('*.py'):
       package = '.'.join(module.parent.relative_to(_ROOT).parts)
       assert package in packages, f'{package} has no __init__.py'
 
 
-def test_setup_requires_numpy_alone():
-  assert _setup_arguments()['install_requires'] == ['numpy>=1.23']
-  for requirement in _parse(_setup_arguments()['extras_require']['tff']):
+def test_numpy_alone_is_required():
+  assert _metadata()['project']['dependencies'] == ['numpy>=1.23']
+  for requirement in _extras()['tff']:
     assert utils.canonicalize_name(requirement.name) != 'tensorflow-federated'
 
 
-def test_setup_requires_what_tff_requires():
+def test_tff_extra_requires_what_tff_requires():
   """But for jax and jaxlib, whose pins cannot be met."""
   ours = {
       utils.canonicalize_name(requirement.name): requirement
-      for requirement in _parse(_setup_arguments()['extras_require']['tff'])
+      for requirement in _extras()['tff']
   }
-  requirements = importlib.metadata.requires('tensorflow-federated')
-  for requirement in _parse(requirements):
+  theirs = importlib.metadata.requires('tensorflow-federated')
+  for requirement in _parse(theirs):
     name = utils.canonicalize_name(requirement.name)
     assert name in ours
     if name not in ('jax', 'jaxlib'):
@@ -198,26 +207,24 @@ def test_setup_requires_what_tff_requires():
 
 
 def _check_pins(pins, extras, *files):
-  setup = _setup_arguments()
-  wanted = _parse(setup['install_requires'])
+  wanted = _parse(_metadata()['project']['dependencies'])
   for extra in extras:
-    wanted += _parse(setup['extras_require'][extra])
+    wanted += _extras()[extra]
   for file in files:
     wanted += _read(file)
   for requirement in wanted:
     name = utils.canonicalize_name(requirement.name)
     assert name in pins, f'{name} is not pinned'
-    assert requirement.specifier.contains(pins[name]), (
-        f'{name} {pins[name]} does not meet {requirement}'
-    )
+    assert requirement.specifier.contains(
+        pins[name]
+    ), f'{name} {pins[name]} does not meet {requirement}'
 
 
 @pytest.mark.parametrize('python', ['3.9', '3.10', '3.11'])
 def test_pins_meet_every_requirement(python):
   pins = _pinned_versions(python)
-  extras = set(_setup_arguments()['extras_require'])
   # Flower has an environment of its own; CUDA takes gigabytes.
-  extras -= {'flower', 'gpu'}
+  extras = set(_extras()) - {'flower', 'gpu'}
   _check_pins(pins, extras, 'requirements.in', 'overrides.txt')
   assert pins['tensorflow-federated'] == _tff_import.TFF_VERSION
 
@@ -236,9 +243,7 @@ def test_pins_of_pysyft_meet_every_requirement(python):
 
 
 def test_gpu_extra_is_that_of_the_pinned_tensorflow_without_tensorrt():
-  ours = {str(requirement) for requirement in _parse(
-      _setup_arguments()['extras_require']['gpu']
-  )}
+  ours = {str(requirement) for requirement in _extras()['gpu']}
   theirs = set()
   for requirement in importlib.metadata.requires('tensorflow'):
     requirement = requirements.Requirement(requirement)
@@ -247,13 +252,52 @@ def test_gpu_extra_is_that_of_the_pinned_tensorflow_without_tensorrt():
   assert {name for name in theirs if not name.startswith('tensorrt')} == ours
 
 
+def test_wheel_serves_arrays_where_it_is_installed(tmp_path):
+  pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
+  here = ['--no-deps', '--no-build-isolation', '--no-index', '--quiet']
+  # From a copy: setuptools writes into the folder that it builds.
+  source = tmp_path / 'source'
+  source.mkdir()
+  for name in ('fedaot', 'fedaot_tff'):
+    shutil.copytree(_ROOT / name, source / name)
+  for name in ('pyproject.toml', 'setup.py', 'README.md', 'LICENSE'):
+    shutil.copy(_ROOT / name, source)
+  site = tmp_path / 'site'
+  subprocess.run([*pip, 'install', *here, '--target', site, source], check=True)
+  assert {path.name for path in site.iterdir()} == {
+      'fedaot',
+      'fedaot_tff',
+      f'fedaot-{fedaot_tff.__version__}.dist-info',
+  }
+  assert (site / 'fedaot' / 'py.typed').exists()
+  code = (
+      f'import sys; sys.path.insert(0, {str(site)!r}); import fedaot;'
+      ' print(fedaot.__file__);'
+      ' updates = [[0.], [1.], [1.], [1.], [9.]];'
+      ' print(fedaot.rules.krum(num_byzantine=1)(updates))'
+  )
+  result = subprocess.run(
+      [sys.executable, '-I', '-c', code],
+      check=True,
+      capture_output=True,
+      text=True,
+  )
+  assert result.stdout.split() == [str(site / 'fedaot/__init__.py'), '[1.]']
+
+
 @pytest.mark.parametrize(
     'name',
     [
-        'requirements.in', 'overrides.txt', 'requirements.txt',
-        'requirements-flower.in', 'excludes-flower.txt',
-        'requirements-flower.txt', 'requirements-syft.in',
+        'excludes-flower.txt',
+        'overrides.txt',
+        'requirements-flower.in',
+        'requirements-flower.txt',
+        'requirements-syft.in',
         'requirements-syft.txt',
+        'requirements.in',
+        'requirements.txt',
+        'requirements-tools.in',
+        'requirements-tools.txt',
     ],
 )
 def test_requirement_files_name_no_registry(name):

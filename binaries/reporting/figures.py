@@ -14,22 +14,25 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics
 
+from binaries import output_folder
 from binaries.reporting import estimates
 from binaries.reporting import results as results_lib
 from binaries.reporting import tables
 
-matplotlib.rcParams.update({
-    'axes.axisbelow': True,
-    'axes.grid': True,
-    'axes.spines.right': False,
-    'axes.spines.top': False,
-    'axes.titlesize': 'medium',
-    'figure.constrained_layout.use': True,
-    'font.size': 11,
-    'grid.color': '0.9',
-    'legend.frameon': False,
-    'savefig.dpi': 110,
-})
+matplotlib.rcParams.update(
+    {
+        'axes.axisbelow': True,
+        'axes.grid': True,
+        'axes.spines.right': False,
+        'axes.spines.top': False,
+        'axes.titlesize': 'medium',
+        'figure.constrained_layout.use': True,
+        'font.size': 11,
+        'grid.color': '0.9',
+        'legend.frameon': False,
+        'savefig.dpi': 110,
+    }
+)
 # Okabe and Ito's palette, whose colours the colour-blind can tell apart, with
 # grey for its yellow, which is too light for lines on white. Two are FedAOT's.
 _HOLDOUT_COLOR, _NO_HOLDOUT_COLOR = '#D55E00', '#0072B2'
@@ -111,7 +114,7 @@ class _Panel(NamedTuple):
 
 def save_summary(path: pathlib.Path, results: results_lib.Results) -> None:
   """Writes what `draw_summary` draws into a PNG file."""
-  path.write_bytes(_render(draw_summary(results), dpi=150))
+  output_folder.replace_file(path, _render(draw_summary(results), dpi=150))
 
 
 def draw_summary(results: results_lib.Results) -> figure.Figure:

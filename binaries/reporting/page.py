@@ -4,8 +4,16 @@ import base64
 import itertools
 import pathlib
 import re
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
-from typing import Union
+from typing import (
+    Any,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Union,
+)
 
 import jinja2
 import markupsafe
@@ -40,21 +48,15 @@ def write(folder: pathlib.Path, page: Optional[pathlib.Path] = None) -> Written:
   """
   results = results_lib.read(folder)
   page = page or folder / _PAGE_FILE
-  if page.is_dir():
-    raise application.UserError(
-        f'--output={page} is a folder; name a file in it.'
-    )
+  # Replacing a device would break it.
+  if page.exists() and not page.is_file():
+    raise application.UserError(f'--output={page} is no file; name one.')
   output_folder.make_folder(page.parent)
   files_folder = output_folder.make_folder(page.parent / _FILES_FOLDER)
   parts = make_parts(results)
-  try:
-    for part in itertools.chain(*parts.values()):
-      _write_files(files_folder, part)
-    page.write_text(make_page(results, parts), encoding='utf-8')
-  except OSError as error:
-    raise application.UserError(
-        f'cannot write {error.filename or page}: {error.strerror}.'
-    ) from error
+  for part in itertools.chain(*parts.values()):
+    _write_files(files_folder, part)
+  output_folder.replace_file(page, make_page(results, parts))
   return Written(page, files_folder, results.problems)
 
 
@@ -67,10 +69,10 @@ def _write_files(folder: pathlib.Path, part: Part) -> None:
   else:
     text = tables.format_markdown(part)
     png = part.scale and figures.draw_heat_map(part)
-  part.data.to_csv(folder / f'{part.name}.csv', index=False)
-  (folder / f'{part.name}.md').write_text(text, encoding='utf-8')
-  if png:
-    (folder / f'{part.name}.png').write_bytes(png)
+  data = part.data.to_csv(index=False)
+  for suffix, content in (('csv', data), ('md', text), ('png', png)):
+    if content:
+      output_folder.replace_file(folder / f'{part.name}.{suffix}', content)
 
 
 def make_parts(results: results_lib.Results) -> Dict[str, List[Part]]:

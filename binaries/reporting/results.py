@@ -29,8 +29,11 @@ KEYS = ('byzantine_fraction', 'attack', 'aggregator', 'seed')
 _AXES = ('byzantine_fractions', 'attacks', 'aggregators', 'seeds')
 _KEY_KINDS = dict(zip(KEYS, (float, str, str, int)))
 MEASUREMENTS = (
-    'test_accuracy', 'attack_success_rate', 'attacker_weight',
-    'detection_auroc', 'seconds_per_round',
+    'test_accuracy',
+    'attack_success_rate',
+    'attacker_weight',
+    'detection_auroc',
+    'seconds_per_round',
 )
 _CURVES = {'round': int, 'test_accuracy': float, 'attacker_weight': float}
 _WEIGHTS = {'round': int, 'is_byzantine': int, 'weight': float}

@@ -69,8 +69,14 @@ class FedAOT(strategy_lib.RobustStrategy):
     new = self.aggregator.aggregate(model, clients, num_examples)
     found = self.aggregator.last_round
     names = (
-        'weights', 'effective_clients', 'num_clipped', 'num_attenuated',
-        'num_non_finite', 'norm_bound', 'holdout_loss_before', 'root_norm',
+        'weights',
+        'effective_clients',
+        'num_clipped',
+        'num_attenuated',
+        'num_non_finite',
+        'norm_bound',
+        'holdout_loss_before',
+        'root_norm',
     )
     return new, found.weights, {name: getattr(found, name) for name in names}
 

@@ -95,9 +95,11 @@ def of_usual_metrics(replies: Sequence[Reply]) -> List[RecordDict]:
   """
   kinds = [_kind(reply.content) for reply in replies]
   usual = collections.Counter(k for k in kinds if k).most_common(1)
-  return [r.content for r, kind in zip(replies, kinds) if usual and (
-      kind == usual[0][0]
-  )]
+  return [
+      r.content
+      for r, kind in zip(replies, kinds)
+      if usual and (kind == usual[0][0])
+  ]
 
 
 def _kind(content: RecordDict) -> Any:

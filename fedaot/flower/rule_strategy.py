@@ -42,7 +42,7 @@ class Robust(strategy_lib.RobustStrategy):
     self._rule = checks.check_kind('rule', rule, rule_lib.Rule)
     if rule.needs_root != (holdout is not None):
       raise ValueError(
-          f'{rule!r} needs the server\'s own update: give a holdout.'
+          f"{rule!r} needs the server's own update: give a holdout."
           if rule.needs_root
           else f'{rule!r} has no use for a holdout; leave it out.'
       )
@@ -62,6 +62,7 @@ class Robust(strategy_lib.RobustStrategy):
         _updates(model, clients, dtype),
         round_num=self._round,
         reference=reference,
+        shapes=[array.shape for array in model],
     )
     self._round += 1
     if self._rule.remembers:

@@ -104,14 +104,16 @@ class RobustStrategy(FedAvg, abc.ABC):
         [reply.num_examples for reply in usable],
     )
     merged = dict(zip(places, new))
-    arrays = ArrayRecord({
-        name: Array(
-            merged[i]
-            if i in merged
-            else _median(like, [reply.arrays[i] for reply in usable], votes)
-        )
-        for i, (name, like) in enumerate(self._model.items())
-    })
+    arrays = ArrayRecord(
+        {
+            name: Array(
+                merged[i]
+                if i in merged
+                else _median(like, [reply.arrays[i] for reply in usable], votes)
+            )
+            for i, (name, like) in enumerate(self._model.items())
+        }
+    )
     metrics = self._averaged(usable, self.train_metrics_aggr_fn)
     metrics['fedaot-num-dropped'] = num_dropped
     for name, value in _flat(measured).items():

@@ -15,7 +15,8 @@ def fold(
     _, total = xp.while_loop(
         lambda start, total: start < end,
         lambda start, total: (
-            start + BLOCK_COLUMNS, add(total, start, BLOCK_COLUMNS)
+            start + BLOCK_COLUMNS,
+            add(total, start, BLOCK_COLUMNS),
         ),
         (0, total),
     )

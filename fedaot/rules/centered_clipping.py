@@ -28,7 +28,8 @@ def centered_clipping(cohort, clipping_radius=None, *, num_iterations=1):
   of finite updates to v, anew in each iteration: a choice of this package.
 
   Updates that are not finite count in n and add nothing; a lost round repeats
-  the aggregate of the one before.
+  the aggregate of the one before. Where nobody has anything to say, the result
+  is zero and the reference stays.
 
   Breakdown point: f Byzantine updates move v by at most f / n times tau in an
   iteration, and tau is no larger than the largest honest distance for f < n /
@@ -64,6 +65,7 @@ def centered_clipping(cohort, clipping_radius=None, *, num_iterations=1):
       coefficients,
       reference_coefficient=1.0 - xp.sum(coefficients),
       measurements={
-          'clipping_radius': radius, 'num_clipped': xp.sum(distances > radius)
+          'clipping_radius': radius,
+          'num_clipped': xp.sum(~geometry.is_at_most(distances, radius)),
       },
   )

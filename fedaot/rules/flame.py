@@ -7,6 +7,18 @@ from fedaot.rules import geometry
 from fedaot.rules import rule
 
 
+def linkage_heights(distances, xp):
+  """The smallest largest step of any path from row to row, `[n, n]`."""
+  n = xp.size(distances)
+
+  def link(k, steps):
+    through = xp.take(steps, xp.reshape(k, [1]), axis=0)
+    by_k = xp.maximum(xp.transpose(through), through)
+    return k + 1, xp.minimum(steps, by_k)
+
+  return xp.while_loop(lambda k, steps: k < n, link, (0 * n, distances))[1]
+
+
 def majority_cluster(distances, xp):
   """The first group of more than half of the rows that single linkage forms.
 
@@ -17,26 +29,15 @@ def majority_cluster(distances, xp):
   Returns:
     Bool `[n]`, true for at least floor(n / 2) + 1 rows.
   """
-  n = xp.size(distances)
-
-  def link(k, steps):
-    through = xp.take(steps, xp.reshape(k, [1]), axis=0)
-    by_k = xp.maximum(xp.transpose(through), through)
-    return k + 1, xp.minimum(steps, by_k)
-
-  # The smallest largest step of any path from one row to another.
-  _, steps = xp.while_loop(
-      lambda k, steps: k < n, link, (0 * n, distances)
-  )
+  steps, n = linkage_heights(distances, xp), xp.size(distances)
   # With itself counted, a row is among more than half from there on where it is
   # linked with as many others as half, rounded down.
   majority_at = xp.sort(steps, axis=1)[:, n // 2]
-  return majority_at <= xp.amin(majority_at)
+  # Cosines that are equal but for rounding are links of one length.
+  return majority_at <= xp.amin(majority_at) + 1e-12
 
 
-@rule.rule(
-    noise_multiplier=functools.partial(checks.check_number, minimum=0)
-)
+@rule.rule(noise_multiplier=functools.partial(checks.check_number, minimum=0))
 def flame(cohort, *, noise_multiplier=0.001, seed=None):
   """The mean of the majority's direction, clipped to the median norm, noised.
 
@@ -69,10 +70,8 @@ def flame(cohort, *, noise_multiplier=0.001, seed=None):
   coefficients = geometry.mean_of(admitted, xp) * geometry.clipping_scales(
       norms, bound, xp
   )
-  noise = None
-  if noise_multiplier:
-    draw = xp.normal((seed, cohort.round_num, 0), cohort.dimension)
-    noise = noise_multiplier * bound * xp.asarray(draw, dtype=xp.float64)
   return rule.Decision(
-      coefficients, noise=noise, measurements={'norm_bound': bound}
+      coefficients,
+      noise=cohort.noise(noise_multiplier, bound, seed),
+      measurements={'norm_bound': bound},
   )

@@ -41,5 +41,6 @@ def fltrust(cohort):
 def trust_scores(products, norms, root_norm, xp):
   """TS_i, from an update's product with g_0 and both norms."""
   cosines = geometry.divide(geometry.divide(products, norms, xp), root_norm, xp)
-  # Rounding must not give a cosine above 1.
-  return xp.clip(cosines, 0.0, 1.0)
+  # Rounding, in float32 as well, must neither give a cosine above 1 nor make an
+  # orthogonal update the only one that is trusted.
+  return xp.where(cosines > 1e-6, xp.minimum(cosines, 1.0), 0.0)

@@ -47,9 +47,7 @@ def foolsgold(cohort, *, confidence=1.0):
   pardon = xp.where(own < other, geometry.divide(own, other, xp), 1.0)
   novelty = 1.0 - xp.amax(cosines * pardon, axis=1)
   largest = xp.amax(novelty)
-  novelty = xp.where(
-      largest > 0.0, geometry.divide(novelty, largest, xp), 1.0
-  )
+  novelty = xp.where(largest > 0.0, geometry.divide(novelty, largest, xp), 1.0)
   # Beyond these the cut-off has long taken effect.
   inside = xp.clip(novelty, 1e-300, 1.0 - 1e-16)
   logits = xp.log(inside) - xp.log1p(-inside)

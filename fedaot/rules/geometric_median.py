@@ -31,9 +31,11 @@ def geometric_median(
   "Robust Aggregation for Federated Learning", IEEE Transactions on Signal
   Processing, 2022, arXiv:1912.13445, there RFA). An early stop would undo the
   robustness: far from the honest clients a step shortens the way by no more
-  than the ratio of Byzantine to honest ones. nu and tolerance are multiples of
-  the typical distance, the smallest of the updates' median distances, at most
-  the diameter of any majority; neither is less than 1e-15 of a typical norm.
+  than the ratio of Byzantine to honest ones; the three iterations that the
+  paper runs are `max_iterations=3, tolerance=0`. nu and tolerance are multiples
+  of the typical distance, the smallest of the updates' median distances, at
+  most the diameter of any majority; neither is less than 1e-15 of a typical
+  norm.
 
   Breakdown point: 1/2. With f < n / 2 the squared distance to the honest mean
   is at most 4 (1 + f / (n - 2 f))^2 times the honest variance (Allouah,
@@ -86,6 +88,7 @@ def geometric_median(
   return rule.Decision(
       weights,
       measurements={
-          'num_iterations': num_iterations, 'converged': last_step <= least_step
+          'num_iterations': num_iterations,
+          'converged': last_step <= least_step,
       },
   )

@@ -7,6 +7,9 @@ from fedaot.rules import blocks
 # Where the squared distances that count are below this share of the squared
 # norms, products about zero would lose more than four of float64's 16 digits.
 _WELL_SPREAD = 1e-4
+# Norms that differ by a smaller share are the same but for rounding, in float32
+# as well: of a cohort that was clipped to one norm none is counted as longer.
+_SAME_NORM = 1e-6
 
 
 def inner_products(
@@ -28,12 +31,12 @@ def inner_products(
     block = xp.asarray(read(start, width), dtype=xp.float64)
     return products + xp.matmul(block, xp.transpose(block))
 
-  return _symmetric(
+  return symmetric(
       blocks.fold(add, xp.zeros([num_rows, num_rows]), dimension, xp), xp
   )
 
 
-def _symmetric(products, xp):
+def symmetric(products, xp):
   """Rounding must not tell a pair from the same pair the other way round."""
   return 0.5 * (products + xp.transpose(products))
 
@@ -76,7 +79,8 @@ def centered_products(
       # One large product, and a thin one: rows and extra are not put together.
       return (
           among + xp.matmul(rows, xp.transpose(rows)),
-          further + xp.concatenate(
+          further
+          + xp.concatenate(
               [
                   xp.matmul(rows, xp.transpose(extra)),
                   xp.matmul(extra, xp.transpose(extra)),
@@ -91,7 +95,7 @@ def centered_products(
         dimension,
         xp,
     )
-    top = xp.concatenate([_symmetric(among, xp), further[:num_rows]], axis=1)
+    top = xp.concatenate([symmetric(among, xp), further[:num_rows]], axis=1)
     return xp.concatenate([top, xp.transpose(further)], axis=0)
 
   products = about(None)
@@ -140,6 +144,11 @@ def mean_of(is_selected: Any, xp: Any) -> Any:
 def clipping_scales(norms: Any, bound: Any, xp: Any) -> Any:
   """What scales rows down to a norm, 1 for those that are no longer."""
   return xp.where(norms > bound, divide(bound, norms, xp), 1.0)
+
+
+def is_at_most(norms: Any, bound: Any) -> Any:
+  """Whether norms are not above a bound, but for rounding."""
+  return norms <= (1.0 + _SAME_NORM) * bound
 
 
 def cosines(cohort: Any) -> Any:

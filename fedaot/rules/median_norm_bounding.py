@@ -28,5 +28,6 @@ def bounding(cohort, bound):
   xp, norms = cohort.xp, cohort.norms
   scales = geometry.clipping_scales(norms, bound, xp)
   return scales[:, None] * xp.eye(cohort.size), {
-      'clipping_norm': bound, 'num_clipped': xp.sum(norms > bound)
+      'clipping_norm': bound,
+      'num_clipped': xp.sum(~geometry.is_at_most(norms, bound)),
   }

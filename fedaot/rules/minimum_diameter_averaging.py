@@ -95,9 +95,7 @@ def tightest_subset(squared_distances, num_selected, xp):
   radii = xp.sort(squared_distances, axis=1)[:, num_selected - 1]
   nearest = xp.take(squared_distances, xp.argmin(radii), axis=0)
   ball = geometry.is_first(nearest, num_selected, xp)
-  diameter = xp.amax(
-      xp.where(ball & ball[:, None], squared_distances, 0.0)
-  )
+  diameter = xp.amax(xp.where(ball & ball[:, None], squared_distances, 0.0))
   all_pairs = xp.sort(xp.reshape(squared_distances, [-1]))
   diameters = xp.take(
       all_pairs,
@@ -165,6 +163,7 @@ def minimum_diameter_averaging(cohort, num_byzantine):
   return rule.Decision(
       geometry.mean_of(is_selected, xp),
       measurements={
-          'is_exact': is_exact, 'cohort_too_small': 2 * num_byzantine >= n
+          'is_exact': is_exact,
+          'cohort_too_small': 2 * num_byzantine >= n,
       },
   )

@@ -29,9 +29,7 @@ def monna(cohort, num_byzantine):
   """
   xp, n = cohort.xp, cohort.size
   distances = xp.diagonal(cohort.products_about_reference)
-  is_near = geometry.is_first(
-      distances, xp.maximum(n - num_byzantine, 1), xp
-  )
+  is_near = geometry.is_first(distances, xp.maximum(n - num_byzantine, 1), xp)
   return rule.Decision(
       geometry.mean_of(is_near, xp),
       measurements={'cohort_too_small': num_byzantine >= n},

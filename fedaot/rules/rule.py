@@ -2,18 +2,27 @@
 
 import functools
 import inspect
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence
-from typing import Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 
 from fedaot import checks
 from fedaot import namespace
-from fedaot.rules import blocks
 from fedaot.rules import cohort as cohort_lib
 
 # A check takes the name of an option and its value and returns the value.
 Check = Callable[[str, Any], Any]
+Combine = Callable[[Any], Any]
 
 
 class Decision(NamedTuple):
@@ -23,7 +32,7 @@ class Decision(NamedTuple):
     coefficients: Float64 `[n]`: the aggregate is the sum of the rows, each
       times its coefficient. None if there is `combine`.
     combine: Takes a block of columns `[n, b]` and returns the aggregate's
-      entries `[b]`.
+      entries `[b]`. Or a list of such functions, one for each tensor.
     reference_coefficient: What the reference counts in the sum.
     noise: Added to the aggregate, `[d]`; None for nothing.
     measurements: Scalars by name.
@@ -31,7 +40,7 @@ class Decision(NamedTuple):
   """
 
   coefficients: Any = None
-  combine: Optional[Callable[[Any], Any]] = None
+  combine: Union[None, Combine, Sequence[Combine]] = None
   reference_coefficient: Any = 0.0
   noise: Any = None
   measurements: Mapping[str, Any] = {}
@@ -52,7 +61,7 @@ class Rule:
       one.
   """
 
-  def __init__(self, make: Callable[..., Any], options: Mapping[str, Any]):
+  def __init__(self, make: Any, options: Mapping[str, Any]):
     # What a module has under its name, unlike what it wraps: it can be pickled.
     self._make = make
     self._options = dict(options)
@@ -68,32 +77,32 @@ class Rule:
   def __call__(
       self,
       updates: Union[np.ndarray, Sequence[np.ndarray]],
-      *,
-      round_num: int = 0,
-      reference: Optional[np.ndarray] = None,
+      **kwargs: Any,
   ) -> np.ndarray:
-    """Aggregates arrays; see `measure`.
-
-    Returns:
-      The aggregate, `[d]` in the dtype of the updates.
-    """
-    return self.measure(updates, round_num=round_num, reference=reference)[0]
+    """The aggregate alone, `[d]`; arguments as of `measure`."""
+    return self.measure(updates, **kwargs)[0]
 
   def measure(
       self,
       updates: Union[np.ndarray, Sequence[np.ndarray]],
       *,
+      num_examples: Optional[Sequence[float]] = None,
       round_num: int = 0,
       reference: Optional[np.ndarray] = None,
+      shapes: Optional[Sequence[Sequence[int]]] = None,
   ) -> Tuple[np.ndarray, Dict[str, Any]]:
     """Aggregates arrays and tells how.
 
     Args:
       updates: One client's update a row: an array `[N, d]` of floats, or a
         sequence of N vectors of d floats.
+      num_examples: `[N]`, what each client trained on: one without a positive
+        count has nothing to say. None if all have.
       round_num: The number of the round, which random rules draw for.
       reference: A vector `[d]`: the last aggregate for rules that remember it,
         None for zero; the server's own update for those that need one.
+      shapes: The shapes of the tensors that updates are made of, in order, for
+        rules that look at tensors; None for a single vector.
 
     Returns:
       The aggregate, `[d]` in the dtype of the updates, and measurements by
@@ -104,10 +113,6 @@ class Rule:
       ValueError: If a shape is wrong, or a reference is missing.
     """
     xp, table = namespace.NUMPY, _as_table(updates)
-    if reference is None and self.needs_root:
-      raise ValueError(
-          f"reference must be given: the server's own update, for {self}."
-      )
     if reference is not None:
       reference = np.asarray(reference, dtype=table.dtype)
       if reference.shape != table.shape[1:]:
@@ -115,23 +120,49 @@ class Rule:
             f'reference must have the shape {table.shape[1:]} of an update;'
             f' found {reference.shape}.'
         )
-    is_finite = cohort_lib.is_finite_row(table, xp)
+    is_empty = None
+    if num_examples is not None:
+      is_empty = ~(np.asarray(num_examples, float) > 0)
+      if is_empty.shape != table.shape[:1]:
+        raise ValueError(
+            f'num_examples must have an entry for each of {len(table)} updates;'
+            f' found the shape {is_empty.shape}.'
+        )
     return self.aggregate(
-        table, is_finite, xp, round_num=round_num, reference=reference
+        table,
+        cohort_lib.is_finite_row(table, xp),
+        xp,
+        is_empty=is_empty,
+        round_num=round_num,
+        reference=reference,
+        shapes=shapes,
     )
 
   def aggregate(
-      self, table: Any, is_finite: Any, xp: Any, *, round_num: Any = 0,
+      self,
+      table: Any,
+      is_finite: Any,
+      xp: Any,
+      *,
+      is_empty: Optional[Any] = None,
+      round_num: Any = 0,
       reference: Optional[Any] = None,
+      shapes: Optional[Sequence[Sequence[int]]] = None,
   ) -> Tuple[Any, Dict[str, Any]]:
     """As `measure`, on any namespace; see `cohort.Cohort` for arguments."""
+    if reference is None and self.needs_root:
+      raise ValueError(
+          f"reference must be given: the server's own update, for {self}."
+      )
     cohort = cohort_lib.Cohort(
         table,
         is_finite,
         xp,
+        is_empty=is_empty,
         round_num=round_num,
         reference=reference,
         stand_in=reference if self.remembers else None,
+        shapes=shapes,
     )
     decision = self.decide(cohort)
     if decision.combine is None:
@@ -139,30 +170,25 @@ class Rule:
           decision.coefficients, decision.reference_coefficient
       )
     else:
-      update = blocks.concatenate(
-          lambda start, width: decision.combine(cohort.block(start, width)),
-          cohort.dimension,
-          table.dtype,
-          xp,
-      )
+      update = cohort.combined(decision.combine)
     if decision.noise is not None:
       update = update + xp.asarray(decision.noise, dtype=table.dtype)
+    # Where nobody had anything to say, the model stays as it is: no memory,
+    # root update or noise moves it.
+    update = xp.where(cohort.num_clients > 0, update, xp.zeros_like(update))
     measurements = dict(decision.measurements)
     rows = dict(decision.row_measurements)
     if decision.coefficients is not None:
       rows['weights'] = decision.coefficients
     for name, values in rows.items():
-      measurements[name] = cohort.of_clients(values, is_finite)
-    measurements['num_non_finite'] = cohort.num_clients - cohort.num_finite
-    return update, measurements
+      measurements[name] = cohort.of_clients(values)
+    return update, {**measurements, **cohort.counts()}
 
   def decide(self, cohort: cohort_lib.Cohort) -> Decision:
     """What the rule makes of a cohort."""
     options, measured = _resolved(self._options, cohort)
     decision = self._make.__wrapped__(cohort, **options)
-    return decision._replace(
-        measurements={**measured, **decision.measurements}
-    )
+    return decision._replace(measurements={**measured, **decision.measurements})
 
 
 class Mixing:
@@ -172,7 +198,7 @@ class Mixing:
     is_random: See `Rule`.
   """
 
-  def __init__(self, make: Callable[..., Any], options: Mapping[str, Any]):
+  def __init__(self, make: Any, options: Mapping[str, Any]):
     self._make = make
     self._options = options
     self.is_random = 'seed' in options
@@ -212,11 +238,16 @@ class WrappedRule(Rule):
           coefficients=xp.matmul(inner.coefficients[None], matrix)[0]
       )
     else:
-      combine = inner.combine
+
+      def mixed(combine):
+        return lambda block: combine(
+            xp.matmul(matrix, xp.asarray(block, dtype=xp.float64))
+        )
+
       inner = inner._replace(
-          combine=lambda block: combine(
-              xp.matmul(matrix, xp.asarray(block, dtype=xp.float64))
-          )
+          combine=mixed(inner.combine)
+          if callable(inner.combine)
+          else [mixed(combine) for combine in inner.combine or ()]
       )
     return inner._replace(measurements=measurements, row_measurements={})
 
@@ -330,7 +361,9 @@ def _resolved(options, cohort):
   xp = cohort.xp
   if isinstance(num_byzantine, float):
     # 0.29 * 100 is a little less than 29 in floating point.
-    expected = num_byzantine * xp.asarray(cohort.num_clients, xp.float64) + 1e-6
+    # Attackers need not be among those who have nothing to say.
+    num_clients = cohort.num_clients + cohort.num_empty
+    expected = num_byzantine * xp.asarray(num_clients, xp.float64) + 1e-6
     num_byzantine = xp.asarray(xp.floor(expected), xp.int64)
   num_byzantine = xp.asarray(num_byzantine, xp.int64)
   return {**options, 'num_byzantine': num_byzantine}, {

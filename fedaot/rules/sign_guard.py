@@ -98,8 +98,10 @@ def largest_cluster(points, xp):
 
 
 def _check_upper(name, value):
-  return value if value == math.inf else checks.check_number(
-      name, value, minimum=1
+  return (
+      value
+      if value == math.inf
+      else checks.check_number(name, value, minimum=1)
   )
 
 
@@ -145,7 +147,8 @@ def sign_guard(
   """
   xp, norms = cohort.xp, cohort.norms
   bound = geometry.median(norms, xp)
-  passes_norm = (norms >= lower * bound) & (norms <= upper * bound)
+  passes_norm = geometry.is_at_most(lower * bound, norms)
+  passes_norm = passes_norm & geometry.is_at_most(norms, upper * bound)
   # 0.29 * 100 is a little less than 29 in floating point.
   num_chosen = max(1, int(coordinate_fraction * cohort.dimension + 1e-6))
   key = (seed, cohort.round_num, 0)

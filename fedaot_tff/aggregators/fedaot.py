@@ -27,14 +27,19 @@ class FedAOTFactory(model_aware.ModelAwareFactory):
 
   In hold-out mode the aggregator must know the global model. Its state mirrors
   it: the model starts at the hold-out model's initial weights, and each
-  aggregate is applied with `server_optimizer`. A process whose model starts
-  elsewhere (a Keras model, or after `set_model_weights`) must be given to
-  `fedaot_tff.synchronize_model` first; `fedaot_tff.check_model` tells whether
-  mirror and model differ. `fedaot_tff.build_fedaot_fed_avg` needs neither.
+  aggregate is applied with `server_optimizer`. The state of a process whose
+  model starts elsewhere (a Keras model, or after `set_model_weights`), or whose
+  hyperparameters were set, must be given to `fedaot_tff.synchronize_model`
+  first; `fedaot_tff.check_model` tells whether mirror and process differ. Two
+  things no mirror can know: the client learning rate of a process that
+  schedules it over rounds, and, where the clients train a functional model,
+  which TFF gives no hyperparameters, that of the clients. There the hold-out's
+  `client_optimizer` must be right. `fedaot_tff.build_fedaot_fed_avg` needs no
+  mirror.
 
   The state of the created process is an OrderedDict, see
   `fedaot_round.FedAOTRound`; with a hold-out it has a further entry
-  `mirror`, an OrderedDict of `weights` and `optimizer`.
+  `mirror`, see `model_aware.ModelAwareFactory.create_process`.
 
   The measurements are an OrderedDict; N clients in the order in which they were
   given, K = 4 statistics named by `HOLDOUT_STATISTICS` and
@@ -45,8 +50,11 @@ class FedAOTFactory(model_aware.ModelAwareFactory):
   *   `z`: float32 [N, K], standardized over the cohort.
   *   `norms`: float32 [N], Euclidean norms; 0 if not finite.
   *   `norm_bound`: float32, the norm of a typical update.
-  *   `num_clients`, `num_non_finite`: int32. If they are equal, the aggregate
-      is zero and nothing was learned.
+  *   `num_clients`, and of them `num_non_finite` and `num_empty`: int32. Empty
+      are those without a positive weight, who have nothing to say: in a
+      learning process of TFF those without examples, and those whose update was
+      not finite, which TFF makes a zero of weight 0. Neither votes. If no other
+      is left, the aggregate is zero and nothing was learned.
   *   `num_attenuated`: int32, finite clients with less than half of 1/N.
   *   `num_clipped`: int32, finite clients whose norm was reduced.
   *   `effective_clients`: float32, 1 / sum of squared weights.

@@ -96,7 +96,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
     flat_updates.check_float_value_type(value_type)
     if holdout is not None:
       holdout.check_update_type(value_type)
-    self._holdout = holdout
+    self.holdout = holdout
     self._config = config
     self._seed = seed
     self._dimension = flat_updates.num_coordinates(value_type)
@@ -108,16 +108,18 @@ class FedAOTRound(model_aware.ModelAwareRound):
     computation = tff.tensorflow.computation
     self.initialize = computation(self._initial_state)
     state_type = self.initialize.type_signature.result
-    model_type = () if holdout is None else value_type
+    model_type = () if holdout is None else holdout.model_type(value_type)
     self._share_map = computation(self._share, [state_type, model_type])
     shared_type, root_type = self._share_map.type_signature.result
-    if self._use_examples:
+    self._has_weights = weight_type is not None
+    if self._has_weights:
       self._summarize_map = computation(
-          self._summarize_with_examples, [value_type, shared_type, weight_type]
+          self._summarize, [value_type, shared_type, weight_type]
       )
     else:
       self._summarize_map = computation(
-          self._summarize, [value_type, shared_type]
+          lambda value, shared: self._summarize(value, shared, 1.0),
+          [value_type, shared_type],
       )
     table_type = _rows_type(self._summarize_map.type_signature.result[0])
     self._decide_map = computation(
@@ -130,7 +132,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
       )
       return
     self._evaluate_map = computation(
-        self._evaluate, [state_type, shared_type, value_type]
+        self._evaluate, [state_type, shared_type, model_type]
     )
     self._learn_map = computation(
         self._learn_from_holdout,
@@ -146,20 +148,15 @@ class FedAOTRound(model_aware.ModelAwareRound):
         ],
     )
 
-  @property
-  def needs_model(self) -> bool:
-    """See `model_aware.ModelAwareRound`."""
-    return self._holdout is not None
-
   # --- Composition, to be called inside of a federated computation ---
 
   def weigh(self, state, value, weight=None, model=None) -> WeighedUpdates:
     """See `model_aware.ModelAwareRound`; a weight is an example count."""
-    if model is None or not self.needs_model:
+    if self.holdout is None:
       model = tff.federated_value((), tff.SERVER)
     shared, root = tff.federated_map(self._share_map, (state, model))
     arguments = (value, tff.federated_broadcast(shared))
-    if self._use_examples:
+    if self._has_weights:
       arguments += (weight,)
     rows, projections = tff.federated_map(self._summarize_map, arguments)
     table = row_gather.federated_gather(rows)
@@ -178,7 +175,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
   def learn(self, state, weighed: WeighedUpdates, model_after=None):
     """See `model_aware.ModelAwareRound`."""
     arguments = (state, weighed.table, weighed.decision)
-    if self.needs_model:
+    if self.holdout is not None:
       evaluation = tff.federated_map(
           self._evaluate_map, (state, weighed.shared, model_after)
       )
@@ -203,7 +200,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
         seed=tf.constant([self._seed, 0], tf.int64),
         reference=tf.zeros([
             self._projection_length
-            if self.needs_model
+            if self.holdout is not None
             else config.sketch_dimension
         ]),
         weighting=_narrow(theta),
@@ -211,7 +208,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
             equations.initial_meta_optimizer(TENSORFLOW, theta)
         ),
     )
-    if not self.needs_model:
+    if self.holdout is None:
       state['previous'] = collections.OrderedDict(
           sketches=_no_rows([config.sketch_dimension]),
           z=_no_rows([len(equations.AGREEMENT_STATISTICS)]),
@@ -225,13 +222,12 @@ class FedAOTRound(model_aware.ModelAwareRound):
         _fold(state['seed'], _SIGNS), self._dimension, self._projection_length
     )
     directions, root = collections.OrderedDict(), ()
-    if self.needs_model:
-      weights = tuple(tf.nest.flatten(model))
+    if self.holdout is not None:
       split = self._split(state)
       norm, projection = _norm_and_projection(
-          self._holdout.root_update(weights, split.training), signs
+          self.holdout.root_update(model, split.training), signs
       )
-      loss = self._holdout.loss(weights, split.evaluation)
+      loss = self.holdout.loss(model, split.evaluation)
       root = collections.OrderedDict(norm=norm, loss=tf.cast(loss, tf.float32))
       directions.update(reference=state['reference'], root=projection)
     shared = collections.OrderedDict(
@@ -241,19 +237,18 @@ class FedAOTRound(model_aware.ModelAwareRound):
     )
     return shared, root
 
-  def _summarize(self, value, shared):
+  def _summarize(self, value, shared, weight):
     """A client's row of the table and its projection."""
-    return summaries.summarize_update(
+    row, projection = summaries.summarize_update(
         tf.nest.flatten(value),
         shared['signs'],
         shared['seed'],
         shared['directions'],
         self._config,
+        flat_updates.is_empty_update(weight),
     )
-
-  def _summarize_with_examples(self, value, shared, weight):
-    """The same where example counts are used."""
-    row, projection = self._summarize(value, shared)
+    if not self._use_examples:
+      return row, projection
     count = tf.cast(weight, tf.float32)
     valid = tf.math.is_finite(count) & (count > 0)
     row['finite'] *= tf.cast(valid, tf.float32)
@@ -272,7 +267,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
         _widen(state['weighting']),
         _widen({k: v for k, v in table.items() if k != 'fingerprint'}),
         _widen(state['reference']),
-        _widen(root['norm']) if self.needs_model else None,
+        None if self.holdout is None else _widen(root['norm']),
         self._config,
     )
     lookup = collections.OrderedDict(
@@ -283,8 +278,8 @@ class FedAOTRound(model_aware.ModelAwareRound):
 
   def _evaluate(self, state, shared, model):
     """Loss of the updated model on the hold-out, its gradient's projection."""
-    loss, gradient = self._holdout.loss_and_gradient(
-        tuple(tf.nest.flatten(model)), self._split(state).evaluation
+    loss, gradient = self.holdout.loss_and_gradient(
+        model, self._split(state).evaluation
     )
     norm, projection = _norm_and_projection(gradient, shared['signs'])
     return collections.OrderedDict(
@@ -293,7 +288,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
 
   def _split(self, state) -> holdout_lib.HoldOutSplit:
     seed = _fold(_fold(state['seed'], _SPLIT), state['round'])
-    return self._holdout.split(seed, self._config.min_examples_to_split)
+    return self.holdout.split(seed, self._config.min_examples_to_split)
 
   def _learn_from_holdout(
       self, state, table, decision, shared, root, result, evaluation, products
@@ -388,7 +383,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
         theta,
         slots,
         gradient,
-        has_holdout=self.needs_model,
+        has_holdout=self.holdout is not None,
         config=self._config,
     )
     learned = tf.nest.map_structure(
@@ -425,6 +420,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
     weights, finite = decision.weights, table['finite']
     theta = state['weighting']
     num_finite = tf.reduce_sum(finite)
+    num_empty = tf.cast(tf.reduce_sum(table['is_empty']), tf.int32)
 
     def count(condition):
       return tf.reduce_sum(tf.cast((finite > 0) & condition, tf.int32))
@@ -436,7 +432,10 @@ class FedAOTRound(model_aware.ModelAwareRound):
         norms=table['norm'],
         norm_bound=decision.norm_bound,
         num_clients=tf.size(weights),
-        num_non_finite=tf.size(weights) - tf.cast(num_finite, tf.int32),
+        num_non_finite=(
+            tf.size(weights) - tf.cast(num_finite, tf.int32) - num_empty
+        ),
+        num_empty=num_empty,
         num_attenuated=count(
             weights < tf.math.divide_no_nan(0.5, num_finite)
         ),

@@ -1,6 +1,5 @@
 """Client updates as flat vectors."""
 
-import collections
 from typing import Any
 
 import tensorflow as tf
@@ -72,12 +71,15 @@ def is_finite_update(flat: tf.Tensor) -> tf.Tensor:
   return tf.reduce_all(tf.abs(flat) < MAX_FINITE_MAGNITUDE)
 
 
-def to_row(struct: Any) -> 'collections.OrderedDict[str, tf.Tensor]':
-  """The `flatten`ed `update` of a structure, and whether it `is_finite`."""
-  flat = flatten(struct)
-  return collections.OrderedDict(
-      update=flat, is_finite=is_finite_update(flat)
-  )
+def is_empty_update(weight: Any) -> tf.Tensor:
+  """Whether a client has nothing to say: its weight is not positive.
+
+  TFF's client work gives weight 0 to clients without examples, unless weights
+  are uniform, and to those whose update is not finite, which it makes zero.
+  """
+  # TensorFlow's optimizer makes `<=` of a negated `>`, which differs for NaN.
+  has_weight = tf.cast(tf.cast(weight, tf.float64) > 0, tf.int32)
+  return tf.equal(has_weight, 0)
 
 
 def inner_products(updates: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,8 @@
 """The server's clean hold-out examples and what FedAOT computes from them."""
 
+import collections
 from collections.abc import Mapping
+import functools
 from typing import Any, NamedTuple, Optional, Tuple
 
 from absl import logging
@@ -9,6 +11,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot import checks
+from fedaot_tff.aggregators import trained_model
 
 # Larger constants of a graph are sent to the worker on each call, about 11 ms
 # a MB; beyond this size that shows.
@@ -29,6 +32,21 @@ class HoldOutSplit(NamedTuple):
   evaluation: tf.Tensor
 
 
+class GlobalModel(NamedTuple):
+  """What a hold-out judges, and starts its training from.
+
+  Attributes:
+    trainable: The trainable weights, in the structure of an update.
+    non_trainable: The other weights.
+    client_hparams: Those of the hold-out's client optimizer, an OrderedDict;
+      empty for the ones that it was made with.
+  """
+
+  trainable: Any
+  non_trainable: Any = ()
+  client_hparams: Any = collections.OrderedDict()
+
+
 class HoldOut:
   """A small clean data set at the server, with the model that it judges.
 
@@ -38,11 +56,13 @@ class HoldOut:
   of this round looks. Its size matters as a bound on the clients' norms, so
   `client_optimizer`, `batch_size` and `num_steps` should be those of a typical
   client (`num_steps` is the number of batches a client trains on).
+
+  Copies share the examples. With a function as `model` it can be pickled.
   """
 
   def __init__(
       self,
-      model: tff.learning.models.FunctionalModel,
+      model: trained_model.Model,
       dataset: Any,
       *,
       client_optimizer: Optional[tff.learning.optimizers.Optimizer] = None,
@@ -52,13 +72,16 @@ class HoldOut:
     """Initializes `HoldOut`.
 
     Args:
-      model: The `tff.learning.models.FunctionalModel` that is trained. A Keras
-        model becomes one by `tff.learning.models.functional_model_from_keras`.
+      model: The model that the learning process trains, just as the process
+        is given it: a `tff.learning.models.FunctionalModel`, or a function that
+        returns a `tff.learning.models.VariableModel`. TFF's functional models
+        from Keras know neither frozen layers nor batch normalization; the
+        functions know both.
       dataset: The examples: a `tf.data.Dataset`, batched or not, a pair `(x,
         y)` or a mapping with keys `x` and `y` of arrays with a leading example
         dimension. They match `model.input_spec`.
       client_optimizer: The clients' `tff.learning.optimizers.Optimizer`. None
-        (default) takes the one of `build_fedaot_fed_avg`, and SGD with learning
+        (default) takes the one of fedaot_tff's builders, and SGD with learning
         rate 0.1 in a stock builder.
       batch_size: The clients' batch size. None (default) takes that of a
         batched `dataset`, else 20.
@@ -70,12 +93,6 @@ class HoldOut:
       ValueError: If there is no example, an example is not finite or does not
         match `model.input_spec`, or a number is not positive.
     """
-    if not isinstance(model, tff.learning.models.FunctionalModel):
-      raise TypeError(
-          'model must be a tff.learning.models.FunctionalModel (see'
-          ' tff.learning.models.functional_model_from_keras); found'
-          f' {type(model).__name__}.'
-      )
     if client_optimizer is not None:
       checks.check_kind(
           'client_optimizer',
@@ -83,12 +100,15 @@ class HoldOut:
           tff.learning.optimizers.Optimizer,
       )
     self._model = model
-    self._x, self._y, dataset_batch_size = _to_arrays(model, dataset)
+    self._x, self._y, dataset_batch_size = _to_arrays(
+        self._trained.input_spec, dataset
+    )
     if batch_size is None:
       batch_size = dataset_batch_size or 20
     self._batch_size = checks.check_int('batch_size', batch_size, minimum=1)
     self._num_steps = checks.check_int('num_steps', num_steps, minimum=1)
     self._client_optimizer = client_optimizer
+    self._clients_own_optimizer = client_optimizer
     num_bytes = sum(a.nbytes for a in tf.nest.flatten((self._x, self._y)))
     if num_bytes > _LARGE_CONSTANT_BYTES:
       logging.warning(
@@ -101,14 +121,27 @@ class HoldOut:
 
   def _check_loss(self) -> None:
     """Raises ValueError unless the model takes the examples, labels too."""
-    with tf.Graph().as_default():
-      weights = self.initial_weights()
-      loss = self.loss(weights, tf.range(self.num_examples))
+    variables = []
+
+    def record(create, **options):
+      variables.append(create(**options))
+      return variables[-1]
+
+    with tf.Graph().as_default(), tf.variable_creator_scope(record):
+      model = self.initial_model()
+      self._weight_types = tuple(
+          [(tuple(w.shape), w.dtype.name) for w in weights]
+          for weights in (model.trainable, model.non_trainable)
+      )
       try:
+        loss = self.loss(model, tf.range(self.num_examples))
+        if model.non_trainable:
+          # Batch normalization may fail only where it trains.
+          self.root_update(model, tf.range(self.num_examples))
         with tf.compat.v1.Session() as session:
-          session.run(tf.compat.v1.global_variables_initializer())
+          session.run([v.initializer for v in variables])
           value = session.run(loss)
-      except tf.errors.InvalidArgumentError as error:
+      except tf.errors.OpError as error:
         # Around the kernel's own words stands where the operation was made.
         reason = [
             line
@@ -118,14 +151,46 @@ class HoldOut:
         raise ValueError(
             f'The model cannot judge the hold-out examples: {reason}'
         ) from error
+      except Exception as error:  # The model is the user's.
+        advice = ''
+        if self._model_is_functional and self._weight_types[1]:
+          advice = (
+              ' As TFF makes functional models from Keras, they have no frozen'
+              ' layers and no batch normalization: give the function that'
+              ' returns the VariableModel instead.'
+          )
+        raise ValueError(
+            'The model cannot be trained on the hold-out examples, as it raises'
+            f' {type(error).__name__}.{advice}'
+        ) from error
     if not np.all(np.isfinite(value)):
       raise ValueError(
           "The model's loss on the hold-out examples must be finite at its"
           f' initial weights; found {value}. Check the labels.'
       )
 
+  def __deepcopy__(self, memo: Any) -> 'HoldOut':
+    return self
+
+  def __getstate__(self) -> Mapping[str, Any]:
+    if self._model_is_functional:
+      raise TypeError(
+          'A hold-out with a FunctionalModel cannot be pickled, as the model is'
+          ' made of TensorFlow functions; make it in each process, or give a'
+          ' function of a module that returns a VariableModel as its model.'
+      )
+    return {k: v for k, v in self.__dict__.items() if k != '_trained'}
+
+  @functools.cached_property
+  def _trained(self) -> trained_model.TrainedModel:
+    return trained_model.trained_model(self._model)
+
   @property
-  def model(self) -> tff.learning.models.FunctionalModel:
+  def _model_is_functional(self) -> bool:
+    return isinstance(self._model, tff.learning.models.FunctionalModel)
+
+  @property
+  def model(self) -> trained_model.Model:
     """The model that is trained."""
     return self._model
 
@@ -134,41 +199,85 @@ class HoldOut:
     """The number of hold-out examples."""
     return tf.nest.flatten(self._y)[0].shape[0]
 
-  def with_default_client_optimizer(
+  def for_clients(
       self, optimizer: tff.learning.optimizers.Optimizer
   ) -> 'HoldOut':
-    """This hold-out, with `optimizer` if it was made without one."""
-    return HoldOut(
-        self._model,
-        (self._x, self._y),
-        client_optimizer=self._client_optimizer or optimizer,
-        batch_size=self._batch_size,
-        num_steps=self._num_steps,
+    """This hold-out for clients that train with `optimizer`.
+
+    It is the hold-out's, too, if that was made without one.
+    """
+    result = object.__new__(HoldOut)
+    result.__dict__.update(
+        self.__dict__,
+        _client_optimizer=self._client_optimizer or optimizer,
+        _clients_own_optimizer=optimizer,
+    )
+    return result
+
+  def initial_model(self) -> GlobalModel:
+    """Initial weights, tensors in tuples, and hyperparameters."""
+    return GlobalModel(*self._trained.initial_weights(), self.hparams({}))
+
+  def model_type(self, value_type: tff.Type) -> tff.Type:
+    """The type of a `GlobalModel` with the weights in `value_type`."""
+    hparams = tff.tensorflow.computation(lambda: self.hparams({}))
+    return tff.to_type(
+        GlobalModel(
+            value_type,
+            tuple(
+                tff.TensorType(np.dtype(dtype), shape)
+                for shape, dtype in self._weight_types[1]
+            ),
+            hparams.type_signature.result,
+        )
     )
 
-  def initial_weights(self) -> Any:
-    """The model's initial trainable weights, as tensors in a tuple."""
-    trainable, _ = self._model.initial_weights
-    return tuple(tf.convert_to_tensor(w) for w in tf.nest.flatten(trainable))
+  def hparams(self, clients: Mapping[str, Any]) -> Any:
+    """Its optimizer's hyperparameters, given what the clients' are now.
+
+    What has changed since the clients' optimizer was made changes here, too, a
+    learning rate by the same factor.
+    """
+    built = _hparams(self._clients_own_optimizer)
+
+    def follow(name, own):
+      if name not in clients.keys() & built.keys():
+        return own
+      before, now = built[name], tf.cast(clients[name], own.dtype)
+      after = now
+      if name == tff.learning.optimizers.LEARNING_RATE_KEY:
+        # Equal ones stay so to the last bit.
+        is_equal = tf.equal(before, own) | tf.equal(before, 0)
+        after = tf.where(is_equal, now, own * (now / before))
+      return tf.where(tf.equal(before, now), own, after)
+
+    return collections.OrderedDict(
+        (name, follow(name, own))
+        for name, own in _hparams(self._client_optimizer).items()
+    )
 
   def check_update_type(self, value_type: tff.Type) -> None:
     """Raises ValueError unless updates look like the model's weights."""
-    expected = [
-        (tuple(np.shape(w)), np.asarray(w).dtype.name)
-        for w in tf.nest.flatten(self._model.initial_weights[0])
-    ]
+    self._check_weights(0, 'Client updates', value_type)
+
+  def check_non_trainable_type(self, weights_type: tff.Type) -> None:
+    """Raises ValueError unless the other weights look like the model's."""
+    self._check_weights(1, 'The non-trainable weights', weights_type)
+
+  def _check_weights(self, which: int, name: str, found: tff.Type) -> None:
+    expected = self._weight_types[which]
     found = [
         (tuple(t.shape), np.dtype(t.dtype).name)
         for t in tf.nest.flatten(
-            tff.types.structure_from_tensor_type_tree(lambda t: t, value_type)
+            tff.types.structure_from_tensor_type_tree(lambda t: t, found)
         )
     ]
     if expected != found:
       raise ValueError(
-          'Client updates must look like the trainable weights of the hold-out'
-          f' model, {expected}; found {found}. Pass the model that the learning'
-          ' process trains, and put the aggregator inside of no factory that'
-          ' reshapes updates.'
+          f'{name} must look like the {("", "non-")[which]}trainable weights of'
+          f' the hold-out model, {expected}; found {found}. Pass the model that'
+          ' the learning process trains, and put the aggregator inside of no'
+          ' factory that reshapes updates.'
       )
 
   def split(self, seed: tf.Tensor, min_examples: int) -> HoldOutSplit:
@@ -184,80 +293,94 @@ class HoldOut:
     Returns:
       A `HoldOutSplit`.
     """
-    keys = tf.random.stateless_uniform(
-        [self.num_examples], seed, alg='philox'
-    )
+    keys = tf.random.stateless_uniform([self.num_examples], seed, alg='philox')
     order = tf.argsort(keys, stable=True)
     if self.num_examples < min_examples:
       return HoldOutSplit(order, order)
     half = (self.num_examples + 1) // 2
     return HoldOutSplit(order[:half], order[half:])
 
-  def root_update(self, weights: Any, examples: tf.Tensor) -> Any:
+  def root_update(self, model: GlobalModel, examples: tf.Tensor) -> Any:
     """The update of a client that trains on the given examples.
 
     Args:
-      weights: Tuple of the trainable weights to start from.
+      model: Where it starts, and with which hyperparameters.
       examples: int64 [h], positions of the examples.
 
     Returns:
       Tuple of weights before minus weights after, TFF's client update.
     """
-    optimizer = self._client_optimizer
-    if optimizer is None:
-      optimizer = tff.learning.optimizers.build_sgdm(learning_rate=0.1)
+    optimizer = _optimizer_of(self._client_optimizer)
     num_examples = examples.shape[0]
     batch_size = min(self._batch_size, num_examples)
+    weights = _tensors(model.trainable)
     specs = tf.nest.map_structure(
         lambda w: tf.TensorSpec(w.shape, w.dtype), weights
     )
+    loss_and_gradient = self._trained.bind()
 
     @tf.function
     def train(weights):
       state = optimizer.initialize(specs)
+      if model.client_hparams:
+        state = optimizer.set_hparams(state, model.client_hparams)
       trained = weights
       for step in tf.range(self._num_steps):
         positions = (step * batch_size + tf.range(batch_size)) % num_examples
-        _, gradients = self.loss_and_gradient(
-            trained, tf.gather(examples, positions), training=True
+        _, gradients = loss_and_gradient(
+            trained,
+            _tensors(model.non_trainable),
+            *self._gather(tf.gather(examples, positions)),
+            training=True,
         )
         state, trained = optimizer.next(state, trained, gradients)
       return tf.nest.map_structure(tf.subtract, weights, trained)
 
     return train(weights)
 
-  def loss(
-      self, weights: Any, examples: tf.Tensor, *, training: bool = False
-  ) -> tf.Tensor:
-    """Mean loss of the model with `weights` on the given examples; a scalar."""
-    trainable, non_trainable = self._model.initial_weights
-    model_weights = (
-        tf.nest.pack_sequence_as(trainable, tf.nest.flatten(weights)),
-        tf.nest.map_structure(tf.convert_to_tensor, non_trainable),
-    )
-    # The gather happens in the graph: the examples are constants there.
-    x = tf.nest.map_structure(lambda a: tf.gather(a, examples), self._x)
-    y = tf.nest.map_structure(lambda a: tf.gather(a, examples), self._y)
-    output = self._model.predict_on_batch(model_weights, x, training=training)
-    return self._model.loss(output, y)
+  def loss(self, model: GlobalModel, examples: tf.Tensor) -> tf.Tensor:
+    """Mean loss of the model on the given examples; a scalar."""
+    return self.loss_and_gradient(model, examples)[0]
 
+  @tf.autograph.experimental.do_not_convert
   def loss_and_gradient(
-      self, weights: Any, examples: tf.Tensor, *, training: bool = False
+      self, model: GlobalModel, examples: tf.Tensor
   ) -> Tuple[tf.Tensor, Any]:
-    """Loss and its gradient in `weights`; an unused weight has gradient 0."""
-    with tf.GradientTape() as tape:
-      tape.watch(weights)
-      loss = self.loss(weights, examples, training=training)
-    gradient = tape.gradient(
-        loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    """The loss and its gradient, a tuple, in the trainable weights."""
+    return self._trained.bind()(
+        _tensors(model.trainable),
+        _tensors(model.non_trainable),
+        *self._gather(examples),
+        training=False,
     )
-    # An embedding's gradient is sparse; made dense, it has no static shape.
-    dense = tf.nest.map_structure(
-        lambda w, g: tf.ensure_shape(tf.convert_to_tensor(g), w.shape),
-        weights,
-        gradient,
+
+  def _gather(self, examples: tf.Tensor) -> Any:
+    # The gather happens in the graph: the examples are constants there.
+    return tf.nest.map_structure(
+        lambda a: tf.gather(a, examples), (self._x, self._y)
     )
-    return loss, dense
+
+
+def _tensors(weights: Any) -> Tuple[tf.Tensor, ...]:
+  return tuple(tf.convert_to_tensor(w) for w in tf.nest.flatten(weights))
+
+
+def _optimizer_of(
+    optimizer: Optional[tff.learning.optimizers.Optimizer],
+) -> tff.learning.optimizers.Optimizer:
+  if optimizer is None:
+    return tff.learning.optimizers.build_sgdm(learning_rate=0.1)
+  return optimizer
+
+
+def _hparams(optimizer: Optional[tff.learning.optimizers.Optimizer]) -> Any:
+  """The hyperparameters that an optimizer starts with, as tensors."""
+  optimizer = _optimizer_of(optimizer)
+  state = optimizer.initialize(tf.TensorSpec([], tf.float32))
+  return collections.OrderedDict(
+      (name, tf.convert_to_tensor(value))
+      for name, value in optimizer.get_hparams(state).items()
+  )
 
 
 def _split_element(element: Any) -> Tuple[Any, Any]:
@@ -277,11 +400,9 @@ def _split_element(element: Any) -> Tuple[Any, Any]:
   )
 
 
-def _to_arrays(
-    model: tff.learning.models.FunctionalModel, dataset: Any
-) -> Tuple[Any, Any, Optional[int]]:
+def _to_arrays(input_spec: Any, dataset: Any) -> Tuple[Any, Any, Optional[int]]:
   """Arrays x and y of all examples, and the batch size if there was one."""
-  spec = _split_element(model.input_spec)
+  spec = _split_element(input_spec)
   batch_size = None
   if isinstance(dataset, tf.data.Dataset):
     if int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:

@@ -1,9 +1,9 @@
-"""Rules that use the hold-out: FLTrust, others with the server's own update,
-and a mean fine-tuned on it.
+"""Rules that use the hold-out: FLTrust, others, and a mean fine-tuned on it.
 
 Like FedAOT with a hold-out they must know the global model; see
 `fedaot_tff.fedaot_factory` on its mirror in the state, which is all the state
-there is. They ignore weights: clients report them.
+there is. A client without a positive weight has nothing to say and is left out;
+else they ignore weights: clients report them.
 """
 
 import collections
@@ -11,6 +11,7 @@ import functools
 import inspect
 from typing import Any, Callable, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
@@ -46,6 +47,7 @@ class _MemorylessRound(model_aware.ModelAwareRound):
   def __init__(self, value_type: tff.Type, holdout: holdout_lib.HoldOut):
     flat_updates.check_float_value_type(value_type)
     holdout.check_update_type(value_type)
+    self.holdout = holdout
     self.initialize = tff.tensorflow.computation(
         lambda: collections.OrderedDict()
     )
@@ -69,12 +71,10 @@ class _RootRound(_MemorylessRound):
   def __init__(self, value_type: tff.Type, holdout: holdout_lib.HoldOut):
     super().__init__(value_type, holdout)
 
-    @tff.tensorflow.computation(value_type)
+    @tff.tensorflow.computation(holdout.model_type(value_type))
     def train_root(model):
       update = flat_updates.flatten(
-          holdout.root_update(
-              tuple(tf.nest.flatten(model)), tf.range(holdout.num_examples)
-          )
+          holdout.root_update(model, tf.range(holdout.num_examples))
       )
       usable = flat_updates.is_finite_update(update)
       return tf.where(usable, update, tf.zeros_like(update))
@@ -89,30 +89,33 @@ class FLTrustRound(_RootRound):
     super().__init__(value_type, holdout)
 
     @tff.tensorflow.computation(
-        value_type, self._train_root.type_signature.result
+        value_type, np.bool_, self._train_root.type_signature.result
     )
-    def judge(value, root):
+    def judge(value, is_empty, root):
       update = flat_updates.flatten(value)
       is_finite = flat_updates.is_finite_update(update)
-      norm = tf.where(is_finite, tf.norm(update), 0.0)
-      product = tf.where(is_finite, tf.tensordot(update, root, 1), 0.0)
+      counts = is_finite & ~is_empty
+      norm = tf.where(counts, tf.norm(update), 0.0)
+      product = tf.where(counts, tf.tensordot(update, root, 1), 0.0)
       root_norm = tf.norm(root)
       score = trust_scores(product, norm, root_norm, TENSORFLOW)
       return collections.OrderedDict(
           score=score,
           norm=norm,
           coefficient=score * tf.math.divide_no_nan(root_norm, norm),
-          is_finite=is_finite,
+          is_empty=is_empty,
+          is_lost=~is_finite & ~is_empty,
       )
 
     self._judge = judge
 
   def weigh(self, state, value, weight=None, model=None) -> _WeighedUpdates:
-    """See `model_aware.ModelAwareRound`; `weight` has no effect."""
-    del state, weight
+    """See `model_aware.ModelAwareRound`."""
+    del state
     root = tff.federated_map(self._train_root, model)
     judgments = tff.federated_map(
-        self._judge, (value, tff.federated_broadcast(root))
+        self._judge,
+        (value, _map_is_empty(value, weight), tff.federated_broadcast(root)),
     )
     result = weighted_sum.federated_weighted_mean(
         value, judgments['coefficient'], judgments['score']
@@ -132,7 +135,8 @@ class FLTrustRound(_RootRound):
         norms=table['norm'],
         root_norm=tf.norm(root),
         num_trusted=count(score > 0),
-        num_non_finite=count(~table['is_finite']),
+        num_non_finite=count(table['is_lost']),
+        num_empty=count(table['is_empty']),
     )
 
 
@@ -149,17 +153,19 @@ class RootRuleRound(_RootRound):
     specs = tff.types.type_to_tf_tensor_specs(value_type)
 
     def apply(rows, root):
-      update, measured = rule_factory.apply_rule(rule, rows, reference=root)
+      update, measured = rule_factory.apply_rule(
+          rule, rows, value_type, reference=root
+      )
       return flat_updates.unflatten(update, specs), measured
 
-    self._to_row = tff.tensorflow.computation(flat_updates.to_row, value_type)
     self._apply = apply
 
   def weigh(self, state, value, weight=None, model=None) -> _WeighedUpdates:
-    """See `model_aware.ModelAwareRound`; `weight` has no effect."""
-    del state, weight
+    """See `model_aware.ModelAwareRound`."""
+    del state
     root = tff.federated_map(self._train_root, model)
-    table = row_gather.federated_gather(tff.federated_map(self._to_row, value))
+    weights = [] if weight is None else [weight]
+    table = row_gather.federated_gather(rule_factory.map_rows(value, weights))
     apply = tff.tensorflow.computation(
         self._apply, [table.type_signature.member, root.type_signature.member]
     )
@@ -178,16 +184,19 @@ class HoldOutFinetunedMeanRound(_MemorylessRound):
   def __init__(self, value_type: tff.Type, holdout: holdout_lib.HoldOut):
     super().__init__(value_type, holdout)
 
-    @tff.tensorflow.computation(value_type)
-    def judge(value):
+    @tff.tensorflow.computation(value_type, np.bool_)
+    def judge(value, is_empty):
       is_finite = flat_updates.is_finite_update(flat_updates.flatten(value))
-      return collections.OrderedDict(finite=tf.cast(is_finite, tf.float32))
+      return collections.OrderedDict(
+          counts=tf.cast(is_finite & ~is_empty, tf.float32),
+          is_empty=tf.cast(is_empty, tf.int32),
+      )
 
-    @tff.tensorflow.computation(value_type, value_type)
+    @tff.tensorflow.computation(holdout.model_type(value_type), value_type)
     def finetune(model, mean):
-      after_mean = tf.nest.map_structure(tf.subtract, model, mean)
+      trainable = tf.nest.map_structure(tf.subtract, model.trainable, mean)
       update = holdout.root_update(
-          tuple(tf.nest.flatten(after_mean)), tf.range(holdout.num_examples)
+          model._replace(trainable=trainable), tf.range(holdout.num_examples)
       )
       flat = flat_updates.flatten(update)
       usable = flat_updates.is_finite_update(flat)
@@ -201,23 +210,38 @@ class HoldOutFinetunedMeanRound(_MemorylessRound):
     self._finetune = finetune
 
   def weigh(self, state, value, weight=None, model=None) -> _WeighedUpdates:
-    """See `model_aware.ModelAwareRound`; `weight` has no effect."""
-    del state, weight
-    judgments = tff.federated_map(self._judge, value)
+    """See `model_aware.ModelAwareRound`."""
+    del state
+    judgments = tff.federated_map(
+        self._judge, (value, _map_is_empty(value, weight))
+    )
     mean = weighted_sum.federated_weighted_mean(
-        value, judgments['finite'], judgments['finite']
+        value, judgments['counts'], judgments['counts']
     )
     result, norm = tff.federated_map(self._finetune, (model, mean))
     return _WeighedUpdates(result, row_gather.federated_gather(judgments), norm)
 
   def measure(self, table, norm):
     """The measurements, in TensorFlow."""
-    finite = table['finite']
+    counts, is_empty = table['counts'], table['is_empty']
     return collections.OrderedDict(
-        weights=tf.math.divide_no_nan(finite, tf.reduce_sum(finite)),
+        weights=tf.math.divide_no_nan(counts, tf.reduce_sum(counts)),
         finetuning_norm=norm,
-        num_non_finite=tf.reduce_sum(1 - tf.cast(finite, tf.int32)),
+        num_non_finite=tf.reduce_sum(1 - tf.cast(counts, tf.int32) - is_empty),
+        num_empty=tf.reduce_sum(is_empty),
     )
+
+
+def _map_is_empty(value, weight):
+  """Whether each client has nothing to say, at the clients."""
+  # Without weights any value at the clients will do.
+  source = value if weight is None else weight
+
+  @tff.tensorflow.computation(source.type_signature.member)
+  def is_empty(source):
+    return flat_updates.is_empty_update(1.0 if weight is None else source)
+
+  return tff.federated_map(is_empty, source)
 
 
 class FLTrustFactory(model_aware.ModelAwareFactory):
@@ -237,7 +261,8 @@ class FLTrustFactory(model_aware.ModelAwareFactory):
     * `norms`, float32 `[N]`: ||g_i||, zero if not finite;
     * `root_norm`, float32: ||g_0||;
     * `num_trusted`, int32: the number of positive scores;
-    * `num_non_finite`, int32: the number of updates left out.
+    * `num_non_finite`, int32: the number of updates left out;
+    * `num_empty`, int32: that of the clients who had nothing to say.
   """
 
   def create_round(self, value_type, weight_type) -> FLTrustRound:
@@ -280,7 +305,8 @@ class HoldOutFinetunedMeanFactory(model_aware.ModelAwareFactory):
     * `weights`, float32 `[N]`: the weights of the mean, equal for finite
       updates and zero for the others;
     * `finetuning_norm`, float32: ||u(x - m)||, zero if not finite;
-    * `num_non_finite`, int32: the number of updates left out.
+    * `num_non_finite`, int32: the number of updates left out;
+    * `num_empty`, int32: that of the clients who had nothing to say.
   """
 
   def create_round(self, value_type, weight_type) -> HoldOutFinetunedMeanRound:
@@ -314,7 +340,7 @@ class RootRuleFactory(model_aware.ModelAwareFactory):
 
 
 def root_factory_of(
-    make: Callable[..., rules.Rule]
+    make: Callable[..., rules.Rule],
 ) -> Callable[..., model_aware.ModelAwareFactory]:
   """The function that takes a hold-out first, where `make` makes a rule."""
   if make is rules.fltrust:

@@ -10,7 +10,8 @@ process of a `ModelAwareFactory` follows the model in its state.
 import abc
 import collections
 from collections.abc import Mapping
-from typing import Any, Callable, Optional, Tuple
+import copy
+from typing import Any, Optional, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +22,7 @@ from fedaot_tff.aggregators import holdout as holdout_lib
 
 # The entry of an aggregator's state that holds the mirror, and the mirror's.
 MIRROR = 'mirror'
-_MIRROR_ENTRIES = ('weights', 'optimizer')
+MIRROR_ENTRIES = ('weights', 'non_trainable', 'optimizer', 'client_hparams')
 
 
 class ModelAwareRound(abc.ABC):
@@ -32,14 +33,12 @@ class ModelAwareRound(abc.ABC):
 
   Attributes:
     initialize: Unplaced computation of the initial state, an OrderedDict.
+    holdout: The hold-out for which `weigh` and `learn` must be given the model,
+      None if there is none.
   """
 
   initialize: tff.Computation
-
-  @property
-  def needs_model(self) -> bool:
-    """Whether `weigh` and `learn` must be given the model."""
-    return True
+  holdout: Optional[holdout_lib.HoldOut] = None
 
   @abc.abstractmethod
   def weigh(
@@ -55,8 +54,8 @@ class ModelAwareRound(abc.ABC):
       state: The state, at the server.
       value: The client updates, at the clients.
       weight: The clients' weights, at the clients; None if there are none.
-      model: The trainable weights of the global model that the clients started
-        from, at the server, in the structure of an update.
+      model: The `holdout_lib.GlobalModel` that the clients started from, at the
+        server.
 
     Returns:
       An object with an attribute `result`, the aggregate at the server.
@@ -74,8 +73,8 @@ class ModelAwareRound(abc.ABC):
     Args:
       state: The state that `weigh` was given.
       weighed: What `weigh` returned.
-      model_after: The trainable weights of the global model after the aggregate
-        was applied, at the server, in the structure of an update.
+      model_after: The `holdout_lib.GlobalModel` after the aggregate was
+        applied, at the server.
 
     Returns:
       A pair of the new state and the measurements, at the server.
@@ -149,6 +148,16 @@ class ModelAwareFactory(tff.aggregators.WeightedAggregationFactory):
     """The clean examples at the server, None if there are none."""
     return self._holdout
 
+  def for_clients(
+      self, optimizer: tff.learning.optimizers.Optimizer
+  ) -> 'ModelAwareFactory':
+    """This factory for clients that train with `optimizer`."""
+    if self._holdout is None:
+      return self
+    result = copy.copy(self)
+    result._holdout = self._holdout.for_clients(optimizer)
+    return result
+
   @property
   def unweighted(self) -> tff.aggregators.UnweightedAggregationFactory:
     """The same rule for values without weights."""
@@ -188,11 +197,12 @@ class ModelAwareFactory(tff.aggregators.WeightedAggregationFactory):
     """Creates the process, unweighted if `weight_type` is None.
 
     Its state is the round's. If the round needs the model, a further entry
-    `mirror`, an OrderedDict of `weights` and `optimizer`, follows it: the
+    `mirror`, an OrderedDict, follows it: `weights`, `non_trainable`, the state
+    of the server's `optimizer` and the `client_hparams` of the hold-out's. The
     mirror starts at the hold-out model's initial weights and applies each
     aggregate just as the learning process does, so that mirror and model stay
     equal to the last bit. See `fedaot_tff.synchronize_model` for models that
-    start elsewhere.
+    start elsewhere, and for settings that change.
 
     Args:
       value_type: The type of a client update.
@@ -202,12 +212,9 @@ class ModelAwareFactory(tff.aggregators.WeightedAggregationFactory):
       A `tff.templates.AggregationProcess`.
     """
     this_round = self.create_round(value_type, weight_type)
-    if this_round.needs_model:
+    if this_round.holdout is not None:
       initialize, next_fn = _mirror(
-          this_round,
-          value_type,
-          self._holdout.initial_weights,
-          self._server_optimizer,
+          this_round, value_type, self._server_optimizer
       )
     else:
       initialize = this_round.initialize
@@ -238,7 +245,11 @@ class ModelAwareFactory(tff.aggregators.WeightedAggregationFactory):
 
 
 class UnweightedFactory(tff.aggregators.UnweightedAggregationFactory):
-  """A `ModelAwareFactory`, `weighted`, for values without weights."""
+  """A `ModelAwareFactory`, `weighted`, for values without weights.
+
+  Not for `value_sum_factory` of a TFF mean, see
+  `rule_factory.UnweightedRuleFactory`.
+  """
 
   def __init__(self, weighted: ModelAwareFactory):
     self.weighted = weighted
@@ -253,13 +264,12 @@ def is_mirrored(state: Any) -> bool:
   if not isinstance(state, Mapping):
     return False
   mirror = state.get(MIRROR)
-  return isinstance(mirror, Mapping) and set(mirror) == set(_MIRROR_ENTRIES)
+  return isinstance(mirror, Mapping) and set(mirror) == set(MIRROR_ENTRIES)
 
 
 def _mirror(
     this_round: ModelAwareRound,
     value_type: tff.Type,
-    initial_weights: Callable[[], Any],
     server_optimizer: tff.learning.optimizers.Optimizer,
 ):
   """Initial state and next function of a process that follows the model."""
@@ -268,11 +278,12 @@ def _mirror(
   def initialize():
     state = this_round.initialize()
     specs = tff.types.type_to_tf_tensor_specs(value_type)
+    model = this_round.holdout.initial_model()
     state[MIRROR] = collections.OrderedDict(
-        weights=tf.nest.pack_sequence_as(
-            specs, tf.nest.flatten(initial_weights())
-        ),
+        weights=tf.nest.pack_sequence_as(specs, model.trainable),
+        non_trainable=model.non_trainable,
         optimizer=server_optimizer.initialize(specs),
+        client_hparams=model.client_hparams,
     )
     return state
 
@@ -292,7 +303,9 @@ def _mirror(
     optimizer, weights = server_optimizer.next(
         mirror['optimizer'], mirror['weights'], aggregate
     )
-    stepped = collections.OrderedDict(weights=weights, optimizer=optimizer)
+    stepped = collections.OrderedDict(
+        mirror, weights=weights, optimizer=optimizer
+    )
     is_finite = tf.reduce_all([
         tf.reduce_all(tf.math.is_finite(tensor))
         for tensor in tf.nest.flatten(aggregate)
@@ -309,9 +322,13 @@ def _mirror(
 
   def next_fn(state, value, weight):
     state, mirror = tff.federated_map(split_state, state)
-    weighed = this_round.weigh(state, value, weight, model=mirror.weights)
+    weighed = this_round.weigh(
+        state, value, weight, model=_global_model(mirror)
+    )
     mirror = tff.federated_map(apply_aggregate, (mirror, weighed.result))
-    new_state, measurements = this_round.learn(state, weighed, mirror.weights)
+    new_state, measurements = this_round.learn(
+        state, weighed, _global_model(mirror)
+    )
     return tff.templates.MeasuredProcessOutput(
         tff.federated_map(join_state, (new_state, mirror)),
         weighed.result,
@@ -319,3 +336,12 @@ def _mirror(
     )
 
   return initialize, next_fn
+
+
+def _global_model(mirror: tff.Value) -> tff.Value:
+  """The mirrored `holdout_lib.GlobalModel`."""
+  return tff.federated_zip(
+      holdout_lib.GlobalModel(
+          mirror.weights, mirror.non_trainable, mirror.client_hparams
+      )
+  )

@@ -6,12 +6,20 @@ Rules and wrappers are those of `fedaot.rules`, where a new one is put down.
 import dataclasses
 import inspect
 import re
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
-from typing import Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+)
 
+from fedaot import config as config_lib
 from fedaot import rules
 from fedaot_tff import named_spec
-from fedaot import config as config_lib
 
 
 class AggregatorContext(NamedTuple):
@@ -113,9 +121,7 @@ def _wrapper(make: Callable[..., rules.Rule]) -> _Entry:
         inner, **_arguments(make, context, options)
     )
 
-  return _Entry(
-      create, _options(make), check=_check(make, make.mixing)
-  )
+  return _Entry(create, _options(make), check=_check(make, make.mixing))
 
 
 def _holdout_finetuned_mean(context):

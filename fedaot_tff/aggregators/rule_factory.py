@@ -22,8 +22,10 @@ from fedaot_tff.namespace import TENSORFLOW
 class RuleFactory(tff.aggregators.WeightedAggregationFactory):
   """A rule for processes that weight their clients.
 
-  The weights are ignored: clients report them, so a Byzantine client could
-  claim any. `unweighted` is the same rule for processes without.
+  A client without a positive weight has nothing to say and is as if it were not
+  there; `num_empty` counts such. Else the weights are ignored: clients report
+  them, so a Byzantine client could claim any. `unweighted` is the same rule for
+  processes without, where every update is a vote, zero ones too.
 
   Each update is flattened to float32 and gathered once, a table of `4 * N * d`
   bytes at the server. The state is an OrderedDict: `round_num`, int64, for
@@ -73,10 +75,18 @@ class UnweightedRuleFactory(tff.aggregators.UnweightedAggregationFactory):
     return _create_rule_process(self._rule, value_type, None)
 
 
-def apply_rule(rule: rules.Rule, rows: Any, **state: Any) -> Any:
-  """Aggregate, `[d]`, and measurements of gathered `flat_updates.to_row`s."""
+def apply_rule(
+    rule: rules.Rule, rows: Any, value_type: tff.Type, **state: Any
+) -> Any:
+  """Aggregate, `[d]`, and measurements of gathered rows, see `map_rows`."""
+  specs = tf.nest.flatten(tff.types.type_to_tf_tensor_specs(value_type))
   update, measurements = rule.aggregate(
-      rows['update'], rows['is_finite'], TENSORFLOW, **state
+      rows['update'],
+      rows['is_finite'],
+      TENSORFLOW,
+      is_empty=rows['is_empty'],
+      shapes=[spec.shape.as_list() for spec in specs],
+      **state,
   )
   update = tf.ensure_shape(update, rows['update'].shape[1:])
   return update, _report(measurements)
@@ -86,7 +96,6 @@ def _create_rule_process(rule, value_type, weight_type):
   flat_updates.check_float_value_type(value_type)
   specs = tff.types.type_to_tf_tensor_specs(value_type)
   dimension = flat_updates.num_coordinates(value_type)
-  to_row = tff.tensorflow.computation(flat_updates.to_row, value_type)
 
   @tff.tensorflow.computation
   def initial_state():
@@ -98,18 +107,18 @@ def _create_rule_process(rule, value_type, weight_type):
     return state
 
   def next_fn(state, value, *weight):
-    del weight
-    table = row_gather.federated_gather(tff.federated_map(to_row, value))
+    table = row_gather.federated_gather(map_rows(value, weight))
 
     @tff.tensorflow.computation(
         state.type_signature.member, table.type_signature.member
     )
     def apply(state, rows):
-      update, measurements = apply_rule(rule, rows, **state)
+      update, measurements = apply_rule(rule, rows, value_type, **state)
       if rule.is_random:
         state['round_num'] += 1
       if rule.remembers:
-        state['reference'] = update
+        some = tf.reduce_any(~rows['is_empty'])
+        state['reference'] = tf.where(some, update, state['reference'])
       return state, flat_updates.unflatten(update, specs), measurements
 
     return tff.templates.MeasuredProcessOutput(
@@ -121,6 +130,32 @@ def _create_rule_process(rule, value_type, weight_type):
     return tff.federated_eval(initial_state, tff.SERVER)
 
   return _create_process(initialize, next_fn, value_type, weight_type)
+
+
+def map_rows(value, weight, **extra):
+  """A row of each client: update, is_finite, is_empty, and what is extra.
+
+  Args:
+    value: The updates, at the clients.
+    weight: A list of their weights, or an empty one if there are none.
+    **extra: Functions of the flat update.
+  """
+
+  @tff.tensorflow.computation(
+      [v.type_signature.member for v in (value, *weight)]
+  )
+  def to_row(arguments):
+    value, *weight = arguments
+    flat = flat_updates.flatten(value)
+    row = collections.OrderedDict(
+        update=flat,
+        is_finite=flat_updates.is_finite_update(flat),
+        is_empty=flat_updates.is_empty_update(weight[0] if weight else 1.0),
+    )
+    row.update((name, function(flat)) for name, function in extra.items())
+    return row
+
+  return tff.federated_map(to_row, tff.federated_zip((value, *weight)))
 
 
 def _create_process(initialize, next_fn, value_type, weight_type):
@@ -200,11 +235,11 @@ class _MixedProcess:
   def next(self, state, value, *weight):
     """Mixes, then runs the inner process; for use in a computation."""
     if not self._mixing.is_random:
-      mixed, measurements = self._mix(value, None)
+      mixed, measurements = self._mix(value, weight, None)
       output = self._inner.next(state, mixed, *weight)
       new_state = output.state
     else:
-      mixed, measurements = self._mix(value, state['round_num'])
+      mixed, measurements = self._mix(value, weight, state['round_num'])
       output = self._inner.next(state['inner'], mixed, *weight)
       count = tff.tensorflow.computation(lambda n: n + 1, np.int64)
       new_state = tff.federated_zip(
@@ -227,25 +262,16 @@ class _MixedProcess:
         tff.federated_map(add_inner, (measurements, output.measurements)),
     )
 
-  def _mix(self, value, round_num):
+  def _mix(self, value, weight, round_num):
     """Returns the mixed updates at clients and measurements at the server."""
     specs = tff.types.type_to_tf_tensor_specs(self._value_type)
 
-    @tff.tensorflow.computation(self._value_type)
-    def fingerprint(value):
-      return summaries.fingerprint(
-          flat_updates.flatten(value), tf.constant([self._seed, 0], tf.int64)
-      )
+    def fingerprint(flat):
+      return summaries.fingerprint(flat, tf.constant([self._seed, 0], tf.int64))
 
-    @tff.tensorflow.computation(self._value_type, np.int64)
-    def to_row(value, own_fingerprint):
-      row = flat_updates.to_row(value)
-      return collections.OrderedDict(row, fingerprint=own_fingerprint)
-
-    fingerprints = tff.federated_map(fingerprint, value)
-    rows = row_gather.federated_gather(
-        tff.federated_map(to_row, (value, fingerprints))
-    )
+    rows = map_rows(value, weight, fingerprint=fingerprint)
+    fingerprints = rows['fingerprint']
+    rows = row_gather.federated_gather(rows)
     if round_num is None:
       round_num = tff.federated_value(np.int64(0), tff.SERVER)
 
@@ -270,12 +296,15 @@ class _MixedProcess:
 
   def _mix_table(self, rows, round_num):
     """The rows that clients take, and measurements."""
-    updates, is_finite = rows['update'], rows['is_finite']
     cohort = cohort_lib.Cohort(
-        updates, is_finite, TENSORFLOW, round_num=round_num
+        rows['update'],
+        rows['is_finite'],
+        TENSORFLOW,
+        is_empty=rows['is_empty'],
+        round_num=round_num,
     )
     matrix, measurements = self._mixing.matrix(cohort)
-    measurements['num_non_finite'] = cohort.num_clients - cohort.num_finite
+    measurements.update(cohort.counts())
     # A client takes its own row or else, as of buckets, one that it is part of.
     part_of = tf.cast(matrix > 0, tf.float64)
     own = tf.eye(tf.shape(matrix)[0], tf.shape(matrix)[1], dtype=tf.float64)
@@ -283,8 +312,8 @@ class _MixedProcess:
     mean = tf.reduce_mean(by_client, axis=0, keepdims=True)
     factors = tf.cast(tf.concat([by_client, mean], axis=0), tf.float32)
     table = collections.OrderedDict(
-        mixed=tf.matmul(factors, cohort.block(0, updates.shape[1])),
-        fingerprint=tf.boolean_mask(rows['fingerprint'], is_finite),
+        mixed=tf.matmul(factors, cohort.block(0, cohort.dimension)),
+        fingerprint=cohort.clients_of(rows['fingerprint']),
     )
     return table, _report(measurements)
 
@@ -326,14 +355,14 @@ def factory_of(make: Callable[..., rules.Rule]) -> Callable[..., RuleFactory]:
 
 
 def wrapped_factory_of(
-    make: Callable[..., rules.Rule]
+    make: Callable[..., rules.Rule],
 ) -> Callable[..., tff.aggregators.AggregationFactory]:
   """The function that wraps factories where `make` wraps rules.
 
   Around a rule's factory the result is one, for the wrapped rule. Around any
   other, weighted or not, so is the result: the updates are gathered and mixed
   before the inner process gets them, a second and a third table at the server;
-  a client whose update is not finite gets the mean of the mixed ones, and keeps
+  a client whose update is left out gets the mean of the mixed ones, and keeps
   its weight. The state is the inner one, for random wrappers an OrderedDict of
   `round_num` and `inner`; the measurements are the wrapper's and `inner`.
   `num_byzantine` must then be given.

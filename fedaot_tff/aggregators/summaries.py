@@ -106,6 +106,7 @@ def summarize_update(
     seed: tf.Tensor,
     directions: 'collections.OrderedDict[str, tf.Tensor]',
     config: config_lib.FedAOTConfig,
+    is_empty: tf.Tensor,
 ) -> Tuple['collections.OrderedDict[str, tf.Tensor]', tf.Tensor]:
   """Summary of one client update: all that the weighting sees of it.
 
@@ -115,15 +116,17 @@ def summarize_update(
     seed: int64 [2], of the fingerprint.
     directions: Named float32 [p] sketches of vectors to project the update on.
     config: A `FedAOTConfig`.
+    is_empty: Whether the client has nothing to say, see
+      `flat_updates.is_empty_update`.
 
   Returns:
     A pair. First a row of the table of `fedaot.equations` in float32, with the
-    row's `fingerprint`, int64; second the update's sketch, float32 [p].
-    All but the fingerprint is 0 for an update that is not usable.
+    row's `fingerprint`, int64, and `is_empty`; second the update's sketch,
+    float32 [p]. All but these is 0 for an update that is not usable.
   """
   norm, projection = norm_and_sketch(tensors, signs)
   # No entry is larger than the norm, and a NaN compares false.
-  usable = norm < config.max_norm
+  usable = (norm < config.max_norm) & ~is_empty
   norm = tf.where(usable, norm, 0.0)
   projection = tf.where(usable, projection, 0.0)
   # A sketch of p floats folds into one of a length that divides p.
@@ -136,6 +139,7 @@ def summarize_update(
           tf.concat([tf.stack([norm] + dots), short], axis=0), seed
       ),
       finite=tf.cast(usable, tf.float32),
+      is_empty=tf.cast(is_empty, tf.float32),
       norm=norm,
       sketch=short,
   )

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import checks
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import row_gather
 from fedaot_tff.learning import adversary
@@ -173,7 +174,8 @@ def observe_moments(update: tff.Value, index: tff.Value) -> tff.Value:
   @tff.tensorflow.computation(update.type_signature.member, np.int32)
   def to_terms(update, index):
     flat = flat_updates.flatten(update)
-    counts = tf.logical_and(index < 0, flat_updates.is_finite_update(flat))
+    is_honest = tf.equal(index, adversary.HONEST)
+    counts = tf.logical_and(is_honest, flat_updates.is_finite_update(flat))
     # In float64 the difference of two close sums keeps the digits of a float32.
     flat = tf.where(counts, tf.cast(flat, tf.float64), 0.0)
     return collections.OrderedDict(
@@ -205,7 +207,7 @@ def observe_table(update: tff.Value, index: tff.Value) -> tff.Value:
     is_finite = flat_updates.is_finite_update(flat)
     return collections.OrderedDict(
         update=tf.where(is_finite, flat, 0.0),
-        counts=tf.logical_and(index < 0, is_finite),
+        counts=tf.logical_and(tf.equal(index, adversary.HONEST), is_finite),
     )
 
   rows = row_gather.federated_gather(tff.federated_map(to_row, (update, index)))
@@ -239,7 +241,8 @@ def _create_process(
 
   @tff.tensorflow.computation(np.int32)
   def to_counts(index):
-    return tf.cast(index >= 0, tf.int32), tf.constant(1, tf.int32)
+    is_counted = tf.not_equal(index, adversary.EMPTY)
+    return tf.cast(index >= 0, tf.int32), tf.cast(is_counted, tf.int32)
 
   @tff.federated_computation(
       init_fn.type_signature.result, *next_parameters(value_type, context)
@@ -291,6 +294,7 @@ def _create_process(
 
 def _round_seed(seed: int, round_num: tf.Tensor) -> tf.Tensor:
   """A seed [2] of the round."""
+  checks.check_int('seed', seed, minimum=0, maximum=2**63 - 1)
   halves = tf.constant([seed % 2**31, seed >> 31], tf.int64)
   return tf.random.experimental.stateless_fold_in(
       tf.bitcast(tf.cast(halves, tf.uint32), tf.int32), round_num

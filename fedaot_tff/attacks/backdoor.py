@@ -63,6 +63,7 @@ class Backdoor(attack.DataPoisoning):
     part = pixels * self._num_parts // self._size**2
     is_trigger = part == attacker_index % self._num_parts
 
+    @tf.autograph.experimental.do_not_convert
     def poison_chosen(example, is_chosen):
       x, y = example['x'], example['y']
       triggered = _set_pixels(x, is_trigger, self._value)

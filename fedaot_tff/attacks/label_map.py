@@ -29,6 +29,7 @@ class LabelMap(attack.DataPoisoning):
     checks.check_int('num_classes', num_classes, minimum=2)
     new_labels = self.new_labels(num_classes, seed)
 
+    @tf.autograph.experimental.do_not_convert
     def replace(example):
       y = example['y']
       new_label = tf.gather(new_labels, tf.cast(y, tf.int64))

@@ -34,6 +34,7 @@ class LabelNoise(attack.DataPoisoning):
     chosen = examples.choose(dataset, self._fraction, generator)
     draws = generator.integers(1, num_classes, size=len(chosen))
 
+    @tf.autograph.experimental.do_not_convert
     def shift_label(example, shift):
       y = example['y']
       # Not a modulus, which would bring labels outside [0, C) in.

@@ -35,15 +35,15 @@ def measure(
     honest: tf.Tensor, mean: tf.Tensor, perturbation: tf.Tensor
 ) -> Geometry:
   """The `Geometry` of honest updates [h, d] with mean and perturbation [d]."""
+  # About the mean: an offset that all share would cost the digits that tell
+  # them apart.
   products = vectors.inner_products(
-      tf.concat([honest, [mean, perturbation]], axis=0)
+      tf.concat([honest - mean, [perturbation]], axis=0)
   )
-  # The last row is the perturbation, which is no point.
-  distances = vectors.squared_distances(products[:-1, :-1])
   return Geometry(
-      distances=distances[:-1, :-1],
-      from_mean=distances[-1, :-1],
-      slopes=products[-1, -2] - products[:-2, -1],
+      distances=vectors.squared_distances(products[:-1, :-1]),
+      from_mean=tf.linalg.diag_part(products)[:-1],
+      slopes=-products[:-1, -1],
       squared_norm=products[-1, -1],
   )
 

@@ -25,6 +25,7 @@ class _Schedule(adversary.UpdatePoisoning):
   """
 
   def __init__(self, attacks: Sequence[_Attack]):
+    checks.check_kind('attacks', attacks, Sequence)
     self._attacks = tuple(map(_make_attack, attacks))
 
   @abc.abstractmethod

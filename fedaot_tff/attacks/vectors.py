@@ -30,7 +30,11 @@ def noise_like(vector: tf.Tensor, scale: float, seed: tf.Tensor) -> tf.Tensor:
 def moments(table: tf.Tensor) -> attack.HonestMoments:
   """Mean and standard deviation of the columns; zero if there are no rows."""
   count = tf.cast(tf.shape(table)[0], tf.float32)
-  mean = tf.math.divide_no_nan(tf.reduce_sum(table, axis=0), count)
+  # From the first row on, lest an offset that all share cost digits.
+  first = table[:1]
+  mean = tf.reduce_sum(first, axis=0) + tf.math.divide_no_nan(
+      tf.reduce_sum(table - first, axis=0), count
+  )
   squares = tf.reduce_sum(tf.math.squared_difference(table, mean), axis=0)
   return attack.HonestMoments(
       mean, tf.sqrt(tf.math.divide_no_nan(squares, count))

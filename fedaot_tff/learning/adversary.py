@@ -6,8 +6,9 @@ from typing import Callable, NamedTuple, Optional
 import numpy as np
 import tensorflow_federated as tff
 
-# The index of a client that is no attacker.
+# The index of a client that is no attacker, and of one that has nothing to say.
 HONEST = -1
+EMPTY = -2
 
 
 class Defence(NamedTuple):
@@ -16,7 +17,7 @@ class Defence(NamedTuple):
   `aggregate(state@SERVER, updates@CLIENTS, attacker_index@CLIENTS,
   model@SERVER)`, called inside a federated computation, returns the aggregate
   at SERVER that the defence would make of these updates, with equal example
-  counts.
+  counts but for clients whose index is `EMPTY`, who have none.
   """
 
   state_type: tff.Type
@@ -44,8 +45,9 @@ class AdversaryProcess(tff.templates.MeasuredProcess):
   `initialize` has the type `( -> S@SERVER)`, `next` the type `(<S@SERVER,
   V@CLIENTS, int32@CLIENTS, V@SERVER, D@SERVER> -> <state=S@SERVER,
   result=V@CLIENTS, measurements=M@SERVER>)`. Its arguments are the state, the
-  updates, the attackers' indices (`HONEST` for honest clients), the trainable
-  weights of the global model and the state of the defence. The updates of
+  updates, the attackers' indices (`HONEST` for honest clients, `EMPTY` for
+  those of weight 0, who do not count in the round), the trainable weights of the
+  global model and the state of the defence. The updates of
   honest clients pass it bit for bit.
   """
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import flat_updates
+from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import model_aware
 from fedaot_tff.learning import adversary as adversary_lib
 
@@ -30,6 +31,8 @@ class LearningState(NamedTuple):
   finalizer: Any
 
 
+# The entry of a known defence's state that holds its `GlobalModel`.
+_HANDED_OVER = 'handed_over'
 _Aggregator = Union[
     tff.templates.AggregationProcess, model_aware.ModelAwareRound
 ]
@@ -42,6 +45,7 @@ def compose_learning_process(
     model_update_aggregator: _Aggregator,
     model_finalizer: tff.learning.templates.FinalizerProcess,
     *,
+    uniform_weights: bool = False,
     attacker_indices: bool = False,
     adversary: Optional[adversary_lib.AdversaryProcess] = None,
     forged_examples: Optional[float] = None,
@@ -57,6 +61,7 @@ def compose_learning_process(
     client_work: Makes a client's update from the model and its data.
     model_update_aggregator: A weighted process, or one that gets the model.
     model_finalizer: Applies the aggregate to the model.
+    uniform_weights: Whether all clients whose weight is positive weigh 1.
     attacker_indices: Whether a client's data is an `OrderedDict(
       attacker_index=int32 scalar, dataset=...)` instead of the dataset alone.
       The index is -1 for honest clients.
@@ -111,9 +116,27 @@ def compose_learning_process(
         )
     )
 
+  def hand_over(weights, client_work_state):
+    """The `holdout_lib.GlobalModel`, None if nobody asks for it."""
+    if aggregator.holdout is None:
+      return None
+
+    @tff.tensorflow.computation(client_work_state.type_signature.member)
+    def holdout_hparams(state):
+      return aggregator.holdout.hparams(client_work.get_hparams(state))
+
+    return tff.federated_zip(
+        holdout_lib.GlobalModel(
+            weights.trainable,
+            weights.non_trainable,
+            tff.federated_map(holdout_hparams, client_work_state),
+        )
+    )
+
   @tff.federated_computation(init_fn.type_signature.result, client_data_type)
   def next_fn(state, client_data):
     model = state.global_model_weights
+    global_model = hand_over(model, state.client_work)
     nothing = tff.federated_value((), tff.SERVER)
     distributed = model_weights_distributor.next(state.distributor, model)
     worked = client_work.next(
@@ -122,29 +145,43 @@ def compose_learning_process(
         client_data.dataset if attacker_indices else client_data,
     )
     update, weight = worked.result.update, worked.result.update_weight
+    if uniform_weights:
+      equalize = tff.tensorflow.computation(
+          lambda weight: tf.cast(weight > 0, weight.dtype),
+          weight.type_signature.member,
+      )
+      weight = tff.federated_map(equalize, weight)
+    true_update, true_weight = update, weight
     adversary_state, adversary_measurements = state.adversary, nothing
     if forged_examples is not None:
       weight = _forge_weights(
           weight, client_data.attacker_index, forged_examples
       )
     if adversary is not None:
+      weight, known_index = _show_to_attackers(
+          weight, client_data.attacker_index
+      )
       adversary_state, update, adversary_measurements = adversary.next(
           state.adversary,
           update,
-          client_data.attacker_index,
+          known_index,
           model.trainable,
-          state.aggregator if adversary.knows_defence else nothing,
+          _known_defence(state.aggregator, global_model)
+          if adversary.knows_defence
+          else nothing,
       )
     if discard_attackers:
       update, weight = _discard_attackers(
           update, weight, client_data.attacker_index
       )
     weighed = aggregator.weigh(
-        state.aggregator, update, weight, model=model.trainable
+        state.aggregator, update, weight, model=global_model
     )
     finalized = model_finalizer.next(state.finalizer, model, weighed.result)
     aggregator_state, aggregator_measurements = aggregator.learn(
-        state.aggregator, weighed, finalized.result.trainable
+        state.aggregator,
+        weighed,
+        hand_over(finalized.result, state.client_work),
     )
     measurements = collections.OrderedDict(
         distributor=distributed.measurements,
@@ -155,7 +192,7 @@ def compose_learning_process(
     )
     if attacker_indices:
       measurements['honest_mean'] = _compare_with_honest_mean(
-          weighed.result, worked.result, client_data.attacker_index
+          weighed.result, true_update, true_weight, client_data.attacker_index
       )
     new_state = LearningState(
         finalized.result,
@@ -211,6 +248,7 @@ class _StockRound(NamedTuple):
   """A stock process with the two halves of a `ModelAwareRound`."""
 
   process: tff.templates.AggregationProcess
+  holdout: None = None
 
   def weigh(self, state, value, weight, model):
     del model
@@ -243,26 +281,73 @@ def defence_of(
   state_type = aggregator.initialize.type_signature.result
   if isinstance(state_type, tff.FederatedType):
     state_type = state_type.member
+  tried = _round_of(aggregator)
+  if tried.holdout is not None:
+    state_type = tff.to_type(
+        collections.OrderedDict(
+            tff.structure.iter_elements(state_type),
+            **{_HANDED_OVER: tried.holdout.model_type(())},
+        )
+    )
 
   @tff.tensorflow.computation(np.int32)
   def equal_weight(index):
-    del index
-    return tf.ones([], update_weight_type.dtype)
+    return tf.cast(
+        tf.not_equal(index, adversary_lib.EMPTY), update_weight_type.dtype
+    )
 
   def aggregate(state, update, index, model):
     weight = tff.federated_map(equal_weight, index)
     if discard_attackers:
       update, weight = _discard_attackers(update, weight, index)
-    trial = _round_of(aggregator).weigh(state, update, weight, model=model)
-    return trial.result
+    if tried.holdout is None:
+      return tried.weigh(state, update, weight, model=None).result
+
+    def split(state, trainable):
+      rest = state.pop(_HANDED_OVER)
+      return state, rest._replace(trainable=trainable)
+
+    state, model = _map(split, state, model)
+    return tried.weigh(state, update, weight, model=model).result
 
   return adversary_lib.Defence(state_type, aggregate)
+
+
+def _known_defence(state: tff.Value, model: Optional[tff.Value]) -> tff.Value:
+  """The defence's state, with what it is handed over besides the model."""
+  if model is None:
+    return state
+  return _map(
+      lambda state, model: collections.OrderedDict(
+          state, **{_HANDED_OVER: model._replace(trainable=())}
+      ),
+      state,
+      model,
+  )
 
 
 def _map(fn: Callable[..., Any], *values: tff.Value) -> tff.Value:
   """Maps a function of TensorFlow over values of the same placement."""
   types = [value.type_signature.member for value in values]
   return tff.federated_map(tff.tensorflow.computation(fn, types), values)
+
+
+def _show_to_attackers(
+    weight: tff.Value, index: tff.Value
+) -> Tuple[tff.Value, tff.Value]:
+  """Weights with which every attacker votes, and indices that tell who does."""
+
+  def show(weight, index):
+    is_empty = flat_updates.is_empty_update(weight)
+    is_attacker = index >= 0
+    # An attacker that has no examples claims one, lest it be left out.
+    return (
+        tf.where(is_attacker & is_empty, tf.ones_like(weight), weight),
+        tf.where(is_empty & ~is_attacker, adversary_lib.EMPTY, index),
+    )
+
+  shown = _map(show, weight, index)
+  return shown[0], shown[1]
 
 
 def _forge_weights(
@@ -292,19 +377,20 @@ def _discard_attackers(
 
 
 def _compare_with_honest_mean(
-    aggregate: tff.Value, client_result: tff.Value, index: tff.Value
+    aggregate: tff.Value,
+    update: tff.Value,
+    weight: tff.Value,
+    index: tff.Value,
 ) -> tff.Value:
   """The measurement `honest_mean`."""
 
-  def to_terms(client_result, index):
-    flat = flat_updates.flatten(client_result.update)
+  def to_terms(update, weight, index):
+    flat = flat_updates.flatten(update)
     counts = tf.logical_and(index < 0, flat_updates.is_finite_update(flat))
-    weight = tf.where(
-        counts, tf.cast(client_result.update_weight, tf.float32), 0.0
-    )
+    weight = tf.where(counts, tf.cast(weight, tf.float32), 0.0)
     return tf.where(counts, weight * flat, 0.0), weight
 
-  sums = tff.federated_sum(_map(to_terms, client_result, index))
+  sums = tff.federated_sum(_map(to_terms, update, weight, index))
 
   def compare(aggregate, sums):
     mean = tf.math.divide_no_nan(sums[0], sums[1])

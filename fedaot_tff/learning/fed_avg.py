@@ -42,9 +42,10 @@ def build_fedaot_fed_avg(
 
   Like `tff.learning.algorithms.build_weighted_fed_avg` with
   `fedaot_factory(holdout)` as its aggregator, but the aggregator is handed the
-  global model each round: it keeps no mirror of it, so model, server optimizer
-  and initial weights may be anything, `set_model_weights` needs no
-  synchronization, and the state is smaller. Raises ValueError if the hold-out's
+  global model each round, non-trainable weights too: it keeps no mirror of it,
+  so model, server optimizer and initial weights may be anything,
+  `set_model_weights` and `set_hparams` need no synchronization, and the state
+  is smaller. Raises ValueError if the hold-out's
   model is not the one that is trained. Other arguments as there, and
 
   Args:
@@ -54,11 +55,9 @@ def build_fedaot_fed_avg(
     holdout: The clean examples at the server, or None for agreement mode.
     config: The constants of FedAOT; None for the defaults.
     seed: The secret seed, see `fedaot_factory`.
-    client_weighting: What clients report as their weight; of effect only with
-      `config.max_example_ratio`.
+    client_weighting: What clients report as their weight. Beyond whether it is
+      positive it is of effect only with `config.max_example_ratio`.
   """
-  if isinstance(holdout, holdout_lib.HoldOut):
-    holdout = holdout.with_default_client_optimizer(client_optimizer_fn)
   return _build_fed_avg(
       model_fn,
       client_optimizer_fn,
@@ -105,7 +104,8 @@ def build_attacked_fed_avg(
       ground truth: the oracle. ValueError if the aggregator heeds no weights.
     seed: Fixes what attackers draw at random; nonnegative, below 2^63.
     client_weighting: What clients report as their weight. UNIFORM (default),
-      as example counts are under the attackers' control.
+      as example counts are under the attackers' control: 1 from all who have
+      examples. Unlike TFF's, it is 0 from the others, who have nothing to say.
   """
   checks.check_kind(
       'update_poisoning',
@@ -177,6 +177,10 @@ def _build_fed_avg(
         weights_type
     )
   work_options['optimizer'] = client_optimizer_fn
+  # TFF's uniform weights do not tell who has no examples.
+  uniform_weights = work_options['client_weighting'] is _Weighting.UNIFORM
+  if uniform_weights:
+    work_options['client_weighting'] = _Weighting.NUM_EXAMPLES
   if isinstance(model_fn, tff.learning.models.FunctionalModel):
     client_work = (
         tff.learning.templates.build_functional_model_delta_client_work(
@@ -190,7 +194,9 @@ def _build_fed_avg(
   finalizer = tff.learning.templates.build_apply_optimizer_finalizer(
       server_optimizer_fn, weights_type
   )
-  aggregator = _create_aggregator(model_aggregator, weights_type.trainable)
+  aggregator = _create_aggregator(
+      model_aggregator, weights_type, client_optimizer_fn
+  )
   adversary = None
   if update_poisoning is not None:
     adversary = update_poisoning.create(
@@ -210,6 +216,7 @@ def _build_fed_avg(
       client_work,
       aggregator,
       finalizer,
+      uniform_weights=uniform_weights,
       adversary=adversary,
       **attack_options,
   )
@@ -249,13 +256,20 @@ def _initial_model_weights(model_fn: ModelFn) -> tff.Computation:
 
 
 def _create_aggregator(
-    factory: tff.aggregators.AggregationFactory, value_type: tff.Type
+    factory: tff.aggregators.AggregationFactory,
+    weights_type: tff.Type,
+    client_optimizer: tff.learning.optimizers.Optimizer,
 ):
   """A weighted process, or a `ModelAwareRound`."""
-  if isinstance(factory, model_aware.ModelAwareFactory):
-    return factory.create_round(value_type, _WEIGHT_TYPE)
+  weight_type = _WEIGHT_TYPE
   if isinstance(factory, model_aware.UnweightedFactory):
-    return factory.weighted.create_round(value_type, None)
+    factory, weight_type = factory.weighted, None
+  if isinstance(factory, model_aware.ModelAwareFactory):
+    if factory.holdout is not None:
+      factory.holdout.check_non_trainable_type(weights_type.non_trainable)
+    return factory.for_clients(client_optimizer).create_round(
+        weights_type.trainable, weight_type
+    )
   if isinstance(factory, tff.aggregators.UnweightedAggregationFactory):
     factory = tff.aggregators.as_weighted_aggregator(factory)
   if not isinstance(factory, tff.aggregators.WeightedAggregationFactory):
@@ -263,4 +277,4 @@ def _create_aggregator(
         'model_aggregator must be a tff.aggregators.AggregationFactory; found'
         f' {type(factory).__name__}.'
     )
-  return factory.create(value_type, _WEIGHT_TYPE)
+  return factory.create(weights_type.trainable, weight_type)

@@ -97,9 +97,7 @@ def choose_devices(
     raise ValueError(
         '`client_devices` is empty; name at least one device or leave it out.'
     )
-  clients = tuple(
-      _full_name('client_devices', name) for name in client_devices
-  )
+  clients = tuple(_full_name('client_devices', name) for name in client_devices)
   if server_device is None:
     return Devices(clients, clients[0])
   return Devices(clients, _full_name('server_device', server_device))

@@ -16,6 +16,7 @@ from typing import Any, Union
 
 import tensorflow_federated as tff
 
+from fedaot_tff.runtime import autograph
 from fedaot_tff.runtime import in_process
 from fedaot_tff.runtime import native
 
@@ -28,6 +29,7 @@ def _set_default_context(context):
   global _default_context
   if _default_context is not None:
     _default_context.close()
+  autograph.keep_in_memory()
   tff.framework.set_default_context(context)
   _default_context = context
   return context

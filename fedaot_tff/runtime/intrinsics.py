@@ -11,7 +11,6 @@ from typing import Any, Callable
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from fedaot_tff.runtime import devices
 from fedaot_tff.runtime import invocation
 from fedaot_tff.runtime import values as values_lib
 
@@ -115,39 +114,11 @@ def _select(argument, place, signature):
   return [slices_of(index) for index in range(place.invocation.num_clients)]
 
 
-def _sequence_map(argument, place, signature):
-  function, sequence = argument
-  elements = values_lib.iterate(sequence, signature.parameter[1])
-  return values_lib.make_sequence(
-      [function(element, place) for element in elements], signature.result
-  )
-
-
 def _sequence_reduce(argument, place, signature):
   sequence, accumulator, reduce = argument
   for element in values_lib.iterate(sequence, signature.parameter[0]):
     accumulator = reduce((accumulator, element), place)
   return accumulator
-
-
-def _zeros(type_spec):
-  if isinstance(type_spec, tff.StructType):
-    return tuple(_zeros(element) for element in type_spec)
-  return tf.zeros(type_spec.shape, type_spec.dtype)
-
-
-def _add(x, y):
-  if isinstance(x, tuple):
-    return tuple(_add(*pair) for pair in zip(x, y))
-  return x + y
-
-
-def _sequence_sum(sequence, place, signature):
-  with tf.device(place.device):
-    total = _zeros(signature.result)
-    for element in values_lib.iterate(sequence, signature.parameter):
-      total = _add(total, devices.to_device(element, place.device))
-  return total
 
 
 _IMPLEMENTATIONS = {
@@ -166,9 +137,7 @@ _IMPLEMENTATIONS = {
 # Those that ask for the type where they are called.
 _TYPED_IMPLEMENTATIONS = {
     'federated_select': _select,
-    'sequence_map': _sequence_map,
     'sequence_reduce': _sequence_reduce,
-    'sequence_sum': _sequence_sum,
 }
 
 

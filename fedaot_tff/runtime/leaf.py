@@ -168,9 +168,7 @@ class Leaf:
         fetches.append(slot)
     self._fetched_names = [slot.tensor_name for slot in fetches]
     feeds = _feed_specs(graph_def, parameter_slots)
-    handles = {
-        name: tf.TensorSpec([], tf.resource) for name in self._resources
-    }
+    handles = {name: tf.TensorSpec([], tf.resource) for name in self._resources}
     self._make_run = None
     self._initialize = None
     if fetches:
@@ -212,18 +210,17 @@ class Leaf:
       self, values: Mapping[str, tf.Tensor], device: str
   ) -> Iterator[tuple[str, tf.Tensor]]:
     feeds = {
-        name: devices.to_device(value, device)
-        for name, value in values.items()
+        name: devices.to_device(value, device) for name, value in values.items()
     }
     handles = {}
     with tf.device(device):
       try:
-        for name, resource in self._resources.items():
-          handles[name] = resource.create()
+        for name, make in self._resources.items():
+          handles[name] = make()
         if self._initialize is not None:
           self._initialize(handles)
         outputs = self._make_run()({**feeds, **handles})
       finally:
-        for name, handle in handles.items():
-          self._resources[name].destroy(handle)
+        for handle in handles.values():
+          resources.destroy(handle)
     return zip(self._fetched_names, outputs)

@@ -11,8 +11,8 @@ from tensorflow_federated.proto.v0 import computation_pb2
 from tensorflow_federated.python.core.impl.compiler import tree_analysis
 
 from fedaot_tff.runtime import intrinsics
-from fedaot_tff.runtime import leaf
 from fedaot_tff.runtime import invocation
+from fedaot_tff.runtime import leaf
 
 Function = Callable[[Any, invocation.Place], Any]
 
@@ -52,9 +52,9 @@ def compile_to_building_block(
 
 
 def _is_secure(block: tff.framework.ComputationBuildingBlock) -> bool:
-  return isinstance(
-      block, tff.framework.Intrinsic
-  ) and block.uri.startswith('federated_secure')
+  return isinstance(block, tff.framework.Intrinsic) and block.uri.startswith(
+      'federated_secure'
+  )
 
 
 class ProgramBuilder:

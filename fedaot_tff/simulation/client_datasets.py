@@ -58,7 +58,7 @@ class ClientDatasets:
         'client_epochs', client_epochs, minimum=1
     )
     self._data_poisoning = data_poisoning
-    self._seed = checks.check_int('seed', seed, minimum=0)
+    self._seed = checks.check_int('seed', seed, minimum=0, maximum=2**63 - 1)
     self._cache = cachetools.LRUCache(
         _MAX_CACHED_BYTES, getsizeof=lambda entry: entry.num_bytes
     )
@@ -89,10 +89,12 @@ class ClientDatasets:
     """
     rng = seeding.generator(self._seed, seeding.Purpose.CLIENT_SIZES)
     client_ids = rng.permutation(sorted(self._positions))
-    sizes = np.array([
-        self._examples(client_id, adversary.HONEST).cardinality().numpy()
-        for client_id in map(str, client_ids[:_MAX_COUNTED_CLIENTS])
-    ])
+    sizes = np.array(
+        [
+            self._examples(client_id, adversary.HONEST).cardinality().numpy()
+            for client_id in map(str, client_ids[:_MAX_COUNTED_CLIENTS])
+        ]
+    )
     batches = np.ceil(self._client_epochs * sizes / self._batch_size)
     return round(float(np.mean(batches)))
 

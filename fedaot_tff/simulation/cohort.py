@@ -44,7 +44,7 @@ class CohortSampler:
       byzantine_sampling: str = 'exact',
       seed: int = 0,
   ):
-    self._seed = checks.check_int('seed', seed, minimum=0)
+    self._seed = checks.check_int('seed', seed, minimum=0, maximum=2**63 - 1)
     self._client_ids = _check_client_ids(client_ids)
     self._cohort_size = checks.check_int(
         'cohort_size', cohort_size, minimum=1, maximum=len(self._client_ids)
@@ -86,10 +86,12 @@ class CohortSampler:
     else:
       cut = self._attackers_each_round
       chosen = rng.permutation(
-          np.concatenate([
-              rng.permutation(self._attackers)[:cut],
-              rng.permutation(self._honest)[: self._cohort_size - cut],
-          ])
+          np.concatenate(
+              [
+                  rng.permutation(self._attackers)[:cut],
+                  rng.permutation(self._honest)[: self._cohort_size - cut],
+              ]
+          )
       )
     attacker_index = np.where(
         np.isin(chosen, self._attackers),

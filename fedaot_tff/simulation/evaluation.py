@@ -48,7 +48,7 @@ def build_evaluation(
           ),
           x_spec,
           y_spec,
-      ]
+      ],
   )
   def evaluate_batch(weights, batch_x, batch_y):
     logits = model.predict_on_batch(weights, batch_x, training=False)

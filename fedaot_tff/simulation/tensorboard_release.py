@@ -86,9 +86,12 @@ def _summarize(record: training.RoundRecord) -> Dict[str, Any]:
   if record.weights is not None:
     weights = np.asarray(record.weights)
     is_byzantine = np.asarray(record.is_byzantine)
-    summary['weights'] = _only_finite([
-        ('honest', weights[~is_byzantine]), ('attackers', weights[is_byzantine])
-    ])
+    summary['weights'] = _only_finite(
+        [
+            ('honest', weights[~is_byzantine]),
+            ('attackers', weights[is_byzantine]),
+        ]
+    )
   if record.evaluation is not None:
     model = record.state.global_model_weights
     summary['model'] = collections.OrderedDict(

@@ -1,14 +1,14 @@
 """The training loop of a simulation, a federated program on `tff.program`.
 
-States are saved with a `tff.program.FileProgramStateManager`, and what comes of
-each round goes to `tff.program.ReleaseManager`s.
-
-A program that saves checkpoints, run again, goes on after the newest of them
-and computes what it would have without the interruption, to the last bit.
+What comes of each round goes to `tff.program.ReleaseManager`s. A program that
+saves checkpoints, run again, goes on after the newest of them and computes what
+it would have without the interruption, to the last bit.
 """
 
+import asyncio
 import collections
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+import concurrent.futures
 import time
 from typing import Any, NamedTuple, Optional, Tuple
 
@@ -149,7 +149,7 @@ def train_rounds(
     checks.check_int(name, value, minimum=1)
 
   def rounds():
-    state, last_round = process.initialize(), 0
+    state, last_round = model_mirror.synchronize_model(process.initialize()), 0
     if checkpoints is not None:
       checkpoint = checkpoints.restore(state, last_round=last_checkpoint)
       if checkpoint is not None:
@@ -178,9 +178,21 @@ def train_rounds(
             evaluation=found, evaluation_seconds=time.perf_counter() - start
         )
       for manager in release_managers:
-        checkpoints_lib.run_coroutine(manager.release(record, round_num))
+        _run_coroutine(manager.release(record, round_num))
       yield record
       if checkpoints is not None and is_due(checkpoint_every):
         checkpoints.save(state, round_num)
 
   return rounds()
+
+
+def _run_coroutine(coroutine: Coroutine) -> Any:
+  """Runs a coroutine to its end, also where an event loop runs already."""
+  try:
+    asyncio.get_running_loop()
+  except RuntimeError:
+    return asyncio.run(coroutine)
+  # As in a notebook. A loop cannot be entered again, but another thread has
+  # none.
+  with concurrent.futures.ThreadPoolExecutor(max_workers=1) as executor:
+    return executor.submit(asyncio.run, coroutine).result()

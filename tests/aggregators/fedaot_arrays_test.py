@@ -66,7 +66,7 @@ class _HoldOutOfTFF:
 
 
 def _tensors(model):
-  return tuple(tf.constant(array) for array in model)
+  return holdout_lib.GlobalModel(tuple(tf.constant(a) for a in model))
 
 
 def _split(vector):

@@ -117,7 +117,7 @@ def _next(mode, state, updates):
 def _root_direction():
   """About the root update of hold-out mode's first round."""
   update = _holdout().root_update(
-      tuple(tf.constant(w) for w in _least_squares().initial_weights[0]),
+      _holdout().initial_model(),
       tf.range(60),
   )
   return _flatten(update)
@@ -189,11 +189,13 @@ def _expected_state_type(mode):
   else:
     state['mirror'] = collections.OrderedDict(
         weights=_VALUE_TYPE,
+        non_trainable=(),
         optimizer=collections.OrderedDict(
             learning_rate=np.float32,
             momentum=np.float32,
             accumulator=_VALUE_TYPE,
         ),
+        client_hparams=collections.OrderedDict(learning_rate=np.float32),
     )
   return tff.to_type(state)
 
@@ -207,6 +209,7 @@ def _expected_measurements_type(mode):
       norm_bound=np.float32,
       num_clients=np.int32,
       num_non_finite=np.int32,
+      num_empty=np.int32,
       num_attenuated=np.int32,
       num_clipped=np.int32,
       effective_clients=np.float32,
@@ -388,8 +391,8 @@ def test_holdout_objective_judges_the_model_after_the_update():
   for data in (2, 2):
     seed = tf.random.experimental.stateless_fold_in(seed, data)
   split = _holdout().split(seed, 50)
-  weights = tuple(
-      tf.constant(w) for w in tf.nest.flatten(output.state['mirror']['weights'])
+  weights = holdout_lib.GlobalModel(
+      tf.nest.map_structure(tf.constant, output.state['mirror']['weights'])
   )
   loss, gradient = _holdout().loss_and_gradient(weights, split.evaluation)
   gradient = _flatten(gradient)
@@ -540,12 +543,12 @@ def test_equal_updates_have_equal_weights(mode):
 
 
 @_for_both_modes
-def test_reported_example_counts_have_no_influence(mode):
+def test_reported_positive_counts_have_no_influence(mode):
   rng = np.random.default_rng(40)
   updates = [_unflatten(u) for u in _cohort(rng, 6)]
   state = _warm_state(mode)
   expected = _process(mode).next(state, updates)
-  for counts in ([1.0] * 6, [1e9, 1.0, np.nan, 0.0, -3.0, 7.0]):
+  for counts in ([1.0] * 6, [1e9, 1.0, np.inf, 1e-9, 3.0, 7.0]):
     found = _weighted_process(mode).next(state, updates, counts)
     _assert_close(found.result, expected.result)
     _assert_close(found.measurements, expected.measurements)
@@ -611,7 +614,39 @@ def test_clients_without_a_valid_count_are_left_out(mode):
   _assert_close(
       found.state['weighting'], expected.state['weighting'], atol=1e-4
   )
-  assert found.measurements['num_non_finite'] == 4
+  assert found.measurements['num_non_finite'] == 1
+  assert found.measurements['num_empty'] == 3
+
+
+@_for_both_modes
+@pytest.mark.parametrize('poison', [0.0, 1.0, np.nan])
+def test_clients_without_a_weight_do_not_vote(mode, poison):
+  rng = np.random.default_rng(43)
+  weights = [0.0, 3.0, 0.0, 0.0, np.nan, 5.0, -1.0, 1e9, 0.0, 0.5]
+  votes = np.flatnonzero(np.array(weights) > 0)
+  updates = _cohort(rng, 10)
+  updates[np.delete(np.arange(10), votes)] *= poison
+  values = [_unflatten(u) for u in updates]
+  process, state = _weighted_process(mode), _warm_state(mode)
+  found = process.next(state, values, weights)
+  expected = process.next(state, [values[i] for i in votes], [1.0] * 4)
+  _assert_close(found.result, expected.result)
+  _assert_close(
+      found.measurements['weights'][votes], expected.measurements['weights']
+  )
+  for name in ('reference', 'weighting', 'meta_optimizer'):
+    _assert_close(found.state[name], expected.state[name], atol=1e-4)
+  for name, number in (
+      ('num_clients', 10), ('num_empty', 6), ('num_non_finite', 0)
+  ):
+    assert found.measurements[name] == number
+  nobody = process.next(state, values, [0.0] * 10)
+  assert not np.any(_flatten(nobody.result))
+  assert nobody.measurements['num_empty'] == 10
+  for name in ('reference', 'weighting', 'meta_optimizer', 'seed'):
+    tf.nest.map_structure(
+        np.testing.assert_array_equal, nobody.state[name], state[name]
+    )
 
 
 # --- Construction ------------------------------------------------------------
@@ -728,7 +763,7 @@ def test_a_short_projection_stands_for_updates_and_directions():
   signs = summaries.draw_signs(fold_in(seed, 0), _DIMENSION, _SKETCH)
   split = _holdout().split(fold_in(fold_in(seed, 2), 0), 50)
   root = _holdout().root_update(
-      tuple(tf.constant(w) for w in _least_squares().initial_weights[0]),
+      _holdout().initial_model(),
       split.training,
   )
   updates = _cohort(np.random.default_rng(8), 5)

@@ -74,8 +74,8 @@ def process():
 def _root(state):
   """The root update of the whole hold-out, from the mirrored model."""
   holdout = small_problem.holdout()
-  weights = tuple(
-      tf.constant(w) for w in tf.nest.flatten(state['mirror']['weights'])
+  weights = holdout_lib.GlobalModel(
+      tf.nest.map_structure(tf.constant, state['mirror']['weights'])
   )
   return _flatten(
       holdout.root_update(weights, tf.range(holdout.num_examples))
@@ -178,6 +178,35 @@ def test_lengths_order_and_bad_clients_change_nothing(process):
   assert output.measurements['num_non_finite'] >= 4
 
 
+@pytest.mark.parametrize(
+    'make',
+    [
+        holdout_rules.fltrust_factory,
+        holdout_rules.holdout_finetuned_mean_factory,
+    ],
+)
+def test_clients_without_a_weight_do_not_count(make):
+  weighted = make(small_problem.holdout()).create(
+      _VALUE_TYPE, tff.TensorType(np.float32)
+  )
+  state = weighted.initialize()
+  updates = [_unflatten(u) for u in _random_updates(6) + _root(state)]
+  # One of those who have nothing to say sends something all the same.
+  empty = [_unflatten(0 * _root(state))] * 3 + [_unflatten(9 * _root(state))]
+  found = weighted.next(state, updates + empty, [1.0] * 6 + [0.0] * 4)
+  alone = weighted.next(state, updates, [2.0] * 6)
+  np.testing.assert_allclose(
+      _flatten(found.result), _flatten(alone.result), atol=1e-6
+  )
+  np.testing.assert_allclose(
+      found.measurements['weights'],
+      [*alone.measurements['weights'], 0, 0, 0, 0],
+      atol=1e-6,
+  )
+  assert found.measurements['num_empty'] == 4
+  assert found.measurements['num_non_finite'] == 0
+
+
 def test_nobody_trusted_gives_zero(process):
   root = _root(process.initialize())
   for updates in ([], [-root], [-root, np.full_like(root, np.nan)]):
@@ -266,8 +295,8 @@ def test_is_handed_the_model_and_withstands_a_majority():
     )
     # Of another model than the server's, the root update would be another one.
     root = small_problem.holdout().root_update(
-        tuple(
-            tf.constant(w) for w in small_problem.trainable(process, state)
+        holdout_lib.GlobalModel(
+            tuple(map(tf.constant, small_problem.trainable(process, state)))
         ),
         tf.range(30),
     )

@@ -1,6 +1,8 @@
 """The server's hold-out: accepted forms, its split, root update and loss."""
 
 import collections
+import copy
+import pickle
 
 from absl import logging
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot_tff.aggregators import fedaot
 from fedaot_tff.aggregators import holdout as holdout_lib
 from tests import small_problem
 
@@ -65,8 +68,8 @@ def _holdout(num_examples=10, **kwargs):
   return holdout_lib.HoldOut(_linear_model(), _examples(num_examples), **kwargs)
 
 
-def _weights():
-  return tuple(tf.constant(w) for w in _INITIAL)
+def _initial_model():
+  return holdout_lib.GlobalModel(tuple(tf.constant(w) for w in _INITIAL))
 
 
 def _error_message(error, *args, **kwargs):
@@ -136,8 +139,8 @@ def test_all_forms_of_examples_are_equal(form, spec):
   assert holdout.num_examples == 10
   for positions in ([0, 1, 2], [9], list(range(10))):
     np.testing.assert_allclose(
-        holdout.loss(_weights(), tf.constant(positions)),
-        expected.loss(_weights(), tf.constant(positions)),
+        holdout.loss(_initial_model(), tf.constant(positions)),
+        expected.loss(_initial_model(), tf.constant(positions)),
     )
 
 
@@ -168,7 +171,9 @@ def test_structures_of_features():
   ):
     holdout = holdout_lib.HoldOut(model, examples)
     np.testing.assert_allclose(
-        holdout.loss((tf.constant(_INITIAL[0]),), tf.range(10)),
+        holdout.loss(
+            holdout_lib.GlobalModel((tf.constant(_INITIAL[0]),)), tf.range(10)
+        ),
         np.mean(x @ _INITIAL[0] + a.sum(axis=1) - y),
         rtol=1e-5,
     )
@@ -195,9 +200,9 @@ def test_batch_size_is_that_of_the_dataset_unless_given(
   holdout = holdout_lib.HoldOut(
       _linear_model(), _form(form), batch_size=batch_size, **settings
   )
-  found = holdout.root_update(_weights(), tf.range(10))
+  found = holdout.root_update(_initial_model(), tf.range(10))
   _, gradient = holdout.loss_and_gradient(
-      _weights(), tf.range(min(expected, 10))
+      _initial_model(), tf.range(min(expected, 10))
   )
   tf.nest.map_structure(
       lambda u, g: np.testing.assert_allclose(u, 0.1 * g, rtol=1e-4),
@@ -215,7 +220,9 @@ def test_kinds_of_arguments():
   keras_model = tf.keras.Sequential([tf.keras.layers.Dense(1)])
   message = _error_message(TypeError, keras_model, (x, y))
   assert 'found Sequential' in message
-  assert 'functional_model_from_keras' in message
+  assert 'from_keras_model' in message
+  message = _error_message(TypeError, lambda: keras_model, (x, y))
+  assert 'found Sequential' in message
   keras_optimizer = tf.keras.optimizers.SGD(0.1)
   message = _error_message(
       TypeError, model, (x, y), client_optimizer=keras_optimizer
@@ -335,7 +342,8 @@ def test_initial_weights_are_the_trainable_ones():
       initial=collections.OrderedDict(z_bias=_INITIAL[1], kernel=_INITIAL[0])
   )
   # In the order of tf.nest, which sorts the keys.
-  kernel, bias = holdout_lib.HoldOut(model, _examples()).initial_weights()
+  holdout = holdout_lib.HoldOut(model, _examples())
+  kernel, bias = holdout.initial_model().trainable
   np.testing.assert_array_equal(kernel, _INITIAL[0])
   np.testing.assert_array_equal(bias, _INITIAL[1])
 
@@ -365,22 +373,18 @@ def test_default_client_optimizer_is_taken_only_if_there_is_none():
   slow, fast = (tff.learning.optimizers.build_sgdm(r) for r in (0.01, 0.02))
 
   def update(holdout):
-    return holdout.root_update(_weights(), tf.range(10))[0].numpy()
+    return holdout.root_update(_initial_model(), tf.range(10))[0].numpy()
 
   settings = dict(num_steps=1, batch_size=10)
   unset = _holdout(**settings)
   own = _holdout(client_optimizer=slow, **settings)
   np.testing.assert_allclose(
-      update(unset.with_default_client_optimizer(fast)),
-      2 * update(own),
-      rtol=1e-4,
+      update(unset.for_clients(fast)), 2 * update(own), rtol=1e-4
   )
-  np.testing.assert_allclose(
-      update(own.with_default_client_optimizer(fast)), update(own)
-  )
+  np.testing.assert_allclose(update(own.for_clients(fast)), update(own))
   # Without any, SGD with learning rate 0.1.
   np.testing.assert_allclose(update(unset), 10 * update(own), rtol=1e-4)
-  assert unset.with_default_client_optimizer(fast).num_examples == 10
+  assert unset.for_clients(fast).num_examples == 10
 
 
 # --- Split -------------------------------------------------------------------
@@ -444,7 +448,7 @@ def test_root_update_is_sgd_with_momentum_by_hand(batch_size, num_steps):
     bias_velocity = 0.9 * bias_velocity + bias_gradient
     kernel = kernel - 0.05 * kernel_velocity
     bias = bias - 0.05 * bias_velocity
-  found = holdout.root_update(_weights(), tf.constant(order, tf.int64))
+  found = holdout.root_update(_initial_model(), tf.constant(order, tf.int64))
   np.testing.assert_allclose(found[0], _INITIAL[0] - kernel, rtol=1e-4)
   np.testing.assert_allclose(found[1], _INITIAL[1] - bias, rtol=1e-4)
 
@@ -452,14 +456,16 @@ def test_root_update_is_sgd_with_momentum_by_hand(batch_size, num_steps):
 def test_root_update_starts_from_the_given_weights():
   holdout = _holdout(num_steps=1, batch_size=10)
   solution = (tf.constant([1.0, 2.0, -1.0]), tf.constant(0.5))
-  update = holdout.root_update(solution, tf.range(10))
+  update = holdout.root_update(
+      holdout_lib.GlobalModel(solution), tf.range(10)
+  )
   np.testing.assert_allclose(update[0], [0, 0, 0], atol=1e-6)
 
 
 def test_a_weight_that_the_loss_does_not_use_has_gradient_and_update_zero():
   initial = _INITIAL + (np.ones([2, 2], np.float32),)
   holdout = holdout_lib.HoldOut(_linear_model(initial=initial), _examples())
-  weights = holdout.initial_weights()
+  weights = holdout.initial_model()
   _, gradient = holdout.loss_and_gradient(weights, tf.range(10))
   update = holdout.root_update(weights, tf.range(10))
   for unused in (gradient[2], update[2]):
@@ -472,7 +478,9 @@ def test_loss_and_gradient_equal_hand_and_finite_differences():
   holdout = _holdout()
   rows = np.array([8, 1, 5])
   x, y = (a.astype(np.float64)[rows] for a in _examples())
-  loss, gradient = holdout.loss_and_gradient(_weights(), tf.constant(rows))
+  loss, gradient = holdout.loss_and_gradient(
+      _initial_model(), tf.constant(rows)
+  )
   kernel, bias = (w.astype(np.float64) for w in _INITIAL)
   np.testing.assert_allclose(
       loss, np.mean((x @ kernel + bias - y) ** 2), rtol=1e-5
@@ -483,7 +491,10 @@ def test_loss_and_gradient_equal_hand_and_finite_differences():
   for position in range(_FEATURES):
     change = 0.01 * np.eye(_FEATURES, dtype=np.float32)[position]
     high, low = (
-        holdout.loss((_weights()[0] + s, _weights()[1]), tf.constant(rows))
+        holdout.loss(
+            holdout_lib.GlobalModel((_INITIAL[0] + s, _INITIAL[1])),
+            tf.constant(rows),
+        )
         for s in (change, -change)
     )
     np.testing.assert_allclose(
@@ -497,10 +508,11 @@ def test_training_mode_is_on_in_training_alone():
   plain = _holdout()
   examples = tf.range(10)
   np.testing.assert_array_equal(
-      holdout.root_update(_weights(), examples)[0], [0, 0, 0]
+      holdout.root_update(_initial_model(), examples)[0], [0, 0, 0]
   )
   np.testing.assert_allclose(
-      holdout.loss(_weights(), examples), plain.loss(_weights(), examples)
+      holdout.loss(_initial_model(), examples),
+      plain.loss(_initial_model(), examples),
   )
 
 
@@ -529,7 +541,7 @@ def test_keras_model_in_a_computation():
 
   @tff.tensorflow.computation
   def compute():
-    weights = holdout.initial_weights()
+    weights = holdout.initial_model()
     split = holdout.split(tf.constant([3, 4], tf.int64), 10)
     update = holdout.root_update(weights, split.training)
     loss, gradient = holdout.loss_and_gradient(weights, split.evaluation)
@@ -595,7 +607,8 @@ def test_sparse_gradients_in_a_process(kind):
 
   @tff.tensorflow.computation
   def gradient_and_update():
-    weights, everything = (tf.constant(table),), tf.range(4)
+    weights = holdout_lib.GlobalModel((tf.constant(table),))
+    everything = tf.range(4)
     _, gradient = holdout.loss_and_gradient(weights, everything)
     return gradient, holdout.root_update(weights, everything)
 
@@ -626,3 +639,37 @@ def test_a_loss_that_is_not_finite_is_noticed_at_once():
         _linear_model(initial=(np.full(3, np.nan, np.float32), _INITIAL[1])),
         (x, y),
     )
+
+
+# --- Copies ------------------------------------------------------------------
+
+
+def test_a_holdout_with_a_function_as_its_model_can_be_pickled():
+  factory = fedaot.fedaot_factory(
+      holdout_lib.HoldOut(
+          small_problem.keras_model_fn,
+          small_problem.examples(30, seed=99),
+          client_optimizer=small_problem.client_optimizer(),
+          num_steps=3,
+      ),
+      seed=1,
+  )
+  weights = holdout_lib.GlobalModel(small_problem.model().initial_weights[0])
+  expected = factory.holdout.root_update(weights, tf.range(30))
+  for copied in (
+      pickle.loads(pickle.dumps(factory)),
+      pickle.loads(pickle.dumps(factory.unweighted)).weighted,
+      copy.deepcopy(factory),
+  ):
+    small_problem.assert_bit_identical(
+        copied.holdout.root_update(weights, tf.range(30)), expected
+    )
+
+
+def test_a_functional_model_cannot_be_pickled_but_shared():
+  factory = fedaot.fedaot_factory(small_problem.holdout(), seed=1)
+  for unpicklable in (factory, factory.unweighted, factory.holdout):
+    with pytest.raises(TypeError, match='cannot be pickled, as') as info:
+      pickle.dumps(unpicklable)
+    assert '\n' not in str(info.value)
+  assert copy.deepcopy(factory).holdout is factory.holdout

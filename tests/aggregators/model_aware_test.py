@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import fedaot
+from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import model_aware
 
 _VALUE_TYPE = tff.to_type(
@@ -21,8 +22,20 @@ _INITIAL = collections.OrderedDict(
 )
 
 
+class _InitialModel:
+  """Of a hold-out only what the mirror asks."""
+
+  def initial_model(self):
+    # In the order of `tf.nest.flatten`, by key.
+    return holdout_lib.GlobalModel(
+        (tf.constant(_INITIAL['a']), tf.constant(_INITIAL['b']))
+    )
+
+
 class _SumRound(model_aware.ModelAwareRound):
   """Sums updates up; measures the models and the weights it was given."""
+
+  holdout = _InitialModel()
 
   @property
   def initialize(self):
@@ -45,19 +58,11 @@ class _SumRound(model_aware.ModelAwareRound):
       return collections.OrderedDict(rounds=state['rounds'] + 1)
 
     measurements = collections.OrderedDict(
-        before=weighed.model, after=model_after
+        before=weighed.model.trainable, after=model_after.trainable
     )
     if weighed.weight is not None:
       measurements['weight'] = weighed.weight
     return tff.federated_map(count, state), tff.federated_zip(measurements)
-
-
-class _InitialModel:
-  """Of a hold-out only what the mirror asks."""
-
-  def initial_weights(self):
-    # In the order of `tf.nest.flatten`, by key.
-    return tf.constant(_INITIAL['a']), tf.constant(_INITIAL['b'])
 
 
 class _SumFactory(model_aware.ModelAwareFactory):
@@ -66,7 +71,6 @@ class _SumFactory(model_aware.ModelAwareFactory):
 
   def __init__(self, optimizer):
     super().__init__()
-    self._holdout = _InitialModel()
     self._server_optimizer = optimizer
 
   def create_round(self, value_type, weight_type):
@@ -133,7 +137,7 @@ def test_aggregate_that_is_not_finite_changes_neither_model_nor_optimizer():
         {},
         {'mirror': ()},
         {'mirror': {'weights': 1}},
-        {'mirror': {'weights': 1, 'optimizer': 2, 'more': 3}},
+        {'mirror': dict.fromkeys(model_aware.MIRROR_ENTRIES + ('more',))},
         {'weights': 1, 'optimizer': 2},
     ],
 )
@@ -143,4 +147,4 @@ def test_other_states_have_no_mirror(state):
 
 def test_fedaot_needs_the_model_only_with_a_holdout():
   this_round = fedaot.fedaot_factory().create_round(_VALUE_TYPE, None)
-  assert not this_round.needs_model
+  assert this_round.holdout is None

@@ -5,10 +5,11 @@ import inspect
 
 import numpy as np
 import pytest
+from sklearn import datasets
 import tensorflow_federated as tff
 
-import fedaot_tff
 from fedaot import rules
+import fedaot_tff
 from fedaot_tff.aggregators import holdout_rules
 from fedaot_tff.aggregators import registry
 from fedaot_tff.aggregators import rule_factory
@@ -21,6 +22,7 @@ _VALUE_TYPE = tff.to_type(
         bias=(np.float64, [np.float16]),
     )
 )
+_SHAPES = [(), (), (2,)]
 _WEIGHT_TYPE = tff.TensorType(np.float32)
 
 
@@ -39,20 +41,24 @@ def _flat(result):
 
 
 # Halves, which all dtypes can hold, without ties in distances.
-_TABLE = np.array([
-    [2.0, 4.0, 1.0, 0.5],
-    [1.5, 4.5, 2.0, -1.0],
-    [2.0, np.nan, 1.0, 0.0],
-    [2.5, 3.5, 0.0, 1.0],
-    [90.0, 5.0, -80.0, 70.0],
-    [3.5, 3.0, 0.5, -0.5],
-    [1e300, 4.0, 1.0, 0.5],
-    [0.5, 5.0, 1.5, 2.5],
-    [2.0, 2.0, 3.0, 1.5],
-])
+_TABLE = np.array(
+    [
+        [2.0, 4.0, 1.0, 0.5],
+        [1.5, 4.5, 2.0, -1.0],
+        [2.0, np.nan, 1.0, 0.0],
+        [2.5, 3.5, 0.0, 1.0],
+        [90.0, 5.0, -80.0, 70.0],
+        [3.5, 3.0, 0.5, -0.5],
+        [1e300, 4.0, 1.0, 0.5],
+        [0.5, 5.0, 1.5, 2.5],
+        [2.0, 2.0, 3.0, 1.5],
+    ]
+)
 _CLIENTS = [_client(row) for row in _TABLE]
-# Whatever weight a client claims has no effect.
-_WEIGHTS = [1e9, 1.0, np.nan, 0.0, 1.0, 1.0, 1.0, -1.0, 1.0]
+# Whatever positive weight a client claims has no effect.
+_WEIGHTS = [1e9, 1.0, 1.0, np.inf, 1e-9, 1.0, 1.0, 2.0, 1.0]
+# The first two and the last two have nothing to say.
+_SOME_WEIGHTS = [np.nan, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, -1.0]
 
 # Without random numbers, which frameworks draw differently.
 _OPTIONS = {
@@ -115,9 +121,10 @@ def _assert_equal_measurements(found, expected):
       _assert_equal_measurements(found[name], value)
       continue
     kind = np.asarray(value).dtype.kind
-    assert np.asarray(found[name]).dtype == {
-        'f': np.float32, 'i': np.int32, 'b': np.bool_
-    }[kind], name
+    assert (
+        np.asarray(found[name]).dtype
+        == {'f': np.float32, 'i': np.int32, 'b': np.bool_}[kind]
+    ), name
     if name != 'num_iterations':
       np.testing.assert_allclose(
           found[name], value, rtol=1e-4, atol=1e-5, err_msg=name
@@ -142,13 +149,23 @@ def test_equals_the_rule_on_arrays(name):
     # The last has an offset that products about zero would drown in.
     tables = [_TABLE, _TABLE[::-1], np.zeros([0, 4]), _TABLE[2:3], _TABLE[:1]]
     tables.append(_TABLE + [0, 0, 2.0**19, 2.0**19])
+    tables.extend([_TABLE, _TABLE[:2], _TABLE])
+    # About 1e9, where float32 holds multiples of 64.
+    tables.append(_TABLE * [1, 1, 128, 128] + [0, 0, 2.0**30, 2.0**30])
     tables = [table.astype(np.float32) for table in tables]
   for round_num, table in enumerate(tables):
     clients = [_client(row) for row in table]
-    output = process.next(state, clients, _WEIGHTS[: len(table)])
+    weights = _SOME_WEIGHTS if 6 <= round_num < 8 else _WEIGHTS
+    weights = weights[: len(table)]
+    output = process.next(state, clients, weights)
     expected, measurements = rule.measure(
-        table, round_num=round_num, reference=reference
+        table,
+        num_examples=weights,
+        round_num=round_num,
+        reference=reference,
+        shapes=_SHAPES,
     )
+    assert measurements['num_empty'] == {6: 4, 7: 2}.get(round_num, 0)
     # Half precision holds three digits.
     np.testing.assert_allclose(
         _flat(output.result), expected, rtol=1e-3, atol=1e-4
@@ -159,7 +176,9 @@ def test_equals_the_rule_on_arrays(name):
     _assert_equal_measurements(output.measurements, measurements)
     state = output.state
     if rule.remembers:
-      np.testing.assert_allclose(state['reference'], expected, atol=1e-5)
+      if len(table) > measurements['num_empty']:
+        reference = expected
+      np.testing.assert_allclose(state['reference'], reference, atol=1e-5)
       reference = np.asarray(state['reference'])
     if rule.is_random:
       assert state['round_num'] == round_num + 1
@@ -209,9 +228,7 @@ _RANDOM = {
 
 @pytest.mark.parametrize('name', _RANDOM)
 def test_seed_and_round_fix_what_is_drawn(name):
-  process = _RANDOM[name].create(
-      tff.TensorType(np.float32, [40]), _WEIGHT_TYPE
-  )
+  process = _RANDOM[name].create(tff.TensorType(np.float32, [40]), _WEIGHT_TYPE)
   updates = np.random.default_rng(0).normal(size=[15, 40]).astype(np.float32)
 
   def run(num_rounds):
@@ -265,6 +282,12 @@ def test_refuses_what_cannot_be_flattened(value_type, found):
   for factory in (rule_factory.krum_factory(1), mixed):
     with pytest.raises(TypeError, match=found):
       factory.create(value_type, _WEIGHT_TYPE)
+
+
+def test_refuses_a_rule_that_needs_the_servers_update():
+  factory = rule_factory.RuleFactory(rules.fltrust())
+  with pytest.raises(ValueError, match='reference must be given: .*fltrust'):
+    factory.create(_VALUE_TYPE, _WEIGHT_TYPE)
 
 
 # In TFF's builders and wrappers.
@@ -367,8 +390,8 @@ def test_bucketing_before_a_mean_draws_anew_each_round(bucket_size):
   state, seen = process.initialize(), set()
   for round_num in range(6):
     assert state['round_num'] == round_num
-    # Only the first client has a weight: the result is its bucket's mean.
-    output = process.next(state, clients, [1.0] + [0.0] * 5)
+    # The first client has all the weight: the result is its bucket's mean.
+    output = process.next(state, clients, [1.0] + [1e-30] * 5)
     state = output.state
     seen.add(float(output.result[0]))
   pairs = {1.0} if bucket_size == 1 else {(1 + v) / 2 for v in values[1:]}
@@ -407,3 +430,32 @@ def test_wrappers_of_other_factories_must_be_told_f():
     rule_factory.adaptive_clipping_factory(tff.aggregators.MeanFactory())
   with pytest.raises(ValueError, match='num_byzantine .*found -1'):
     rule_factory.adaptive_clipping_factory(tff.aggregators.MeanFactory(), -1)
+
+
+def test_flame_admits_by_definition_on_breast_cancer():
+  """Clients' first gradients of a logistic regression on shares of the data."""
+  x, y = datasets.load_breast_cancer(return_X_y=True)
+  x = (x - x.mean(axis=0)) / x.std(axis=0)
+  updates = np.float32(
+      [
+          share_x.T @ (0.5 - share_y)
+          for share_x, share_y in zip(
+              np.array_split(x, 10), np.array_split(y, 10)
+          )
+      ]
+  )
+  process = rule_factory.flame_factory(noise_multiplier=0).create(
+      tff.TensorType(np.float32, [30]), _WEIGHT_TYPE
+  )
+  output = process.next(process.initialize(), list(updates), [1.0] * 10)
+  units = np.float64(updates)
+  units /= np.linalg.norm(units, axis=1, keepdims=True)
+  distances = 0.5 * np.sum((units[:, np.newaxis] - units) ** 2, axis=-1)
+  # Links one by one, the shortest first, until more than half are together.
+  labels = np.arange(10)
+  for i, j in np.argwhere(distances > 0)[np.argsort(distances[distances > 0])]:
+    labels[labels == labels[i]] = labels[j]
+    members = labels == labels[j]
+    if members.sum() > 5:
+      break
+  np.testing.assert_array_equal(output.measurements['weights'] > 0, members)

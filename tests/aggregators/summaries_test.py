@@ -25,7 +25,7 @@ def _signs(dimension=_DIMENSION, length=_LENGTH, seed=(17, 4)):
   return sketch.Signs(signs.table.numpy(), signs.blocks.numpy())
 
 
-def _summarize(update, root=None):
+def _summarize(update, root=None, is_empty=False):
   directions = collections.OrderedDict()
   if root is not None:
     directions['root'] = _sketch(root)
@@ -35,6 +35,7 @@ def _summarize(update, root=None):
       _seed(3, 1),
       directions,
       _CONFIG,
+      tf.constant(is_empty),
   )
   return {name: value.numpy() for name, value in row.items()}, projection
 
@@ -107,7 +108,9 @@ def test_fingerprints_are_equal_if_and_only_if_the_numbers_are():
 def test_summary_of_a_usable_update():
   update, root = np.random.default_rng(3).normal(size=[2, _DIMENSION])
   row, projection = _summarize(update, root)
-  assert list(row) == ['fingerprint', 'finite', 'norm', 'sketch', 'dot_root']
+  assert list(row) == [
+      'fingerprint', 'finite', 'is_empty', 'norm', 'sketch', 'dot_root'
+  ]
   assert row['finite'] == 1
   np.testing.assert_allclose(row['norm'], np.linalg.norm(update), rtol=1e-6)
   # No two coordinates share a place in a projection that is long enough.
@@ -116,6 +119,13 @@ def test_summary_of_a_usable_update():
   np.testing.assert_allclose(
       row['sketch'], _sketch(update).reshape(-1, _SKETCH).sum(axis=0), atol=1e-5
   )
+
+
+def test_summary_of_a_client_with_nothing_to_say_is_that_of_zero():
+  update = np.ones(_DIMENSION)
+  row, projection = _summarize(update, update, is_empty=True)
+  assert (row['finite'], row['is_empty'], row['norm']) == (0, 1, 0)
+  assert not projection.numpy().any() and not row['sketch'].any()
 
 
 @pytest.mark.parametrize('entry', [np.nan, np.inf, -np.inf, 1e15, -1e15, 1e30])

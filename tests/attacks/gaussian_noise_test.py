@@ -26,12 +26,3 @@ def test_sends_normal_noise_of_the_given_strength(options, stddev):
   assert np.std(standard) == pytest.approx(1, abs=0.025)
   assert np.mean(np.abs(standard) < 1) == pytest.approx(0.6827, abs=0.017)
   assert abs(np.corrcoef(sent, _UPDATE)[0, 1]) < 0.036
-
-
-@pytest.mark.parametrize('options', [{}, {'stddev': 1.0}])
-def test_each_attacker_draws_its_own(options):
-  poisoning = gaussian_noise.GaussianNoise(**options)
-  first, other = (
-      hand_made.poison(poisoning, _UPDATE[:10], seed=seed) for seed in (1, 2)
-  )
-  assert np.all(first != other)

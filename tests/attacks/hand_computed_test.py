@@ -62,3 +62,15 @@ def test_knowing_the_honest_updates(text, rows, num_attackers, expected):
   )
   np.testing.assert_allclose(vector, expected, rtol=1e-6, atol=1e-6)
   assert state == ()
+
+
+@pytest.mark.parametrize('text', ['min_max', 'min_sum'])
+def test_offset_that_honest_updates_share_moves_the_vector_alone(text):
+  poisoning = registry.get_attack(f'{text}:direction=stddev').update_poisoning
+  # Multiples of 64, which float32 can hold at 1e9.
+  rows = 192 * np.float32(_TRIANGLE)
+  expected, _ = hand_made.agree(poisoning, rows, num_attackers=2)
+  for offset in ([2.0**30, 0], [2.0**30, 2.0**30], [2.0**26, -(2.0**30)]):
+    offset = np.float32(offset)
+    found, _ = hand_made.agree(poisoning, rows + offset, num_attackers=2)
+    np.testing.assert_allclose(found - offset, expected, atol=64)

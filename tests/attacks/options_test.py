@@ -1,8 +1,11 @@
 """Options that attacks refuse when they are made."""
 
 import math
+import re
 
+import numpy as np
 import pytest
+import tensorflow_federated as tff
 
 from fedaot_tff.attacks import adaptive_fedaot
 from fedaot_tff.attacks import alie
@@ -17,6 +20,8 @@ from fedaot_tff.attacks import noise_backdoor
 from fedaot_tff.attacks import perturbed_mean
 from fedaot_tff.attacks import random_nan_inf
 from fedaot_tff.attacks import reference_mimic
+from fedaot_tff.attacks import schedule
+from fedaot_tff.learning import adversary
 
 
 @pytest.mark.parametrize(
@@ -26,24 +31,24 @@ from fedaot_tff.attacks import reference_mimic
         (adaptive_fedaot.AdaptiveFedAOT, 'steps', [], [0]),
         (adaptive_fedaot.AdaptiveFedAOT, 'jitter', [], [-0.1]),
         (adaptive_fedaot.AdaptiveFedAOT, 'max_scale', ['2'], [0]),
-        (alie.Alie, 'z', ['1'], [math.nan]),
-        (backdoor.Backdoor, 'target', [1.0], [-1]),
+        (alie.Alie, 'z', ['1'], [math.nan, 1e39, -1e39]),
+        (backdoor.Backdoor, 'target', [1.0], [-1, 2**31]),
         (backdoor.Backdoor, 'fraction', ['1'], [0]),
         (backdoor.Backdoor, 'size', [2.5], [0]),
-        (backdoor.Backdoor, 'value', [None], [math.inf]),
+        (backdoor.Backdoor, 'value', [None], [math.inf, 10**400]),
         # The trigger has nine pixels.
         (backdoor.Backdoor, 'num_parts', [2.0], [0, 10]),
         (fang.FangKrum, 'threshold', [], [0]),
         (fang.FangTrimmedMean, 'factor', ['2'], [1.0]),
         (gaussian_noise.GaussianNoise, 'scale', [], [0]),
-        (gaussian_noise.GaussianNoise, 'stddev', [], [-1.0]),
+        (gaussian_noise.GaussianNoise, 'stddev', [], [-1.0, 1e39]),
         (ipm.Ipm, 'epsilon', [], [0]),
         (label_noise.LabelNoise, 'fraction', [True], [0, 1.1]),
-        (mimic.Mimic, 'warmup_rounds', [1.0], [0]),
+        (mimic.Mimic, 'warmup_rounds', [1.0], [0, 10**26]),
         (mimic.Mimic, 'target', [], ['last']),
         (multiples.ModelReplacement, 'boost', [], [0]),
         (multiples.Scaling, 'factor', [], [-10.0]),
-        (multiples.SignFlip, 'scale', ['3'], [0]),
+        (multiples.SignFlip, 'scale', ['3'], [0, 1e39]),
         (noise_backdoor.NoiseBackdoorUpdates, 'boost', [True], [0]),
         (noise_backdoor.NoiseBackdoorUpdates, 'noise_scale', ['3'], [0]),
         (perturbed_mean.MinMax, 'direction', [None], ['std']),
@@ -57,7 +62,25 @@ from fedaot_tff.attacks import reference_mimic
 def test_refuses_a_wrong_option(kind, name, kinds, values):
   for error, wrong in ((TypeError, kinds), (ValueError, values)):
     for value in wrong:
-      message = f'^{name} must .*found {value!r}'
+      message = f'^{name} must .*found {re.escape(repr(value))}'
       with pytest.raises(error, match=message) as info:
         kind(**{name: value})
       assert '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize('seed', [10**26, -1, 2**63])
+@pytest.mark.parametrize(
+    'make', [alie.Alie, gaussian_noise.GaussianNoise, schedule.Switching]
+)
+def test_refuses_a_wrong_seed_when_it_is_created(make, seed):
+  with pytest.raises(ValueError, match=f'^seed must .*found {seed}') as info:
+    make().create(
+        tff.TensorType(np.float32, [2]), adversary.Context(seed=seed)
+    )
+  assert '\n' not in str(info.value)
+
+
+def test_attacks_in_turn_are_a_sequence():
+  for value in (3, None, {'alie'}):
+    with pytest.raises(TypeError, match='^attacks must be a Sequence;'):
+      schedule.Switching(attacks=value)

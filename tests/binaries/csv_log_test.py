@@ -2,7 +2,9 @@
 
 import math
 import os
+import re
 import resource
+import zlib
 
 import numpy as np
 import pytest
@@ -35,7 +37,9 @@ def _path(tmp_path):
     ],
 )
 def test_format(path, value, text):
-  expected = f'name,value\na,{text}\n'
+  header, row = 'name,value,checksum', f'a,{text}'
+  checksum = zlib.crc32(f'{header}\n{row}\n'.encode())
+  expected = f'{header}\n{row},{checksum}\n'
   assert csv_log.format_rows(_COLUMNS, [_row('a', value)]) == expected
   csv_log.CsvLog(path, _COLUMNS).append(_row('a', value))
   assert path.read_bytes() == expected.encode()
@@ -44,7 +48,7 @@ def test_format(path, value, text):
 def test_log_begins_with_its_rows_and_grows(path):
   path.write_text('of another\n1\n')
   log = csv_log.CsvLog(path, _COLUMNS, [_row('a', '1')])
-  assert path.read_text() == 'name,value\na,1\n'
+  assert csv_log.read_rows(path, _COLUMNS) == [_row('a', '1')]
   log.append(_row('b:x=1,y=2', 'say "b"'))
   # While it is open.
   assert csv_log.read_rows(path, _COLUMNS) == [
@@ -61,6 +65,43 @@ def test_unfinished_line_is_not_read(path, unfinished):
   assert csv_log.read_rows(path) == [_row('a', '1')]
 
 
+@pytest.mark.parametrize(
+    'change, line',
+    [
+        (lambda lines: [*lines[:2], lines[2].replace('b', 'd'), lines[3]], 3),
+        (lambda lines: [*lines[:3], lines[3].replace('3', '')], 4),
+        (lambda lines: [*lines[:3], lines[3].replace(',', ',1', 1)], 4),
+        (lambda lines: [lines[0], *lines[2:]], 2),
+        (lambda lines: [*lines[:2], lines[1], *lines[2:]], 3),
+        (lambda lines: [*lines[:2], lines[3], lines[2]], 3),
+        (lambda lines: [lines[0].replace('name', 'Name'), *lines[1:]], 2),
+        (lambda lines: [line + '\r' for line in lines], 2),
+        (lambda lines: [lines[0][:-1], *lines[1:]], None),
+    ],
+    ids=[
+        'letter', 'emptied', 'digit', 'removed', 'copied', 'swapped', 'header',
+        'line_ends', 'no_checksums',
+    ],
+)
+def test_changed_file_is_an_error(path, change, line):
+  csv_log.CsvLog(path, _COLUMNS, [_row('a', 1), _row('b', 2), _row('c', 3)])
+  changed = change(path.read_text().splitlines())
+  path.write_text('\n'.join([*changed, '']))
+  message = f'line {line} is not as it was' if line else 'other columns than'
+  with pytest.raises(
+      application.UserError, match=f'{re.escape(str(path))}.* {message}'
+  ):
+    csv_log.read_rows(path, _COLUMNS)
+
+
+def test_end_that_is_missing_is_no_error(path):
+  rows = [_row('a', '1'), _row('b', '2')]
+  log = csv_log.CsvLog(path, _COLUMNS, rows)
+  log.append(_row('c', '3'))
+  path.write_text(path.read_text()[:-2])
+  assert csv_log.read_rows(path, _COLUMNS) == rows
+
+
 def test_file_without_a_complete_line_has_no_rows(path):
   assert csv_log.read_rows(path, _COLUMNS) == []
   path.write_text('name,value')
@@ -71,6 +112,7 @@ def test_other_columns_are_refused(path):
   path.write_text('name,value,more\na,1,2\n')
   with pytest.raises(application.UserError, match='other columns than name, v'):
     csv_log.read_rows(path, _COLUMNS)
+  assert csv_log.read_rows(path)[0]['more'] == '2'
 
 
 def test_path_that_cannot_be_written_is_a_user_error(tmp_path):

@@ -54,7 +54,15 @@ _OF_CSV = {
     'header': _change_line(0, lambda line: line[3:]),
     'folder': _put_folder,
 }
-_EMPTY_FIELD = _change_line(2, lambda line: re.sub(rb'[^,]+\n', b'\n', line))
+_MEASURED = {
+    # What no parser can tell from what was written.
+    'name': _change_line(1, lambda line: line.replace(b'mean', b'meen')),
+    'digit': _change_line(1, lambda line: line.replace(b',0.', b',0.1', 1)),
+    'emptied': _change_line(
+        1, lambda line: re.sub(rb',0\.[^,]+', b',', line, count=1)
+    ),
+    'copied': _change_line(1, lambda line: line + line),
+}
 _OF_JSON = {
     'list': lambda path: path.write_text('[]'),
     'nul': lambda path: path.write_bytes(b'\0' + path.read_bytes()),
@@ -76,10 +84,10 @@ _OF_RECORD = {
 _CASES = [
     pytest.param(program, name, damage, id=f'{program}-{name}-{kind}')
     for program, name, damages in (
-        ('train', 'metrics.csv', {**_OF_CSV, 'empty': _EMPTY_FIELD}),
+        ('train', 'metrics.csv', {**_OF_CSV, 'emptied': _MEASURED['emptied']}),
         ('train', 'weights.csv', {**_OF_CSV, 'gone': lambda p: p.unlink()}),
         ('train', 'run.json', {**_OF_JSON, **_OF_RECORD}),
-        ('compare', 'results.csv', {**_OF_CSV, 'empty': _EMPTY_FIELD}),
+        ('compare', 'results.csv', {**_OF_CSV, **_MEASURED}),
         ('compare', 'settings.json', _OF_JSON),
     )
     for kind, damage in damages.items()

@@ -57,6 +57,9 @@ def _read_error(program, argument) -> str:
         ('--rounds=ten', 'flag --rounds=ten: '),
         ('--rounds=0', 'option `rounds` must be >= 1; found 0'),
         ('--cohort_size=99', 'cohort_size'),
+        ('--num_clients=1000000000000', 'must fit into 32 bits; found 100000'),
+        ('--server_learning_rate=1e39', 'must fit into 32 bits; found 1e+39'),
+        ('--forged_examples=1e-50', 'must fit into 32 bits; found 1e-50'),
         ('--server_optimizer=lbfgs', 'sgd|adam|yogi'),
         ('--task=no_such_task', 'mnist5k'),
         ('--round=3', 'Did you mean: rounds'),
@@ -71,6 +74,13 @@ def test_error_of_a_common_flag(program, argument, message):
     'program, argument, message',
     [
         (train, '--aggregator=nope', "unknown aggregator 'nope'; known: mean"),
+        (train, f'--seed={10**26}', 'option `seed` must be >= 0 and <= 922337'),
+        (compare, f'--seeds=0,{10**26}', 'option `seed` must be >= 0 and'),
+        (train, '--attack=gaussian_noise:stddev=1e39', 'must fit into 32 bits'),
+        (
+            compare, '--aggregators=fedaot:sketch_dimension=100000000000',
+            'must fit into 32 bits',
+        ),
         (train, '--attack=nope', "unknown attack 'nope'; known: none, "),
         (train, '--byzantine_fraction=1', 'must be less than 1, found 1.0'),
         (compare, '--aggregators=mean,nope', "unknown aggregator 'nope'; "),

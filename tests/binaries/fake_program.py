@@ -19,16 +19,15 @@ With FAKE_REPORTING=1, `compare` makes no tables and figures, which takes long.
 
 import asyncio
 import importlib
-import json
 import os
-import pathlib
 import random
-import shutil
 import signal
 import sys
 import time
 import types
 from unittest import mock
+
+import numpy as np
 
 from binaries import application
 
@@ -44,31 +43,34 @@ class FakeRunner:
       self,
       experiment,
       *,
-      checkpoint_folder,
+      checkpoints,
       checkpoint_every,
       last_checkpoint,
       release_managers,
       tensorboard_folder,
-      report,
+      note,
   ):
     """Yields what `Runner.run` yields, as far as it is looked at."""
     del tensorboard_folder
     if experiment.context == 'in_process':
       gpu = os.environ.get('CUDA_VISIBLE_DEVICES')
-      report.note(f'context: in_process, nowhere on GPU {gpu}')
+      note(f'context: in_process, nowhere on GPU {gpu}')
     random_numbers = random.Random(str(sorted(experiment.to_dict().items())))
-    checkpoint_folder.mkdir(exist_ok=True)
-    first_round = 1 + _restore(
-        random_numbers, checkpoint_folder, last_checkpoint, report.warn
+    first_round = 1
+    restored = checkpoints.restore(
+        _state_of(random_numbers), last_round=last_checkpoint
     )
+    if restored is not None:
+      first_round += restored.round_num
+      random_numbers.setstate((3, tuple(restored.state.tolist()), None))
     for record in self._rounds(
-        experiment, random_numbers, first_round, checkpoint_folder.parent
+        experiment, random_numbers, first_round, checkpoints.folder.parent
     ):
       for manager in release_managers:
         asyncio.run(manager.release(record, record.round_num))
       yield record
       if record.round_num % checkpoint_every == 0:
-        _save(random_numbers, checkpoint_folder, record.round_num)
+        checkpoints.save(_state_of(random_numbers), record.round_num)
 
   def _rounds(self, experiment, random_numbers, first_round, folder):
     aggregator = experiment.aggregator
@@ -124,36 +126,9 @@ def make_record(measurements=(), **fields) -> types.SimpleNamespace:
   return types.SimpleNamespace(**{**defaults, **fields})
 
 
-def _save(random_numbers, folder: pathlib.Path, round_num: int) -> None:
-  """Saves the state; takes long enough to be killed meanwhile."""
-  unfinished = folder / f'round_{round_num}_temp1'
-  unfinished.mkdir()
-  state = json.dumps(random_numbers.getstate())
-  with open(unfinished / 'state.json', 'w', encoding='utf-8') as file:
-    for start in range(0, len(state), 1000):
-      file.write(state[start : start + 1000])
-      file.flush()
-      time.sleep(0.001)
-  unfinished.rename(folder / f'round_{round_num}')
-
-
-def _restore(random_numbers, folder, last_checkpoint, warn) -> int:
-  """Restores the newest state that can be read; returns its round or 0."""
-  for path in folder.glob('round_*_temp1'):
-    shutil.rmtree(path)
-  rounds = [int(path.name[6:]) for path in folder.glob('round_*')]
-  for round_num in sorted(rounds, reverse=True):
-    path = folder / f'round_{round_num}'
-    try:
-      version, state, gauss = json.loads((path / 'state.json').read_text())
-    except ValueError:
-      warn(f'the checkpoint of round {round_num} cannot be read')
-      state = None
-    if state is not None and round_num <= last_checkpoint:
-      random_numbers.setstate((version, tuple(state), gauss))
-      return round_num
-    shutil.rmtree(path)
-  return 0
+def _state_of(random_numbers) -> np.ndarray:
+  """What a checkpoint holds."""
+  return np.array(random_numbers.getstate()[1])
 
 
 # The second is the name in the worker processes, which `compare` alone has.

@@ -57,7 +57,7 @@ def test_json_is_replaced(tmp_path):
   assert os.listdir(tmp_path) == ['a.json']
 
 
-@pytest.mark.parametrize('content', ['', '[1]', '\xff'])
+@pytest.mark.parametrize('content', ['', '[1]', '\xff', '[' * 100_000])
 def test_spoilt_json_is_a_user_error(tmp_path, content):
   (tmp_path / 'a.json').write_text(content, encoding='latin-1')
   with pytest.raises(application.UserError, match='choose another --out'):

@@ -85,8 +85,8 @@ def read_lines(path: pathlib.Path) -> List[str]:
 
 
 def read_columns(path: pathlib.Path, num_dropped: int) -> List[str]:
-  """The lines of a CSV file without its last columns."""
-  return [line.rsplit(',', num_dropped)[0] for line in read_lines(path)]
+  """The lines of a CSV file without its last columns and the checksums."""
+  return [line.rsplit(',', num_dropped + 1)[0] for line in read_lines(path)]
 
 
 def change_json(path: pathlib.Path, change: Callable[[Dict], Any]) -> None:

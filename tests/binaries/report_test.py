@@ -1,5 +1,7 @@
 """Tests for report."""
 
+import resource
+
 from absl import flags
 from absl.testing import flagsaver
 from matplotlib import image
@@ -76,13 +78,25 @@ def _error(folder, output=None):
 
 
 def test_output_that_cannot_be_written(folder, tmp_path):
-  assert 'is a folder' in _error(folder, tmp_path)
+  assert 'is no file; name one' in _error(folder, tmp_path)
   (tmp_path / 'file').write_text('')
   assert 'cannot write to the output folder' in _error(
       folder, f'{tmp_path}/file/report.html'
   )
   (folder / 'report.html').symlink_to('/dev/full')
-  assert 'cannot write' in _error(folder)
+  assert 'is no file; name one' in _error(folder)
+
+
+def test_page_for_which_there_is_no_room_stays_as_it_was(folder):
+  (folder / 'report.html').write_text('before')
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+  try:
+    assert _error(folder).endswith(': File too large.')
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert (folder / 'report.html').read_text() == 'before'
+  assert not list(folder.rglob('*.unfinished'))
 
 
 def test_tensorflow_is_not_needed():

@@ -138,10 +138,10 @@ def test_rounds_that_a_power_failure_cost_their_weights_are_redone(
 @pytest.mark.parametrize(
     'name, start, end, message',
     [
-        ('metrics.csv', 2, 3, 'metrics.csv: line 3: round 3 in the place of 2'),
-        ('weights.csv', 3, 4, 'weights.csv lacks rows of round 2'),
-        ('weights.csv', 3, 5, 'weights.csv lacks rows of round 2'),
-        ('weights.csv', 0, None, 'weights.csv lacks rows of round 1'),
+        ('metrics.csv', 2, 3, 'metrics.csv: line 3 is not as it was written'),
+        ('weights.csv', 3, 4, 'weights.csv: line 4 is not as it was written'),
+        ('weights.csv', 1, None, 'weights.csv lacks all rows;'),
+        ('weights.csv', 0, None, 'weights.csv lacks all rows;'),
     ],
 )
 def test_gap_is_an_error(tmp_path, name, start, end, message):

@@ -17,7 +17,9 @@ from binaries import single_run
 from binaries import train
 from fedaot_tff.attacks import registry as attacks
 from fedaot_tff.learning import fed_avg
+from fedaot_tff.simulation import checkpoints
 from tasks import registry as tasks
+from tests.binaries import programs
 
 _TASK_OPTIONS = {
     'num_clients': 8,
@@ -70,15 +72,18 @@ def test_data_attack_shares_the_process_and_update_attack_does_not(runner):
 
 
 def test_contexts_agree_but_for_rounding(runner):
-  report = mock.Mock()
-  (found, *_) = runner.run(_make_experiment(context='native'))
+  note = mock.Mock()
+  (found, *_) = runner.run(_make_experiment(context='native'), note=note)
+  ((told,), _) = note.call_args
+  assert told.startswith('context: native, on the CPU in a worker process')
+  assert 'can read and write files as you' in told
   assert hasattr(
       runner_lib.tff.framework.get_context_stack().current, 'worker_pid'
   )
   expected = _run(runner, _make_experiment())[0]
-  (again, *_) = runner_lib.Runner().run(_make_experiment(), report=report)
-  ((note,), _) = report.note.call_args
-  assert note.startswith('context: in_process, clients on ')
+  (again, *_) = runner_lib.Runner().run(_make_experiment(), note=note)
+  ((told,), _) = note.call_args
+  assert told.startswith('context: in_process, clients on ')
   assert again.evaluation['loss'] == expected[3]
   assert found.evaluation['loss'] == pytest.approx(expected[3], rel=1e-4)
 
@@ -100,6 +105,22 @@ def test_program_trains(monkeypatch, runner, tmp_path, capsys):
   assert float(rows[-1]['test_accuracy']) == accuracy
   record = json.loads((tmp_path / 'run.json').read_text())
   assert record['settings'] == _make_experiment().to_dict()
+
+
+def test_error_before_the_first_run_is_one_line():
+  result = programs.finish(programs.start(['-c', """
+import sys
+from binaries import application
+from binaries import runner
+
+def main():
+  runner.Runner()
+  raise application.UserError('no context')
+
+sys.argv = ['program']
+application.run(main)
+"""], {'TF_CPP_MIN_LOG_LEVEL': '3'}))
+  assert (result.returncode, result.stderr) == (1, 'program: no context\n')
 
 
 def _processes(*experiments):
@@ -177,7 +198,7 @@ def test_example_images_show_what_the_attack_presents():
 def test_run_goes_on_after_a_checkpoint(runner, tmp_path):
   experiment = _make_experiment(attack='backdoor')
   settings = dict(
-      checkpoint_folder=tmp_path / 'checkpoints',
+      checkpoints=checkpoints.Checkpoints(tmp_path / 'checkpoints'),
       checkpoint_every=1,
       tensorboard_folder=tmp_path / 'tensorboard',
   )

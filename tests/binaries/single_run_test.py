@@ -74,9 +74,8 @@ def test_goes_on_with_a_run(tmp_path, run, num_rounds):
   with pytest.raises(application.UserError, match='interrupted'):
     run(folder, _InterruptedRunner(num_rounds), checkpoint_every=2)
   assert (folder / 'error.txt').exists()
-  for name in ('round_9', 'round_3_temp1', 'unreadable_round_3'):
+  for name in ('round_9', 'round_3.unfinished', 'unreadable_round_3'):
     (folder / 'checkpoints' / name).mkdir()
-  (folder / 'checkpoints' / 'round_9' / 'state.json').write_text('[1, 2, 3]')
   rows, told = run(folder, checkpoint_every=2)
   # The failure came before the checkpoint of its round.
   done = (num_rounds - 1) // 2 * 2

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn import datasets
 
 import fedaot
 
@@ -249,7 +250,7 @@ def test_dtypes_and_shapes_are_those_of_the_model():
 def test_example_counts_are_heeded_only_if_asked():
   updates = _updates(3)
   plain = _aggregator(False)
-  plain.aggregate(_model(), _clients(updates), [1, 100, np.nan])
+  plain.aggregate(_model(), _clients(updates), [1, 100, np.inf])
   counted = _aggregator(
       False, config=fedaot.FedAOTConfig(max_example_ratio=2.0)
   )
@@ -261,9 +262,54 @@ def test_example_counts_are_heeded_only_if_asked():
       # The median is 3.
       [1, 3, 6],
   )
-  counted.aggregate(_model(), _clients(updates), [0, 3, np.nan])
+  counted.aggregate(_model(), _clients(updates), [np.inf, 3, np.nan])
   np.testing.assert_array_equal(counted.last_round.weights, [0, 1, 0])
-  assert counted.last_round.num_non_finite == 2
+  assert counted.last_round.num_non_finite == 1
+  assert counted.last_round.num_empty == 1
+
+
+@_MODES
+@pytest.mark.parametrize('poison', [0.0, 1.0, np.nan])
+def test_clients_without_examples_do_not_vote(has_holdout, poison):
+  """Six of ten have nothing to say: the round is that of the four alone."""
+  counts = np.array([0, 3, 0, 0, np.nan, 5, -1, 1e9, 0, 0.5])
+  votes = counts > 0
+  alone, together = _aggregator(has_holdout), _aggregator(has_holdout)
+  model, expected_model = _model(), _model()
+  for seed in range(3):
+    updates = _updates(10, seed)
+    updates[~votes] *= poison
+    model = together.aggregate(model, _clients(updates, model), counts)
+    expected_model = alone.aggregate(
+        expected_model, _clients(updates[votes], expected_model)
+    )
+    for aggregator, new_model in ((together, model), (alone, expected_model)):
+      aggregator.learn(new_model)
+    found, expected = together.last_round, alone.last_round
+    np.testing.assert_allclose(_flatten(model), _flatten(expected_model))
+    np.testing.assert_allclose(found.weights[votes], expected.weights)
+    assert not found.weights[~votes].any()
+    assert (found.num_empty, found.num_non_finite) == (6, 0)
+    assert (expected.num_empty, expected.num_non_finite) == (0, 0)
+    assert found.num_attenuated == expected.num_attenuated
+
+
+@_MODES
+def test_a_round_in_which_nobody_has_anything_to_say(has_holdout):
+  aggregator, model = _aggregator(has_holdout), _model()
+  for seed in range(2):
+    _run(aggregator, _updates(6, seed))
+  before = aggregator.state_dict()
+  for clients in ([], _clients(_updates(3))):
+    found = aggregator.aggregate(model, clients, [0] * len(clients))
+    aggregator.learn(found)
+    np.testing.assert_array_equal(_flatten(found), _flatten(model))
+    assert aggregator.last_round.num_empty == len(clients)
+    assert aggregator.last_round.num_non_finite == 0
+  after = aggregator.state_dict()
+  assert after.pop('round') == before.pop('round') + 2
+  for name, array in before.items():
+    np.testing.assert_array_equal(after[name], array, err_msg=name)
 
 
 @_MODES
@@ -443,3 +489,57 @@ def test_norms_at_the_edge_of_float32_spoil_no_later_round(
   center = updates[2:].mean(axis=0)
   found = _run(aggregator, updates)
   assert found @ center > 0.7 * np.linalg.norm(found) * np.linalg.norm(center)
+
+
+class _Softmax:
+  """A hold-out of softmax regression, and training like its clients'."""
+
+  num_examples = 100
+
+  def __init__(self, x, y):
+    self._x, self._y = x, y
+    self._rng = np.random.default_rng(0)
+
+  def train(self, model, positions):
+    return self.fit(model, self._x[positions], self._y[positions], self._rng)
+
+  def loss_and_gradient(self, model, positions):
+    x, y = self._x[positions], self._y[positions]
+    logits = x @ model[0] + model[1]
+    logits = logits - logits.max(axis=1, keepdims=True)
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss = -np.mean(np.log(chances[np.arange(len(y)), y] + 1e-9))
+    error = (chances - np.eye(model[1].size)[y]) / len(y)
+    return float(loss), [x.T @ error, error.sum(axis=0)]
+
+  @classmethod
+  def fit(cls, model, x, y, rng):
+    for _ in range(50):
+      batch = rng.choice(len(y), 20, replace=False)
+      _, gradient = cls(x, y).loss_and_gradient(model, batch)
+      model = [w - 0.1 * g for w, g in zip(model, gradient)]
+    return model
+
+
+@pytest.mark.parametrize('num_same', [7, 5])
+@pytest.mark.parametrize('is_exact', [False, True])
+def test_honest_clients_with_the_same_data_keep_the_weight(num_same, is_exact):
+  """Three label flippers, who differ, against seven honest clients."""
+  x, y = datasets.load_digits(return_X_y=True)
+  x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-3)
+  order = np.random.default_rng(0).permutation(len(y))
+  x, y = x[order[449:]], y[order[449:]]
+  aggregator = fedaot.FedAOTAggregator(_Softmax(x[:100], y[:100]), seed=0)
+  x, y = x[100:400].reshape(10, 30, -1), y[100:400].reshape(10, 30)
+  model = [np.zeros([64, 10]), np.zeros(10)]
+  for round_num in range(4):
+    clients = []
+    for i in range(10):
+      share = 0 if i < num_same else i
+      labels = 9 - y[share] if i >= 7 else y[share]
+      seed = 0 if is_exact and i < num_same else i
+      rng = np.random.default_rng([round_num, seed])
+      clients.append(_Softmax.fit(model, x[share], labels, rng))
+    model = aggregator.aggregate(model, clients)
+    aggregator.learn(model)
+    assert aggregator.last_round.weights[7:].sum() < 0.1

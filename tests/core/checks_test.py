@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -43,6 +44,11 @@ def test_returns_a_plain_value(check, value, expected):
         (checks.check_number, -math.inf, ValueError),
         (_POSITIVE, 0, ValueError),
         (_POSITIVE, math.inf, ValueError),
+        # Not in float32, and not even a float.
+        (checks.check_number, 1e39, ValueError),
+        (_POSITIVE, -1e39, ValueError),
+        (_POSITIVE, 10**26 * 10**13, ValueError),
+        (checks.check_number, -(10**400), ValueError),
         (_SHARE, 0.0, ValueError),
         (_SHARE, 1.5, ValueError),
         (_FRACTION, -0.5, ValueError),
@@ -52,12 +58,14 @@ def test_returns_a_plain_value(check, value, expected):
         (_SOME, True, TypeError),
         (_SOME, 1, ValueError),
         (_SOME, 5, ValueError),
+        (functools.partial(checks.check_int, minimum=0), 10**26, ValueError),
         (_KIND, 1, TypeError),
         (_KIND, 'c', ValueError),
     ],
 )
 def test_refuses_a_wrong_value(check, value, error):
-  with pytest.raises(error, match=f'^size must .*found {value!r}') as info:
+  message = f'^size must .*found {re.escape(repr(value))}'
+  with pytest.raises(error, match=message) as info:
     check('size', value)
   assert '\n' not in str(info.value)
 

@@ -316,6 +316,64 @@ def test_copies_together_weigh_about_one_client_with_a_holdout():
     assert weights[:num_copies].sum() < 1.2 * weights[num_copies:].mean()
 
 
+def _same_data(num_same, num_other, num_attackers, to_root, to_reference):
+  """Copies, other honest clients, and attackers who differ, with a hold-out.
+
+  In a round in which the cosines with the root, of the honest and of the
+  attackers, tell little, and those with the reference much.
+  """
+  rng = np.random.default_rng(21)
+  def along(cosines, size, spread):
+    root, reference = np.eye(_DIMENSION)[:2]
+    rest = spread * rng.normal(size=[size, _DIMENSION])
+    rest += rng.normal(size=_DIMENSION)
+    rest[:, :2] = 0
+    rest /= np.linalg.norm(rest, axis=1, keepdims=True)
+    length = np.sqrt(1 - cosines[0] ** 2 - cosines[1] ** 2)
+    return cosines[0] * root + cosines[1] * reference + length * rest
+
+  updates = np.concatenate([
+      along((to_root[0], to_reference[0]), num_same, 0.02),
+      along((to_root[0], to_reference[0]), num_other, 0.5),
+      along((to_root[1], to_reference[1]), num_attackers, 1.0),
+  ])
+  return _holdout_statistics(
+      updates, np.eye(_DIMENSION)[1], np.eye(_DIMENSION)[0]
+  )
+
+
+@pytest.mark.parametrize(
+    'to_root, to_reference',
+    [
+        ((-0.02, -0.05), (0.9, -0.45)),
+        ((0.09, 0.03), (0.85, -0.6)),
+        ((-0.09, 0.1), (0.9, -0.9)),
+        ((0.3, 0.2), (0.7, -0.5)),
+    ],
+)
+@pytest.mark.parametrize('cohort', [(7, 0, 3), (5, 2, 3), (4, 0, 6), (2, 0, 3)])
+def test_copies_do_not_lose_to_attackers_who_differ(
+    cohort, to_root, to_reference
+):
+  statistics = _same_data(*cohort, to_root, to_reference)
+  weights = _weights(statistics)
+  assert weights[-cohort[2] :].sum() < 0.05
+  # The copies still weigh no more than one.
+  assert np.exp(statistics.log_discount[: cohort[0]]).sum() < 1.3
+
+
+def test_colluding_copies_gain_nothing_by_the_reference():
+  """Twelve of twenty send one vector, as much along the reference as others."""
+  rng = np.random.default_rng(22)
+  center = rng.normal(size=_DIMENSION)
+  honest = _honest(rng, 8, center)
+  for copy in (honest.mean(axis=0), honest[0], 2 * honest.mean(axis=0)):
+    statistics = _holdout_statistics(
+        np.concatenate([np.tile(copy, [12, 1]), honest]), center, center
+    )
+    assert _weights(statistics)[:12].sum() < 0.3
+
+
 def test_a_majority_against_the_root_moves_no_median_with_a_holdout():
   rng = np.random.default_rng(14)
   root = rng.normal(size=_DIMENSION)

@@ -22,7 +22,9 @@ def _squares(arrays, x, y):
   weights, bias, _ = arrays
   error = x @ weights + bias - y
   return float(np.mean(error**2)), [
-      2 * x.T @ error / len(y), np.asarray(2 * error.mean()), np.zeros((), int)
+      2 * x.T @ error / len(y),
+      np.asarray(2 * error.mean()),
+      np.zeros((), int),
   ]
 
 
@@ -33,16 +35,19 @@ def _model():
 @pytest.mark.parametrize('momentum', [0.0, 0.9])
 def test_trains_by_gradient_descent_on_consecutive_batches(momentum):
   x, y = _data()
-  holdout = holdouts.from_functions(
-      _squares, (x, y), **_SGD, momentum=momentum
-  )
+  holdout = holdouts.from_functions(_squares, (x, y), **_SGD, momentum=momentum)
   positions, start = np.array([9, 1, 2, 8, 4, 5, 3]), _model()
   found = holdout.train(start, positions)
 
   weights, bias = np.zeros(3), 0.0
   v, u = np.zeros(3), 0.0
-  for batch in ([9, 1, 2, 8], [4, 5, 3, 9], [1, 2, 8, 4], [5, 3, 9, 1],
-                [2, 8, 4, 5]):
+  for batch in (
+      [9, 1, 2, 8],
+      [4, 5, 3, 9],
+      [1, 2, 8, 4],
+      [5, 3, 9, 1],
+      [2, 8, 4, 5],
+  ):
     error = x[batch] @ weights + bias - y[batch]
     v = momentum * v + 2 * x[batch].T @ error / 4
     u = momentum * u + 2 * error.mean()
@@ -81,10 +86,11 @@ def test_own_training_takes_the_place_of_gradient_descent():
 def test_aggregates_with_a_majority_of_attackers():
   x, y = _data(60)
   holdout = holdouts.from_functions(
-      lambda arrays, x, y: (
-          lambda loss, gradient: (loss, gradient[:2])
-      )(*_squares([*arrays, 0], x, y)),
-      (x, y), **_SGD,
+      lambda arrays, x, y: (lambda loss, gradient: (loss, gradient[:2]))(
+          *_squares([*arrays, 0], x, y)
+      ),
+      (x, y),
+      **_SGD,
   )
   aggregator = fedaot.FedAOTAggregator(holdout, seed=1)
   model = _model()[:2]

@@ -7,11 +7,11 @@ import uuid
 
 from flwr.app import Array
 from flwr.app import ArrayRecord
-from flwr.app import MetricRecord
-from flwr.clientapp import ClientApp
 from flwr.app import Context
 from flwr.app import Message
+from flwr.app import MetricRecord
 from flwr.app import RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp import strategy as flower
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from tests.flower import messages  # pylint: disable=unused-import
 # The grid's surroundings are not public; these are their places in 1.42.
 linkstate = pytest.importorskip('flwr.server.superlink.linkstate')
 inmemory_grid = pytest.importorskip('flwr.superlink.grid.inmemory_grid')
-# pylint: disable=g-import-not-at-top
+# ruff: noqa: E402
 from flwr.proto.task_pb2 import Task
 from flwr.server.superlink.linkstate import in_memory_linkstate
 from flwr.supercore import constant
@@ -51,10 +51,12 @@ def _train(message: Message, context: Context) -> Message:
     raise RuntimeError('out of memory')
   if does == 'late':
     time.sleep(4)
-  content = RecordDict({
-      'arrays': ArrayRecord({'w' if does != 'rename' else 'v': array}),
-      'metrics': MetricRecord({'num-examples': 10, 'loss': 1.0}),
-  })
+  content = RecordDict(
+      {
+          'arrays': ArrayRecord({'w' if does != 'rename' else 'v': array}),
+          'metrics': MetricRecord({'num-examples': 10, 'loss': 1.0}),
+      }
+  )
   return Message(content, reply_to=message)
 
 

@@ -41,9 +41,7 @@ def test_torch_trains_as_its_optimizer_does(momentum):
   x, y = _data()
   module, positions = _module(1), np.arange(24)[::-1].copy()
   start = _arrays(module)
-  holdout = holdouts.from_torch(
-      _module(2), (x, y), **_SGD, momentum=momentum
-  )
+  holdout = holdouts.from_torch(_module(2), (x, y), **_SGD, momentum=momentum)
   found = holdout.train(start, positions)
   optimizer = torch.optim.SGD(module.parameters(), 0.2, momentum=momentum)
   for batch in np.split(positions, 3):
@@ -133,14 +131,16 @@ def test_torch_takes_arrays_as_they_come_over_the_wire():
 
 def _keras_model(seed):
   keras.utils.set_random_seed(seed)
-  return keras.Sequential([
-      keras.Input((6,)),
-      keras.layers.Dense(5),
-      keras.layers.BatchNormalization(),
-      keras.layers.Dropout(0.5),
-      keras.layers.ReLU(),
-      keras.layers.Dense(3),
-  ])
+  return keras.Sequential(
+      [
+          keras.Input((6,)),
+          keras.layers.Dense(5),
+          keras.layers.BatchNormalization(),
+          keras.layers.Dropout(0.5),
+          keras.layers.ReLU(),
+          keras.layers.Dense(3),
+      ]
+  )
 
 
 def test_keras_gradient_is_that_of_differences():

@@ -9,9 +9,9 @@ from flwr.app import RecordDict
 import numpy as np
 
 try:
-  from flwr.app import Error
+  from flwr.app import Error  # noqa: F401
 except ImportError:
-  from flwr.common import Error
+  pass
 
 try:  # Whose messages these are, which newer releases ask for.
   from flwr.supercore.task_identity import TaskIdentity
@@ -48,14 +48,16 @@ def reply(node_id, arrays, **metrics):
   metrics = {'num_examples': 10, **metrics}
   return answer(
       node_id,
-      RecordDict({
-          'arrays': (
-              arrays if isinstance(arrays, ArrayRecord) else record(arrays)
-          ),
-          'metrics': MetricRecord(
-              {name.replace('_', '-'): v for name, v in metrics.items()}
-          ),
-      }),
+      RecordDict(
+          {
+              'arrays': (
+                  arrays if isinstance(arrays, ArrayRecord) else record(arrays)
+              ),
+              'metrics': MetricRecord(
+                  {name.replace('_', '-'): v for name, v in metrics.items()}
+              ),
+          }
+      ),
   )
 
 

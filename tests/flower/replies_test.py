@@ -68,9 +68,10 @@ _RECORD = messages.record(_MODEL)
 @pytest.mark.parametrize(
     'message',
     [
-        Message(messages.Error(code=1, reason='out of memory'), reply_to=(
-            messages.instruction(1)
-        )),
+        Message(
+            messages.Error(code=1, reason='out of memory'),
+            reply_to=(messages.instruction(1)),
+        ),
         messages.reply(1, {'w': _MODEL['w']}),
         messages.reply(1, {**_MODEL, 'more': np.zeros(2)}),
         messages.reply(1, {'w': _MODEL['w'].T, 'n': _MODEL['n']}),

@@ -65,9 +65,7 @@ def test_rounds_are_those_of_the_aggregator(has_holdout):
   rng = np.random.default_rng(1)
   arrays, rounds = _rounds(rng, 4)
   target = messages.model(rng)
-  strategy = FedAOT(
-      holdout=_Quadratic(target) if has_holdout else None, seed=3
-  )
+  strategy = FedAOT(holdout=_Quadratic(target) if has_holdout else None, seed=3)
   aggregator = fedaot.FedAOTAggregator(
       _OfWeights(target) if has_holdout else None, seed=3
   )
@@ -82,8 +80,13 @@ def test_rounds_are_those_of_the_aggregator(has_holdout):
     last = aggregator.last_round
     assert metrics['fedaot-weights'] == last.weights.tolist()
     for name in (
-        'effective_clients', 'norm_bound', 'num_attenuated', 'num_clipped',
-        'num_non_finite', 'holdout_loss_before', 'root_norm',
+        'effective_clients',
+        'norm_bound',
+        'num_attenuated',
+        'num_clipped',
+        'num_non_finite',
+        'holdout_loss_before',
+        'root_norm',
     ):
       key = f'fedaot-{name.replace("_", "-")}'
       assert metrics.get(key) == getattr(last, name)
@@ -193,10 +196,12 @@ def test_a_round_without_usable_replies_leaves_the_model(strategy):
   arrays = messages.model(np.random.default_rng(7))
   bad = messages.reply(1, {'x': np.zeros(1)})
   assert messages.train(strategy, arrays, [bad]) == (
-      None, MetricRecord({'fedaot-num-dropped': 1})
+      None,
+      MetricRecord({'fedaot-num-dropped': 1}),
   )
   assert messages.train(strategy, arrays, []) == (
-      None, MetricRecord({'fedaot-num-dropped': 0})
+      None,
+      MetricRecord({'fedaot-num-dropped': 0}),
   )
 
 
@@ -239,9 +244,7 @@ def test_own_metrics_functions_are_called():
 
   def worst(contents, key):
     asked.append(key)
-    return MetricRecord(
-        {'worst': max(c['metrics']['loss'] for c in contents)}
-    )
+    return MetricRecord({'worst': max(c['metrics']['loss'] for c in contents)})
 
   rng = np.random.default_rng(10)
   arrays = messages.model(rng)
@@ -292,10 +295,12 @@ _ALL_RULES = [
 
 
 def _flat_update(before, after):
-  return np.concatenate([
-      np.subtract(a, b, dtype=np.float32).ravel()
-      for b, a in zip(before, after)
-  ])
+  return np.concatenate(
+      [
+          np.subtract(a, b, dtype=np.float32).ravel()
+          for b, a in zip(before, after)
+      ]
+  )
 
 
 @pytest.mark.parametrize('rule', _ALL_RULES, ids=repr)
@@ -307,7 +312,10 @@ def test_robust_gives_what_the_rule_gives(rule):
     before = messages.weights(arrays)
     updates = [_flat_update(before, messages.weights(r)) for r in replies]
     expected, measured = rule.measure(
-        updates, round_num=i, reference=reference
+        updates,
+        round_num=i,
+        reference=reference,
+        shapes=[array.shape for array in before],
     )
     if rule.remembers:
       reference = expected
@@ -488,9 +496,9 @@ def test_aggregation_before_configuration_is_refused():
 
 def test_a_model_without_weights_or_with_nan_is_refused():
   with pytest.raises(ValueError, match='The model has no floats'):
-    messages.train(FedAOT(), {'n': np.arange(3)}, [
-        messages.reply(1, {'n': np.arange(3)})
-    ])
+    messages.train(
+        FedAOT(), {'n': np.arange(3)}, [messages.reply(1, {'n': np.arange(3)})]
+    )
   nan = {'w': np.full(3, np.nan)}
   with pytest.raises(ValueError, match='not finite'):
     messages.train(FedAOT(), nan, [messages.reply(1, nan)])

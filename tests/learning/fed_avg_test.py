@@ -8,9 +8,12 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import fedaot
+from fedaot_tff.aggregators import rule_factory
 from fedaot import config as config_lib
 from fedaot_tff.attacks import attack
+from fedaot_tff.attacks import ipm
 from fedaot_tff.attacks import multiples
+from fedaot_tff.attacks import optimal_strength
 from fedaot_tff.learning import fed_avg
 from tests import small_problem
 
@@ -521,3 +524,88 @@ def test_refuses_the_holdout_of_another_model():
   with pytest.raises(ValueError, match='trainable weights') as info:
     _fedaot(holdout=small_problem.holdout(other))
   assert '\n' not in str(info.value)
+
+
+# --- Clients who have nothing to say -----------------------------------------
+
+
+def _with_nothing_to_say(round_num=0):
+  """Six clients, one after each of which one has no or no finite examples."""
+  clients = []
+  for dataset in small_problem.client_datasets(round_num):
+    clients.extend([dataset, dataset.take(0)])
+  clients[3] = clients[2].map(
+      lambda e: collections.OrderedDict(x=e['x'] * np.nan, y=e['y'])
+  )
+  return clients
+
+
+@pytest.mark.parametrize(
+    'factory',
+    [
+        fedaot.fedaot_factory(seed=_SEED),
+        rule_factory.coordinate_median_factory(),
+        rule_factory.nearest_neighbor_mixing_factory(
+            rule_factory.krum_factory(1)
+        ),
+    ],
+    ids=['fedaot', 'median', 'nnm'],
+)
+def test_clients_with_nothing_to_say_do_not_vote(factory):
+  """In a stock process TFF gives a NaN update, now zero, the weight 0."""
+  process = tff.learning.algorithms.build_weighted_fed_avg(
+      small_problem.model(),
+      small_problem.client_optimizer(),
+      _sgd(),
+      model_aggregator=factory,
+      loop_implementation=tff.learning.LoopImplementation.DATASET_ITERATOR,
+  )
+  outputs = small_problem.run(process, 2, client_data_fn=_with_nothing_to_say)
+  alone = small_problem.run(process, 2)
+  for found, expected in zip(outputs, alone):
+    for a, b in zip(
+        small_problem.trainable(process, found.state),
+        small_problem.trainable(process, expected.state),
+    ):
+      np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    measured = found.metrics['aggregator']
+    assert (measured['num_empty'], measured['num_non_finite']) == (6, 0)
+    assert expected.metrics['aggregator']['num_empty'] == 0
+
+
+@pytest.mark.parametrize(
+    'poisoning', [ipm.Ipm(), optimal_strength.optimal_ipm()],
+    ids=['ipm', 'optimal_ipm'],
+)
+def test_attackers_see_who_votes(poisoning):
+  """Equal weights are of those who have examples, and attackers always vote."""
+  process = _attacked(
+      rule_factory.trimmed_mean_factory(2), update_poisoning=poisoning
+  )
+
+  def with_attackers(clients):
+    return lambda round_num: [
+        collections.OrderedDict(attacker_index=np.int32(i), dataset=dataset)
+        for i, dataset in zip([0, 1, *[-1] * len(clients(round_num))],
+                              [clients(round_num)[1].take(0)] * 2
+                              + clients(round_num))
+    ]
+
+  found = small_problem.run(
+      process, 1, client_data_fn=with_attackers(_with_nothing_to_say)
+  )[0]
+  alone = small_problem.run(
+      process, 1, client_data_fn=with_attackers(small_problem.client_datasets)
+  )[0]
+  for a, b in zip(
+      small_problem.trainable(process, found.state),
+      small_problem.trainable(process, alone.state),
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+  assert found.metrics['aggregator']['num_empty'] == 6
+  assert alone.metrics['aggregator']['num_empty'] == 0
+  np.testing.assert_allclose(
+      found.metrics['honest_mean']['norm'],
+      alone.metrics['honest_mean']['norm'],
+      rtol=1e-5,
+  )

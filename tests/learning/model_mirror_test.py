@@ -173,9 +173,11 @@ def test_check_model_notices_another_learning_rate(process):
   state = process.initialize()
   hparams = process.get_hparams(state)
   hparams['finalizer']['learning_rate'] = np.float32(0.71)
-  state = process.set_hparams(state, hparams)
-  model_mirror.check_model(state)
-  _assert_notices(small_problem.run(process, 1, state)[0].state)
+  changed = process.set_hparams(state, hparams)
+  with pytest.raises(ValueError, match='differs from the server optimizer'):
+    model_mirror.check_model(changed)
+  # Unnoticed, it would have led to another model.
+  _assert_notices(small_problem.run(process, 1, changed)[0].state)
 
 
 def test_check_model_notices_set_model_weights(process):
@@ -225,7 +227,9 @@ def test_synchronize_model_cures_an_unseeded_keras_model_in_a_wrapper():
 
 
 def _state(mirrored, trainable):
-  mirror = collections.OrderedDict(weights=mirrored, optimizer=())
+  mirror = collections.OrderedDict(
+      weights=mirrored, non_trainable=(), optimizer=(), client_hparams=()
+  )
   return tff.learning.templates.LearningAlgorithmState(
       global_model_weights=tff.learning.models.ModelWeights(trainable, ()),
       distributor=(),

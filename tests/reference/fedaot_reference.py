@@ -287,6 +287,10 @@ class HoldOutReference(_Weighting):
       mu[i] = 1.0 / (1.0 + sum(sigmoid((c - 0.95) / 0.02)
                                for c in similarities))
     trust = 0.05 + 0.95 * np.clip(croot / 0.05, 0.0, 1.0)
+    opposed = np.clip(-cref / 0.05, 0.0, 1.0) * np.clip(
+        -(croot + 0.5 * cref) / 0.05, 0.0, 1.0
+    )
+    trust = (1.0 - opposed) * trust + opposed * 0.05**2
     v = finite * mu * trust
 
     tau = weighted_quantile(norms, v, 0.5)

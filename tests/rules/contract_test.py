@@ -16,6 +16,8 @@ _OPTIONS = {
     'dnc': {'num_sampled': 10**6},
     'sign_guard': {'coordinate_fraction': 1.0},
     'flame': {'noise_multiplier': 0},
+    'crfl': {'noise_multiplier': 0},
+    'lasa': {'sparsity': 0},
 }
 
 
@@ -51,15 +53,27 @@ _COUNTS_LOST = {'centered_clipping', 'arc(krum)', 'arc(trimmed_mean)'}
 # two updates that are each other's nearest have equal scores.
 _IS_BUCKETED = {name for name in _RULES if 'bucketing' in name}
 _DEPENDS_ON_ORDER = _IS_BUCKETED | {'bulyan'}
-_IS_ABOUT_ZERO = {'sign_guard', 'foolsgold', 'flame', 'fltrust'} | {
-    name for name in _RULES if name.startswith(('arc', 'median_norm'))
-}
-_TRUSTS_THE_FAR = {'foolsgold'}
+_IS_ABOUT_ZERO = {
+    'sign_guard',
+    'foolsgold',
+    'flame',
+    'fltrust',
+    'robust_learning_rate',
+    'crfl',
+    'lasa',
+    'deepsight',
+} | {name for name in _RULES if name.startswith(('arc', 'median_norm'))}
+_TRUSTS_THE_FAR = {'foolsgold', 'robust_learning_rate'}
 _ON_COORDINATES = {
     *(name for name in _RULES if 'trimmed' in name),
-    'coordinate_median', 'bulyan', 'meamed',
+    'coordinate_median',
+    'bulyan',
+    'meamed',
+    'robust_learning_rate',
+    'fedrdf',
+    'lasa',
 }
-_NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard'}
+_NOT_ROTATED = _ON_COORDINATES | {'dnc', 'sign_guard', 'auror', 'deepsight'}
 _USES_REFERENCE = {
     name for name, rule in _RULES.items() if rule.remembers or rule.needs_root
 }
@@ -151,7 +165,51 @@ def test_what_is_not_finite_adds_nothing(name):
   assert measurements['num_non_finite'] == 2
 
 
-@pytest.mark.parametrize('n', [0, 1, 4])
+@pytest.mark.parametrize('poison', [0.0, 1.0, np.nan])
+@pytest.mark.parametrize('name', _without())
+def test_clients_without_examples_do_not_vote(name, poison):
+  """Six of ten have nothing to say: the result is that of the four alone."""
+  updates = _honest(10)
+  examples = np.array([0, 3, 0, 0, np.nan, 5, -1, 1e9, 0, 0.5])
+  votes = np.flatnonzero(examples > 0)
+  updates[[0, 2, 3, 4, 6, 8]] = poison
+  result, measurements = _apply(name, updates, num_examples=examples)
+  expected, alone = _apply(name, updates[votes])
+  np.testing.assert_array_equal(result, expected)
+  assert (measurements['num_empty'], alone['num_empty']) == (6, 0)
+  assert measurements['num_non_finite'] == 0
+  if 'weights' in alone:
+    np.testing.assert_array_equal(
+        measurements['weights'][votes], alone['weights']
+    )
+    assert not np.delete(measurements['weights'], votes).any()
+
+
+@pytest.mark.parametrize('name', _without())
+def test_nobody_has_anything_to_say(name):
+  for updates in (_honest(4, 3), np.zeros([0, 3], np.float32)):
+    nothing = np.zeros(len(updates))
+    result, measurements = _apply(name, updates, num_examples=nothing)
+    np.testing.assert_array_equal(result, np.zeros([3]))
+    assert measurements['num_empty'] == len(updates)
+    assert measurements['num_non_finite'] == 0
+
+
+def test_zero_update_of_a_client_with_examples_is_a_vote():
+  updates = np.float32([[0], [0], [0], [1], [2]])
+  assert rules.coordinate_median()(updates) == 0
+  assert rules.coordinate_median()(updates, num_examples=[1] * 5) == 0
+
+
+def test_fraction_counts_those_without_examples():
+  """Any two of the four who have something to say may be attackers."""
+  updates = _honest(10)
+  examples = [1] * 4 + [0] * 6
+  measured = rules.krum(0.2).measure(updates, num_examples=examples)[1]
+  assert measured['num_byzantine'] == 2 and measured['cohort_too_small']
+
+
+@pytest.mark.parametrize('n', [1, 4])
 @pytest.mark.parametrize('name', _without())
 def test_without_finite_updates(name, n):
   result, measurements = _apply(name, np.full([n, 3], np.nan, np.float32))
@@ -218,6 +276,95 @@ def test_offset_of_1e9_is_harmless(name):
   np.testing.assert_allclose(moved[others], result[others], atol=1e-5)
 
 
+def _large_offsets(d):
+  one, mixed = np.zeros(d), np.resize([1e9, 1.0, -1e6, 0.0], d)
+  one[7] = 1e8
+  return {'one': one, 'all': np.full(d, 1e9), 'mixed': mixed}
+
+
+@pytest.mark.parametrize('kind', _large_offsets(30))
+@pytest.mark.parametrize('name', _without(_IS_ABOUT_ZERO))
+def test_large_offsets_are_harmless(name, kind):
+  """Also in the coordinates that differ, and with the same clients chosen."""
+  # Multiples of 2^-16, which an offset of 1e9 leaves exact.
+  updates = np.round(_honest(12, 30).astype(np.float64) * 2**16) / 2**16
+  updates[3] += 8.0
+  offset = _large_offsets(30)[kind]
+  reference = np.ones(30)
+  result, measured = _RULES[name].measure(updates, reference=reference)
+  moved, after = _RULES[name].measure(
+      updates + offset, reference=reference + offset
+  )
+  np.testing.assert_allclose(moved - offset, result, atol=1e-5)
+  if 'weights' in measured:
+    np.testing.assert_allclose(after['weights'], measured['weights'], atol=1e-6)
+
+
+@pytest.mark.parametrize('kind', _large_offsets(30))
+@pytest.mark.parametrize('name', sorted(_IS_ABOUT_ZERO))
+def test_large_offsets_leave_rules_about_zero_near_the_updates(name, kind):
+  """By definition they differ there, but by no more than rounding."""
+  updates = _honest(12, 30).astype(np.float64) + _large_offsets(30)[kind]
+  result, _ = _RULES[name].measure(updates, reference=updates[0])
+  distances = np.linalg.norm(updates - updates.mean(axis=0), axis=1)
+  offset = np.linalg.norm(_large_offsets(30)[kind])
+  assert (
+      np.linalg.norm(result - updates.mean(axis=0))
+      <= distances.max() + 1e-5 * offset
+  )
+
+
+@pytest.mark.parametrize('name', _without())
+def test_products_are_symmetric_to_the_last_bit(name):
+  """Also about zero and a reference, of rows with an offset, and mixed."""
+  seen = []
+
+  def look(cohort):
+    seen.extend(
+        [
+            cohort.squared_distances,
+            cohort.products_about_zero,
+            cohort.products_about_reference,
+        ]
+    )
+    return decide(cohort)
+
+  rule = pickle.loads(pickle.dumps(_RULES[name]))
+  inner = rule
+  while hasattr(inner, '_inner'):
+    inner = inner._inner  # pylint: disable=protected-access
+  decide, inner.decide = inner.decide, look
+  for offset in (0.0, 300.0):
+    updates = tables.random_updates(13, 500) + np.float32(offset)
+    rule.measure(updates, reference=_reference(500))
+  for products in seen:
+    np.testing.assert_array_equal(products, products.T)
+
+
+def test_norms_that_are_equal_but_for_rounding_are_not_clipped():
+  updates = tables.random_updates(9, 500)
+  updates /= np.linalg.norm(updates, axis=1, keepdims=True)
+  for rule in (
+      rules.median_norm_bounding(rules.krum(1)),
+      rules.arc(rules.krum(1), 1),
+  ):
+    assert rule.measure(updates)[1]['num_clipped'] == 0
+  measured = rules.sign_guard(lower=1, upper=1, seed=1).measure(updates)[1]
+  assert measured['num_norm_rejected'] == 0
+
+
+def test_fltrust_trusts_no_product_that_is_rounding():
+  rng = np.random.default_rng(0)
+  for dtype in (np.float32, np.float64):
+    reference = rng.normal(size=1000)
+    updates = rng.normal(size=[5, 1000])
+    updates -= np.outer(updates @ reference, reference) / np.sum(reference**2)
+    result, measured = rules.fltrust().measure(
+        updates.astype(dtype), reference=reference
+    )
+    assert measured['num_trusted'] == 0 and not result.any()
+
+
 @pytest.mark.parametrize('scale', [1024.0, -(2.0**-30)])
 @pytest.mark.parametrize('name', _without())
 def test_scale(name, scale):
@@ -262,9 +409,7 @@ def test_f_may_be_a_fraction_of_all_clients(name):
   expected, _ = _apply(name, updates)
   # 2 of 12, also where that is a little less in floating point.
   by_fraction = _MAKERS[name](num_byzantine=2 / 12)
-  result, measurements = by_fraction.measure(
-      updates, reference=_reference(40)
-  )
+  result, measurements = by_fraction.measure(updates, reference=_reference(40))
   np.testing.assert_array_equal(result, expected)
   assert measurements['num_byzantine'] == 2
 
@@ -300,6 +445,7 @@ _RANDOM = {
     'dnc': rules.dnc(2, num_sampled=3, seed=5),
     'sign_guard': rules.sign_guard(coordinate_fraction=0.05, seed=5),
     'flame': rules.flame(noise_multiplier=0.1, seed=5),
+    'crfl': rules.crfl(noise_multiplier=0.1, seed=5),
     'bucketing': rules.bucketing(rules.krum(1), seed=5),
     'nnm': rules.nnm(rules.dnc(2, num_sampled=3, seed=5)),
 }
@@ -344,9 +490,20 @@ def test_refuses_what_is_no_table(updates, error, message):
     rules.coordinate_median()(updates)
 
 
+def test_refuses_counts_of_another_number():
+  with pytest.raises(ValueError, match=r'each of 3 updates; .*shape \(2,\)'):
+    rules.coordinate_median()(_honest(3, 6), num_examples=[1, 0])
+
+
 def test_refuses_a_reference_of_another_shape():
   with pytest.raises(ValueError, match=r'the shape \(6,\).*found \(5,\)'):
     rules.centered_clipping()(_honest(3, 6), reference=np.ones(5))
+
+
+@pytest.mark.parametrize('shapes', [[(5,)], [(2, 2), (2, 2)], [()] * 7])
+def test_refuses_shapes_of_another_size(shapes):
+  with pytest.raises(ValueError, match='shapes must have 6 entries.*found'):
+    rules.krum(1)(_honest(3, 6), shapes=shapes)
 
 
 _TAKE_F = sorted(
@@ -434,7 +591,8 @@ def test_wrappers_compose():
   clipped = updates * np.minimum(1, np.median(norms) / norms)
   bucketed = rules.bucketing(dnc, seed=2)
   np.testing.assert_allclose(
-      rules.median_norm_bounding(bucketed)(updates), bucketed(clipped),
+      rules.median_norm_bounding(bucketed)(updates),
+      bucketed(clipped),
       atol=1e-6,
   )
 

@@ -47,13 +47,11 @@ def test_trimmed_mean_matches_sorting(n, f):
   updates = tables.random_updates(n, d=33, seed=n)
   result, measurements = rules.trimmed_mean(f).measure(updates)
   ordered = np.sort(updates.astype(np.float64), axis=0)
-  np.testing.assert_allclose(
-      result, ordered[f : n - f].mean(axis=0), atol=1e-7
-  )
+  np.testing.assert_allclose(result, ordered[f : n - f].mean(axis=0), atol=1e-7)
   assert not measurements['cohort_too_small']
 
 
-@pytest.mark.parametrize('n, f', [(2, 1), (5, 3), (6, 3), (6, 2**40)])
+@pytest.mark.parametrize('n, f', [(2, 1), (5, 3), (6, 3), (6, 2**31 - 1)])
 def test_small_cohort_falls_back_to_the_median(n, f):
   updates = tables.random_updates(n)
   result, measurements = rules.trimmed_mean(f).measure(updates)

@@ -92,7 +92,7 @@ def test_every_update_an_outlier_somewhere():
   assert measured['cohort_too_small'] and 0 < len(_selected(measured)) < 4
 
 
-@pytest.mark.parametrize('n, f', [(1, 1), (3, 3), (4, 2), (4, 2**40)])
+@pytest.mark.parametrize('n, f', [(1, 1), (3, 3), (4, 2), (4, 2**31 - 1)])
 def test_small_cohort_keeps_one_at_least(n, f):
   measured = rules.dnc(f).measure(tables.random_updates(n))[1]
   assert len(_selected(measured)) == max(n - f, 1)

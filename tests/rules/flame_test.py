@@ -22,9 +22,8 @@ def _reference_cluster(distances):
   """The first component of more than half as links are added one by one."""
   n = len(distances)
   labels = np.arange(n)
-  for _, i, j in sorted(
-      (distances[i, j], i, j) for i in range(n) for j in range(i)
-  ):
+  pairs = [(i, j) for i in range(n) for j in range(i)]
+  for i, j in sorted(pairs, key=lambda pair: (distances[pair], pair)):
     labels[labels == labels[i]] = labels[j]
     members = labels == labels[j]
     if members.sum() > n / 2:
@@ -109,3 +108,39 @@ def test_noise_has_the_size_of_the_median_norm():
   bound = np.linalg.norm(updates[0])
   np.testing.assert_allclose(noise.std(), 0.5 * bound, rtol=0.03)
   assert abs(noise.mean()) < 0.02 * bound
+
+
+@pytest.mark.parametrize('offset', [0.0, 300.0])
+def test_rounding_keeps_nobody_out(offset):
+  """Computed cosines that are not symmetric admit too few of 20."""
+  rule = rules.flame(noise_multiplier=0)
+  for seed in range(40):
+    updates = tables.random_updates(20, 1000, seed).astype(np.float64)
+    updates += offset * tables.random_updates(1, 1000, seed=99)
+    members = _reference_cluster(_cosine_distances(updates))
+    found = rule.measure(updates)[1]['weights'] > 0
+    np.testing.assert_array_equal(found, members)
+
+
+@pytest.mark.parametrize('f', [1, 5])
+def test_rounding_keeps_nobody_out_of_what_is_mixed(f):
+  rule = rules.nnm(rules.flame(noise_multiplier=0), f)
+  for seed in range(40):
+    updates = tables.random_updates(20, 1000, seed).astype(np.float64)
+    order = np.argsort(tables.squared_distances(updates), axis=1)
+    mixed = updates[order[:, : 20 - f]].mean(axis=1)
+    members = _reference_cluster(_cosine_distances(mixed))
+    norms = np.linalg.norm(mixed, axis=1)
+    clipped = mixed * np.minimum(1, np.median(norms) / norms)[:, np.newaxis]
+    np.testing.assert_allclose(
+        rule(updates), clipped[members].mean(axis=0), atol=1e-6
+    )
+
+
+def test_equal_cosines_of_unequal_norms_are_links_of_one_length():
+  # Four directions of pairwise cosine 1/2, whatever their lengths.
+  directions = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]], np.float64)
+  for scales in ([1, 3, 7], [0.1, 1e-3, 5], [1e6, 1.7, 0.3]):
+    updates = np.array(scales)[:, np.newaxis] * directions
+    found = rules.flame(noise_multiplier=0).measure(updates)[1]['weights'] > 0
+    np.testing.assert_array_equal(found, [True] * 3)

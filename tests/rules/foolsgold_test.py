@@ -12,13 +12,16 @@ def _reference_rates(updates, confidence):
   n = len(updates)
   cosines = np.where(np.eye(n), 0, units @ units.T)
   v = np.maximum(cosines.max(axis=1), 0)
-  rates = np.array([
-      1 - max(
-          cosines[i, j] * (v[i] / v[j] if v[j] > v[i] else 1.0)
-          for j in range(n)
-      )
-      for i in range(n)
-  ])
+  rates = np.array(
+      [
+          1
+          - max(
+              cosines[i, j] * (v[i] / v[j] if v[j] > v[i] else 1.0)
+              for j in range(n)
+          )
+          for i in range(n)
+      ]
+  )
   rates = rates / rates.max()
   with np.errstate(divide='ignore'):
     return np.clip(confidence * (np.log(rates / (1 - rates)) + 0.5), 0, 1)

@@ -42,6 +42,20 @@ def test_fermat_point_by_hand():
   assert measured['converged']
 
 
+@pytest.mark.parametrize('nu', [1e-6, 0.9])
+def test_three_steps_of_rfa(nu):
+  updates = np.float64(tables.random_updates(12))
+  updates[:4] *= 0.1
+  # nu is a multiple of the least distance within which half of the others are.
+  distances = np.sort(np.sqrt(tables.squared_distances(updates)), axis=1)
+  result, measured = _median(
+      updates, smoothing=nu, tolerance=0, max_iterations=3
+  )
+  expected = _reference(updates, 3, nu * distances[:, 6].min())
+  np.testing.assert_allclose(result, expected, rtol=1e-9)
+  assert measured['num_iterations'] == 3 and not measured['converged']
+
+
 @pytest.mark.parametrize(
     'updates, expected',
     [
@@ -68,8 +82,10 @@ def test_matches_iterating_on_vectors(n, d, offset):
   updates = tables.random_updates(n, d=d, seed=n) + np.float32(offset)
   result, measured = _median(updates)
   np.testing.assert_allclose(
-      result, _reference(updates - np.float32(offset)) + offset,
-      rtol=1e-7, atol=3e-5 if offset == 0 else 2e-3,
+      result,
+      _reference(updates - np.float32(offset)) + offset,
+      rtol=1e-7,
+      atol=3e-5 if offset == 0 else 2e-3,
   )
   assert measured['converged'] and 1 < measured['num_iterations'] < 500
 

@@ -34,7 +34,7 @@ def test_matches_the_reference(n, f):
   )
 
 
-@pytest.mark.parametrize('n, f', [(4, 2), (5, 4), (3, 2**40)])
+@pytest.mark.parametrize('n, f', [(4, 2), (5, 4), (3, 2**31 - 1)])
 def test_without_a_majority_the_largest_minority_is_left_out(n, f):
   updates = tables.random_updates(n)
   result, measured = rules.meamed(f).measure(updates)

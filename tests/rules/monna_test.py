@@ -33,7 +33,8 @@ def test_matches_the_formula(n, f):
   for pivot in (updates[0], np.ones([30], np.float32)):
     np.testing.assert_allclose(
         rules.monna(f)(updates, reference=pivot),
-        _reference(updates, pivot, f), atol=1e-6,
+        _reference(updates, pivot, f),
+        atol=1e-6,
     )
 
 
@@ -41,12 +42,13 @@ def test_trusted_pivot_withstands_a_majority():
   honest = tables.random_updates(3, 20) * 0.1 + 1
   updates = np.concatenate([-honest, -2 * honest, honest])
   np.testing.assert_allclose(
-      rules.monna(6)(updates, reference=np.ones([20])), honest.mean(axis=0),
+      rules.monna(6)(updates, reference=np.ones([20])),
+      honest.mean(axis=0),
       atol=1e-6,
   )
 
 
-@pytest.mark.parametrize('f', [3, 2**40])
+@pytest.mark.parametrize('f', [3, 2**31 - 1])
 def test_nearest_is_left_where_all_may_be_byzantine(f):
   updates = tables.random_updates(3)
   result, measured = rules.monna(f).measure(updates, reference=updates[1])

@@ -23,9 +23,12 @@ def _reference(updates):
   updates = np.asarray(updates, np.float64)
   norms = np.linalg.norm(updates, axis=1)
   median = np.median(norms)
-  signs = np.array([
-      [np.mean(row > 0), np.mean(row == 0), np.mean(row < 0)] for row in updates
-  ])
+  signs = np.array(
+      [
+          [np.mean(row > 0), np.mean(row == 0), np.mean(row < 0)]
+          for row in updates
+      ]
+  )
   is_trusted = (norms >= 0.1 * median) & (norms <= 3 * median)
   is_trusted &= _reference_cluster(signs)
   scales = np.minimum(1, median / norms)

@@ -167,8 +167,10 @@ def test_bounded_updates_keep_their_distances(offset):
   clipped = updates * np.minimum(1, np.median(norms) / norms)
   for inner in (rules.krum(2, num_selected=4), rules.geometric_median()):
     np.testing.assert_allclose(
-        rules.median_norm_bounding(inner)(updates), inner(clipped),
-        rtol=1e-9, atol=1e-9,
+        rules.median_norm_bounding(inner)(updates),
+        inner(clipped),
+        rtol=1e-9,
+        atol=1e-9,
     )
 
 

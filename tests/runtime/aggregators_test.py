@@ -154,10 +154,8 @@ def test_analytics():
       tf.data.Dataset.from_tensor_slices(['a', 'b', 'a']),
       tf.data.Dataset.from_tensor_slices(['a', 'c']),
   ]
-  computation = (
-      tff.analytics.heavy_hitters.iblt.build_iblt_computation(
-          capacity=20, string_max_bytes=4, max_words_per_user=3, batch_size=1
-      )
+  computation = tff.analytics.heavy_hitters.iblt.build_iblt_computation(
+      capacity=20, string_max_bytes=4, max_words_per_user=3, batch_size=1
   )
   context = both_contexts.in_process()
   batched = [dataset.batch(1) for dataset in words]

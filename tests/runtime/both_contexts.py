@@ -14,9 +14,7 @@ from fedaot_tff.runtime import native as native_lib
 
 @functools.lru_cache(maxsize=None)
 def native():
-  return native_lib.NativeExecutionContext(
-      default_num_clients=2
-  )
+  return native_lib.NativeExecutionContext(default_num_clients=2)
 
 
 @functools.lru_cache(maxsize=None)

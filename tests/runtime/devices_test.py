@@ -1,17 +1,14 @@
 """Several CPU devices stand for several accelerators."""
 
-import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 import tensorflow as tf
 
-from fedaot_tff.runtime import execution_context
 from fedaot_tff.runtime import devices
-
-_REPOSITORY = pathlib.Path(execution_context.__file__).parents[2]
+from fedaot_tff.runtime import graph_surgery
+from tests.runtime import processes
 
 _FOUR_DEVICES = """
 import tensorflow as tf
@@ -103,8 +100,7 @@ small_problem.assert_bit_identical(
 def test_clients_take_turns_on_their_devices(program):
   result = subprocess.run(
       [sys.executable, '-c', f"{_FOUR_DEVICES}{program}\nprint('done')"],
-      env={**os.environ, 'PYTHONPATH': str(_REPOSITORY)},
-      cwd=_REPOSITORY,
+      env=processes.environment(),
       stdin=subprocess.DEVNULL,
       capture_output=True,
       text=True,
@@ -173,3 +169,22 @@ def test_a_value_is_copied_to_a_device_once():
   chosen = devices.choose_devices(None, None).server
   copy = devices.to_device(value, chosen)
   assert copy[0] is value[0] and copy[1][0] is value[1][0]
+
+
+def test_input_pipelines_are_placed_on_the_cpu_inside_functions_too():
+  with tf.Graph().as_default() as graph:
+    dataset = tf.data.Dataset.range(3)
+
+    @tf.function
+    def first():
+      return next(iter(dataset)) + 1
+
+    first()
+  graph_def = graph.as_graph_def()
+  graph_surgery.place_input_pipelines_on_cpu(graph_def)
+  placed = {node.op: node.device for node in graph_def.node}
+  for function in graph_def.library.function:
+    placed.update((node.op, node.device) for node in function.node_def)
+  assert placed['RangeDataset'] == '/device:CPU:0'
+  assert placed['IteratorGetNext'] == '/device:CPU:0'
+  assert placed['AddV2'] == ''

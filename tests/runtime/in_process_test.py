@@ -43,10 +43,14 @@ def _default_context_again():
 
 def test_the_default_context_is_replaced(default_context_again):
   for set_context, kind in (
-      (execution_context.set_native_execution_context,
-       native.NativeExecutionContext),
-      (execution_context.set_in_process_execution_context,
-       in_process.InProcessExecutionContext),
+      (
+          execution_context.set_native_execution_context,
+          native.NativeExecutionContext,
+      ),
+      (
+          execution_context.set_in_process_execution_context,
+          in_process.InProcessExecutionContext,
+      ),
   ) * 2:
     context = set_context()
     assert isinstance(context, kind)
@@ -160,8 +164,12 @@ def test_an_error_of_one_client_is_raised_and_the_next_call_works():
   assert both_contexts.run_in(context, _at_each, [2, 1]) == [2, 1]
 
 
-def test_threads_with_many_numbers_of_clients_share_a_context():
-  context = in_process.InProcessExecutionContext(max_concurrent_clients=2)
+@pytest.mark.parametrize(
+    'make',
+    [native.NativeExecutionContext, in_process.InProcessExecutionContext],
+)
+def test_threads_with_many_numbers_of_clients_share_a_context(make):
+  context = make()
   results = {}
 
   def run(number):
@@ -174,6 +182,7 @@ def test_threads_with_many_numbers_of_clients_share_a_context():
     thread.start()
   for thread in threads:
     thread.join()
+  context.close()
   assert results == {number: [[2] * number] * 5 for number in range(1, 7)}
 
 
@@ -193,14 +202,23 @@ def test_a_result_does_not_change_with_the_argument():
   assert not np.any(result)
 
 
+_NATIVE = native.NativeExecutionContext
+_IN_PROCESS = in_process.InProcessExecutionContext
+
+
 @pytest.mark.parametrize(
-    'options, error, message',
+    'make, options, error, message',
     [
-        ({'max_concurrent_clients': 0}, ValueError, '>= 1; found 0'),
-        ({'max_concurrent_clients': 1.5}, TypeError, 'found 1.5'),
-        ({'default_num_clients': -1}, ValueError, '>= 0; found -1'),
+        (_NATIVE, {'max_concurrent_calls': 2.0}, TypeError, 'found 2.0 of'),
+        (_NATIVE, {'max_concurrent_calls': 0}, ValueError, '>= 1; found 0'),
+        (_NATIVE, {'default_num_clients': None}, TypeError, 'found None'),
+        (_NATIVE, {'default_num_clients': -1}, ValueError, '>= 0; found -1'),
+        (_IN_PROCESS, {'max_concurrent_clients': 0}, ValueError, 'found 0'),
+        (_IN_PROCESS, {'max_concurrent_clients': 1.5}, TypeError, 'found 1.5'),
+        (_IN_PROCESS, {'default_num_clients': -1}, ValueError, 'found -1'),
     ],
 )
-def test_wrong_options_are_refused(options, error, message):
-  with pytest.raises(error, match=message):
-    in_process.InProcessExecutionContext(**options)
+def test_wrong_options_are_refused(make, options, error, message):
+  (name,) = options
+  with pytest.raises(error, match=f'{name} must .*{message}'):
+    make(**options)

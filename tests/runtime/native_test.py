@@ -5,6 +5,7 @@ import os
 import pathlib
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ import tensorflow_federated as tff
 from tensorflow_federated.proto.v0 import executor_pb2
 
 from fedaot_tff.runtime import native
-from fedaot_tff.runtime import worker_process
+from fedaot_tff.runtime import process
 from tests.runtime import both_contexts
 from tests.runtime import processes
 
@@ -55,11 +56,6 @@ def _count_to(n):
   return tf.while_loop(lambda i: i < n, lambda i: i + 1, [np.int64(0)])[0]
 
 
-@tff.federated_computation
-def _number_of_clients():
-  return tff.federated_sum(tff.federated_value(1, tff.CLIENTS))
-
-
 @tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
 def _sum_over_clients(values):
   return tff.federated_sum(values)
@@ -71,11 +67,6 @@ def _context():
   with tff.framework.get_context_stack().install(context):
     yield context
   context.close()
-
-
-def _worker_flags(context):
-  command = pathlib.Path(f'/proc/{context.worker_pid}/cmdline').read_text()
-  return command.split('\0')[1:-1]
 
 
 def test_worker_lives_from_the_first_computation_to_the_context_s_end():
@@ -95,29 +86,31 @@ def test_worker_lives_from_the_first_computation_to_the_context_s_end():
   assert processes.ends(pid)
 
 
-def test_concurrency_defaults_to_the_usable_cores(context, monkeypatch):
+def test_flags_of_the_worker():
+  for options, number in (
+      ({}, process.usable_cores()),
+      ({'max_concurrent_calls': np.int64(5)}, 5),
+  ):
+    context = native.NativeExecutionContext(**options)
+    context.invoke(_count_to, 1)
+    pid = context.worker_pid
+    assert os.getsid(pid) == pid
+    command = pathlib.Path(f'/proc/{pid}/cmdline').read_text().split('\0')
+    assert command[1:-1] == [
+        f'--port={context.executor_factory._worker.port}',
+        f'--max_concurrent_computation_calls={number}',
+    ]
+    context.close()
+
+
+def test_usable_cores(monkeypatch):
   monkeypatch.setattr(
       os, 'sched_getaffinity', lambda pid: {2, 3, 7}, raising=False
   )
-  three = native.NativeExecutionContext()
+  assert process.usable_cores() == 3
   monkeypatch.delattr(os, 'sched_getaffinity')
   monkeypatch.setattr(os, 'cpu_count', lambda: 4)
-  four = native.NativeExecutionContext()
-  five = native.NativeExecutionContext(max_concurrent_calls=np.int64(5))
-  for context, number in ((three, 3), (four, 4), (five, 5)):
-    context.invoke(_count_to, 1)
-    assert _worker_flags(context)[-1] == (
-        f'--max_concurrent_computation_calls={number}'
-    )
-    context.close()
-
-
-def test_default_num_clients():
-  for number in (0, 4):
-    context = native.NativeExecutionContext(default_num_clients=number)
-    assert both_contexts.run_in(context, _number_of_clients) == number
-    assert both_contexts.run_in(context, _sum_over_clients, [1, 2]) == 3
-    context.close()
+  assert process.usable_cores() == 4
 
 
 def test_least_recently_used_executors_are_disposed_of(context):
@@ -134,23 +127,6 @@ def test_least_recently_used_executors_are_disposed_of(context):
   assert list(executors) == [6, 7, 1, 3]
   with pytest.raises(tff.framework.RetryableError):
     first._stub.compute(request)
-
-
-def test_threads_with_many_numbers_of_clients_share_a_context(context):
-  results = {}
-
-  def run(num_clients):
-    with tff.framework.get_context_stack().install(context):
-      results[num_clients] = [
-          _sum_over_clients([1] * num_clients) for _ in range(5)
-      ]
-
-  threads = [threading.Thread(target=run, args=(n,)) for n in range(1, 7)]
-  for thread in threads:
-    thread.start()
-  for thread in threads:
-    thread.join()
-  assert results == {n: [n] * 5 for n in range(1, 7)}
 
 
 def test_worker_killed_during_a_computation(context):
@@ -187,18 +163,73 @@ def test_context_is_usable_after_an_interrupt(context):
   with pytest.raises(KeyboardInterrupt):
     _count_to(_LONG)
   interrupter.join()
-  worker_process.stop_all()
+  context.close()
   assert not processes.is_running(pid)
   assert _count_to(6) == 6
 
 
-def test_failing_worker_raises_and_later_works(context, monkeypatch):
+# What stands in for TFF's binary, and what is said of its end.
+_BAD_WORKERS = {
+    'exits': (
+        "sys.exit('out of\\nluck')",
+        'The worker could not be started: it exited with status 1; its output'
+        ' ended: "out of luck".',
+    ),
+    'deaf': (
+        "print('deaf', flush=True); time.sleep(600)",
+        r'within 3 s and was stopped; its output ended: "deaf"\.',
+    ),
+    'environment': (
+        'print(os.getenv("GLIBC_TUNABLES"), os.getenv("TF_CPP_MIN_LOG_LEVEL"))',
+        '"glibc.pthread.stack_cache_size=8589934592 1"',
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    'code, message', _BAD_WORKERS.values(), ids=list(_BAD_WORKERS)
+)
+def test_failing_worker_raises_and_later_works(
+    context, monkeypatch, tmp_path, code, message
+):
+  path = tmp_path / 'worker'
+  path.write_text(f'#!{sys.executable} -IS\nimport os, sys, time\n{code}\n')
+  path.chmod(0o700)
+  monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+  monkeypatch.setenv('TF_CPP_MIN_LOG_LEVEL', '1')  # The owner's wins.
   with monkeypatch.context() as patch:
-    patch.setattr(native, '_BINARY_PATH', '/bin/false')
-    with pytest.raises(RuntimeError, match='exited with status 1'):
+    patch.setattr(native, '_BINARY_PATH', str(path))
+    if 'deaf' in code:
+      patch.setattr(native, '_START_TIMEOUT_SECONDS', 3.0)
+    with pytest.raises(RuntimeError, match=message):
       _count_to(1)
     assert context.worker_pid is None
+    for missing in (
+        (native, '_BINARY_PATH', str(tmp_path / 'missing')),
+        (sys, 'executable', '/missing/python'),
+    ):
+      patch.setattr(*missing)
+      with pytest.raises(RuntimeError, match='not be started: .*No such file'):
+        _count_to(1)
   assert _count_to(1) == 1
+
+
+def test_launcher_starts_nothing_for_a_parent_that_is_gone():
+  launched = subprocess.run(
+      [sys.executable, '-c', native._LAUNCHER, '1', '/bin/echo', 'hi'],
+      stdout=subprocess.PIPE,
+      check=True,
+  )
+  assert launched.stdout == b''
+
+
+@pytest.mark.parametrize('family', [socket.AF_INET, socket.AF_INET6])
+def test_port_is_the_workers_alone(context, family):
+  _count_to(1)
+  with socket.socket(family) as other:
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with pytest.raises(OSError, match='in use'):
+      other.bind(('', context.executor_factory._worker.port))
 
 
 def test_error_of_a_computation_leaves_the_worker_alone(context):
@@ -247,20 +278,6 @@ def test_forked_child_is_refused(make):
     os._exit(5)
   assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
   assert context.invoke(_count_to, 2) == 2
-
-
-@pytest.mark.parametrize(
-    'arguments, error, message',
-    [
-        ({'max_concurrent_calls': 2.0}, TypeError, 'found 2.0 of type float'),
-        ({'max_concurrent_calls': 0}, ValueError, '>= 1; found 0'),
-        ({'default_num_clients': None}, TypeError, 'default_num_clients'),
-        ({'default_num_clients': -1}, ValueError, '>= 0; found -1'),
-    ],
-)
-def test_wrong_arguments(arguments, error, message):
-  with pytest.raises(error, match=message):
-    native.NativeExecutionContext(**arguments)
 
 
 @pytest.fixture(name='pid_path')

@@ -7,8 +7,8 @@ import resource
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_federated as tff
 from tensorflow.python.eager import context as eager_context
+import tensorflow_federated as tff
 
 from tests.runtime import both_contexts
 

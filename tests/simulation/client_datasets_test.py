@@ -173,20 +173,25 @@ def test_poisons_once_with_a_seed_of_the_attacker():
 
 @pytest.mark.parametrize('num_kept, num_reads', [(3, 3), (2, 5), (0, 7)])
 def test_keeps_clients_in_memory_within_bounds(num_kept, num_reads):
-  client_data = tff.simulation.datasets.TestClientData({
-      client_id: collections.OrderedDict(
-          x=np.full([5, 1], i, np.float32), y=np.zeros(5, np.int64)
-      )
-      for i, client_id in enumerate('abc')
-  })
+  client_data = tff.simulation.datasets.TestClientData(
+      {
+          client_id: collections.OrderedDict(
+              x=np.full([5, 1], i, np.float32), y=np.zeros(5, np.int64)
+          )
+          for i, client_id in enumerate('abc')
+      }
+  )
   num_bytes = 5 * (4 + 8)
-  with mock.patch.object(
-      client_datasets, '_MAX_CACHED_BYTES', num_kept * num_bytes
-  ), mock.patch.object(
-      client_data,
-      'create_tf_dataset_for_client',
-      wraps=client_data.create_tf_dataset_for_client,
-  ) as read:
+  with (
+      mock.patch.object(
+          client_datasets, '_MAX_CACHED_BYTES', num_kept * num_bytes
+      ),
+      mock.patch.object(
+          client_data,
+          'create_tf_dataset_for_client',
+          wraps=client_data.create_tf_dataset_for_client,
+      ) as read,
+  ):
     datasets = _datasets(client_data)
     for client_id in 'abcacbc':
       assert set(_order(datasets, client_id)) == {'abc'.index(client_id)}
@@ -205,17 +210,22 @@ def test_mean_num_batches(client_epochs, expected):
 
 
 def test_mean_num_batches_looks_at_some_clients_only():
-  client_data = tff.simulation.datasets.TestClientData({
-      f'{i}': collections.OrderedDict(x=np.zeros([5, 1]), y=np.zeros(5, int))
-      for i in range(12)
-  })
-  with mock.patch.object(
-      client_datasets, '_MAX_COUNTED_CLIENTS', 4
-  ), mock.patch.object(
-      client_data,
-      'create_tf_dataset_for_client',
-      wraps=client_data.create_tf_dataset_for_client,
-  ) as read:
+  client_data = tff.simulation.datasets.TestClientData(
+      {
+          f'{i}': collections.OrderedDict(
+              x=np.zeros([5, 1]), y=np.zeros(5, int)
+          )
+          for i in range(12)
+      }
+  )
+  with (
+      mock.patch.object(client_datasets, '_MAX_COUNTED_CLIENTS', 4),
+      mock.patch.object(
+          client_data,
+          'create_tf_dataset_for_client',
+          wraps=client_data.create_tf_dataset_for_client,
+      ) as read,
+  ):
     first = _datasets(client_data).mean_num_batches()
     second = _datasets(client_data).mean_num_batches()
   assert first == second == 2
@@ -227,9 +237,9 @@ def test_mean_num_batches_looks_at_some_clients_only():
 def test_rejects_clients_without_data():
   client_data = tff.simulation.datasets.ClientData.from_clients_and_tf_fn(
       ['a'],
-      lambda client_id: tf.data.Dataset.from_tensor_slices(
-          _examples('a')
-      ).take(0),
+      lambda client_id: tf.data.Dataset.from_tensor_slices(_examples('a')).take(
+          0
+      ),
   )
   with pytest.raises(ValueError, match="Client 'a' has no examples"):
     _datasets(client_data).for_cohort(_cohort(a=-1), 1)
@@ -267,7 +277,7 @@ def test_rejects_attacks_that_change_the_type():
         (dict(batch_size=0), ValueError, 'batch_size must be >= 1; found 0'),
         (dict(client_epochs=1.5), TypeError, 'client_epochs must be an int'),
         (dict(num_classes=True), TypeError, 'num_classes must be an int'),
-        (dict(seed=-1), ValueError, 'seed must be >= 0; found -1'),
+        (dict(seed=-1), ValueError, 'seed must be >= 0 .*found -1'),
         (dict(data_poisoning='x'), TypeError, 'or NoneType; found str'),
         (dict(client_data={'a': 1}), TypeError, 'ClientData; found dict'),
     ],

@@ -72,10 +72,16 @@ def test_scalars_and_histograms(tmp_path):
   )
   found = _read(tmp_path / 'a' / 'b')
   assert {tag for plugin, tag in found if plugin == 'scalars'} == {
-      'test/accuracy', 'test/loss', 'attack/num_attackers',
-      'attack/attacker_weight', 'attack/detection_auroc', 'model_is_finite',
-      'process/client_work/train/loss', 'process/aggregator/num_clients',
-      'time/round', 'time/evaluation',
+      'test/accuracy',
+      'test/loss',
+      'attack/num_attackers',
+      'attack/attacker_weight',
+      'attack/detection_auroc',
+      'model_is_finite',
+      'process/client_work/train/loss',
+      'process/aggregator/num_clients',
+      'time/round',
+      'time/evaluation',
   }
   assert found['scalars', 'test/accuracy'] == {2: 2.5}
   assert found['scalars', 'attack/num_attackers'] == {1: 1.0, 2: 1.0}
@@ -114,7 +120,12 @@ def test_goes_on_without_rounds_that_are_released_again(tmp_path):
   # _read also checks that no round is there twice.
   found = _read(tmp_path)
   assert found['scalars', 'time/round'] == {
-      1: 0.5, 2: 0.5, 3: 0.5, 4: 9.0, 5: 9.0, 6: 9.0,
+      1: 0.5,
+      2: 0.5,
+      3: 0.5,
+      4: 9.0,
+      5: 9.0,
+      6: 9.0,
   }
   assert list(found['images', 'examples/clean']) == [0]
 

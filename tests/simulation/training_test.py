@@ -1,5 +1,6 @@
 """Tests for the training loop, with real rounds of a small model."""
 
+import asyncio
 import collections
 from unittest import mock
 
@@ -146,12 +147,14 @@ def test_trains_when_asked(process):
 def test_weights_are_in_the_order_of_the_cohort(process):
   # The more equal examples, the longer the way, so that a client's norm tells
   # its number. Sign flipping keeps norms.
-  datasets = _make_datasets([
-      collections.OrderedDict(
-          x=np.ones([6 * n, 4], np.float32), y=np.zeros(6 * n, np.int32)
-      )
-      for n in range(1, 11)
-  ])
+  datasets = _make_datasets(
+      [
+          collections.OrderedDict(
+              x=np.ones([6 * n, 4], np.float32), y=np.zeros(6 * n, np.int32)
+          )
+          for n in range(1, 11)
+      ]
+  )
   for seed in range(8):
     cohorts = _make_cohorts(cohort_size=10, fraction=0.4, seed=seed)
     (record,) = _train(
@@ -258,7 +261,7 @@ def test_goes_on_from_the_checkpoint_before_a_torn_one(process, tmp_path):
   )
   whole = list(_train(process, **settings))
   assert settings['checkpoints'].rounds() == [2, 3, 4]
-  (tmp_path / 'round_4' / 'saved_model.pb').write_bytes(b'torn')
+  (tmp_path / 'round_4').write_bytes(b'torn')
   (record,) = _train(process, **settings)
   _assert_same_record(record, whole[3])
   (warning,) = warnings
@@ -284,6 +287,16 @@ def test_round_that_cannot_be_released_is_not_in_a_checkpoint(
     )
   assert made.rounds() == [1]
   assert [key for _, key in recorder.released] == [1]
+
+
+def test_works_where_an_event_loop_runs(process):
+  recorder = _Recorder()
+
+  async def train():
+    return list(_train(process, num_rounds=1, release_managers=[recorder]))
+
+  (record,) = asyncio.run(train())
+  assert recorder.released == [(record, 1)]
 
 
 def test_reports_a_model_that_is_not_finite(process):
@@ -324,7 +337,8 @@ def test_model_with_a_loss_that_is_not_finite_is_not(
       metrics={
           'client_work': {'train': {'loss': np.nan}},
           'aggregator': (
-              () if holdout_loss is None
+              ()
+              if holdout_loss is None
               else {'holdout_loss_after': holdout_loss, 'num_non_finite': 1}
           ),
       },
@@ -332,6 +346,14 @@ def test_model_with_a_loss_that_is_not_finite_is_not(
       evaluation=evaluation_loss and {'accuracy': 1, 'loss': evaluation_loss},
   )
   assert record.model_is_finite is expected
+
+
+def test_the_mirror_starts_as_the_model_does(process):
+  with mock.patch.object(
+      model_mirror, 'synchronize_model', side_effect=lambda state: state
+  ) as synchronize:
+    list(_train(process, num_rounds=2))
+  synchronize.assert_called_once()
 
 
 def test_checks_the_mirror_each_round(process):

@@ -35,7 +35,9 @@ def _images(task):
 def test_labels_belong_to_the_images(load):
   task = load('fashion_mnist')
   for x, y in (
-      *contract_test.clients(task), task.holdout.values(), task.test.values()
+      *contract_test.clients(task),
+      task.holdout.values(),
+      task.test.values(),
   ):
     # Each image has the bright row of its label, and 155 / 255 is 0.61.
     rows = x.mean(axis=(2, 3))

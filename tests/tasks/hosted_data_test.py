@@ -154,8 +154,16 @@ _WITH_A_VIRTUAL_TABLE = _changed_by(
         ),
     ],
     ids=[
-        'byte', 'half', 'header', 'empty', 'html', 'table', 'examples view',
-        'clients view', 'virtual table', 'split',
+        'byte',
+        'half',
+        'header',
+        'empty',
+        'html',
+        'table',
+        'examples view',
+        'clients view',
+        'virtual table',
+        'split',
     ],
 )
 def test_file_that_is_not_whole_raises(tmp_path, content, change, reason):

@@ -3,7 +3,6 @@
 import json
 import time
 
-from fedaot.flower import FedAOT
 from flwr.app import Array
 from flwr.app import ArrayRecord
 from flwr.app import Message
@@ -12,6 +11,8 @@ from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 import numpy as np
+
+from fedaot.flower import FedAOT
 
 TARGET = np.linspace(-1, 1, 40).astype(np.float32)
 DOES = ('garbage', 'late', 'honest', 'honest')
@@ -30,10 +31,12 @@ def train(message, context):
     array.data = b'\x93NUMPY' + array.data[50:]
   if does == 'late':
     time.sleep(context.run_config['reply-timeout'] + 5)
-  content = RecordDict({
-      'arrays': ArrayRecord({'w': array}),
-      'metrics': MetricRecord({'num-examples': 10}),
-  })
+  content = RecordDict(
+      {
+          'arrays': ArrayRecord({'w': array}),
+          'metrics': MetricRecord({'num-examples': 10}),
+      }
+  )
   return Message(content, reply_to=message)
 
 
