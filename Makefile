@@ -1,9 +1,17 @@
 # Programs, tests and experiments run from $(VENV), which make builds from
-# requirements.txt when it is missing or out of date. Try: make help
+# requirements.txt when it is missing or out of date; tests of Flower and PySyft
+# likewise from .venv-flower and .venv-syft. Try: make help
 
-# Any Python 3.9 to 3.11; by default the first of these that answers.
-PYTHON ?= $(shell for python in python3.11 python3.10 python3.9; do \
-    $$python -c '' 2>/dev/null && echo $$python && exit; done; echo python3)
+# The first of some Pythons that answers.
+first = $(shell for python in $(1); do \
+    $$python -c '' 2>/dev/null && echo $$python && exit; done)
+
+# Any Python 3.9 to 3.11; for Flower 3.11 to 3.13, for PySyft 3.12 or 3.13: without
+# one, their tests are skipped. Of pyenv's, only the chosen ones are in PATH.
+PYTHON ?= $(or $(call first,python3.11 python3.10 python3.9),python3)
+PYTHON_flower ?= $(call first,python3.11 python3.12 python3.13)
+PYTHON_syft ?= $(call first,python3.12 python3.13 \
+    $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python3.12))
 VENV = .venv
 
 RUN = $(VENV)/bin/python
@@ -12,6 +20,8 @@ PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
 STAMP = $(VENV)/.installed
 # What checks and documents the sources; it needs no TensorFlow.
 TOOLS = .venv-tools
+OTHERS = $(if $(PYTHON_flower),.venv-flower/.torch) \
+    $(if $(PYTHON_syft),.venv-syft/.installed)
 FOLDERS = fedaot fedaot_tff tasks binaries benchmarks tests docs
 
 .PHONY: help demo test test-all lint format docs benchmark clean
@@ -25,16 +35,26 @@ help:
 	@echo "make benchmark time the rounds of some aggregators, small (docs/speed.md)"
 	@echo "make clean     remove out/ and caches, but not $(VENV)"
 	@echo "The first run installs pinned packages into $(VENV): about 2.7 GB, 2 to 5 minutes."
+	@echo "Tests also into .venv-flower and .venv-syft, for Flower and PySyft: about 2.7 GB, 2 to 6 minutes."
 	@echo "Choose a Python (3.9 to 3.11) with: make PYTHON=/path/to/python3.11 demo"
 
 demo: $(STAMP)
 	@$(RUN) -m binaries.compare --flagfile=binaries/flags/demo.cfg
 
-test: $(STAMP) lint docs
-	@$(RUN) -m pytest tests -m "not slow" $(PARALLEL)
+# $(call tests,options): the tests in each of the environments. CI skips none.
+define tests
+	@$(RUN) -m pytest tests $(1) $(PARALLEL)
+	@$(call others,$(1),flower,3.11 to 3.13)
+	@$(call others,$(1),syft,3.12 or 3.13)
+endef
+others = $(if $(PYTHON_$(2)),.venv-$(2)/bin/python -m pytest tests/$(2) $(1),\
+    echo "Skipped tests/$(2): no Python $(3) was found." $(if $(CI),&& false))
 
-test-all: $(STAMP)
-	@$(RUN) -m pytest tests $(PARALLEL)
+test: $(STAMP) $(OTHERS) lint docs
+	$(call tests,-m "not slow")
+
+test-all: $(STAMP) $(OTHERS)
+	$(call tests)
 
 lint: $(TOOLS)/.installed
 	@$(TOOLS)/bin/ruff check --quiet $(FOLDERS)
@@ -55,7 +75,7 @@ benchmark: $(STAMP)
 
 clean:
 	@rm -rf out build dist *.egg-info .pytest_cache
-	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
 
 # The stamp is written last: what an interruption left is completed.
 $(STAMP): requirements.txt
@@ -70,7 +90,13 @@ $(STAMP): requirements.txt
 # The other environments, each from its own requirements.
 .venv-%/.installed: requirements-%.txt
 	@echo "Installing pinned packages into .venv-$*."
-	@$(PYTHON) -m venv .venv-$*
+	@$(or $(PYTHON_$*),$(PYTHON)) -m venv .venv-$*
 	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps -r requirements-$*.txt </dev/null
 	@touch .venv-$*/.installed
+
+# Where PyTorch is not the one for CPUs, it needs CUDA's libraries to load.
+.venv-flower/.torch: .venv-flower/.installed
+	@.venv-flower/bin/python -c 'import torch' 2>/dev/null \
+	  || .venv-flower/bin/python -m pip install --quiet torch
+	@touch $@

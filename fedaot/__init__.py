@@ -1,5 +1,6 @@
 """FedAOT and other Byzantine-robust aggregation rules, on NumPy alone."""
 
+from fedaot import holdouts
 from fedaot import rules
 from fedaot.aggregator import FedAOTAggregator
 from fedaot.aggregator import Round
@@ -17,5 +18,6 @@ __all__ = (
     'HOLDOUT_STATISTICS',
     'HoldOut',
     'Round',
+    'holdouts',
     'rules',
 )

@@ -34,15 +34,17 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(name='checkout')
 def _checkout(tmp_path: pathlib.Path) -> pathlib.Path:
-  for name in ('Makefile', 'requirements.txt', 'requirements-tools.txt'):
-    shutil.copy(_ROOT / name, tmp_path)
+  for path in (_ROOT / 'Makefile', *_ROOT.glob('requirements*.txt')):
+    shutil.copy(path, tmp_path)
   python = tmp_path / 'fake_python'
   python.write_text(_FAKE_PYTHON)
   python.chmod(0o755)
   return tmp_path
 
 
-def _make(checkout, target, **environment) -> subprocess.CompletedProcess:
+def _make(
+    checkout, target, others='./fake_python', **environment
+) -> subprocess.CompletedProcess:
   # An outer make hands its command line down in these.
   outer = (
       'MAKEFLAGS',
@@ -50,11 +52,20 @@ def _make(checkout, target, **environment) -> subprocess.CompletedProcess:
       'MAKELEVEL',
       'MFLAGS',
       'PYTHON',
+      'PYTHON_flower',
+      'PYTHON_syft',
       'VENV',
+      'CI',
   )
   inherited = {k: v for k, v in os.environ.items() if k not in outer}
   return subprocess.run(
-      ['make', 'PYTHON=./fake_python', target],
+      [
+          'make',
+          'PYTHON=./fake_python',
+          f'PYTHON_flower={others}',
+          f'PYTHON_syft={others}',
+          target,
+      ],
       cwd=checkout,
       env={**inherited, **environment},
       stdin=subprocess.DEVNULL,
@@ -74,12 +85,18 @@ _PIP_TOOLS = 'pip .venv-tools/bin/python'
 
 
 def test_builds_the_environment_once_and_anew_for_other_requirements(checkout):
-  for target in ('demo', 'test'):
+  for target in ('demo', 'test', 'test'):
     assert _make(checkout, target).returncode == 0
   calls = _calls(checkout)
   assert calls.count(_PIP) == calls.count(_PIP_TOOLS) == 1
   assert calls[1].startswith('python -m binaries.compare --flagfile=')
-  assert calls[-1].startswith('python -m pytest tests -m not slow')
+  for name in ('flower', 'syft'):
+    assert calls.count(f'pip .venv-{name}/bin/python') == 1
+  assert calls[-3].startswith('python -m pytest tests -m not slow')
+  assert calls[-2:] == [
+      'python -m pytest tests/flower -m not slow',
+      'python -m pytest tests/syft -m not slow',
+  ]
   later = (checkout / '.venv' / '.installed').stat().st_mtime + 10
   os.utime(checkout / 'requirements.txt', (later, later))
   assert _make(checkout, 'demo').returncode == 0
@@ -95,6 +112,17 @@ def test_tests_include_style_types_and_documents(checkout):
 def test_all_tests_leave_none_out(checkout):
   assert _make(checkout, 'test-all').returncode == 0
   assert not any('not slow' in call for call in _calls(checkout))
+
+
+def test_what_has_no_python_is_skipped_but_not_in_ci(checkout):
+  result = _make(checkout, 'test', others='')
+  assert result.returncode == 0
+  for name in ('flower', 'syft'):
+    assert f'Skipped tests/{name}: no Python 3' in result.stdout
+    assert not any(name in call for call in _calls(checkout))
+  result = _make(checkout, 'test', others='', CI='true')
+  assert result.returncode != 0
+  assert 'Skipped tests/flower' in result.stdout
 
 
 def test_failed_installation_is_tried_again(checkout):

@@ -51,8 +51,10 @@ def _read(name: str) -> list[requirements.Requirement]:
   return _parse((_ROOT / name).read_text(encoding='utf-8').splitlines())
 
 
-def _pinned_versions(python: str) -> dict[str, str]:
-  """The versions that requirements.txt installs under a Python on Linux."""
+def _pinned_versions(
+    python: str, name: str = 'requirements.txt'
+) -> dict[str, str]:
+  """The versions that a file of pins installs under a Python on Linux."""
   environment = {
       'python_version': python,
       'python_full_version': f'{python}.5',
@@ -61,7 +63,7 @@ def _pinned_versions(python: str) -> dict[str, str]:
       'implementation_name': 'cpython',
   }
   versions = {}
-  for requirement in _read('requirements.txt'):
+  for requirement in _read(name):
     if requirement.marker and not requirement.marker.evaluate(environment):
       continue
     (specifier,) = requirement.specifier
@@ -101,6 +103,18 @@ def test_missing_tff_is_an_import_error_that_tells_what_to_do(module):
   last_line = result.stderr.splitlines()[-1]
   assert last_line.startswith('ImportError: ')
   assert 'pip install --no-deps tensorflow-federated==0.87.0' in last_line
+
+
+def test_missing_flower_is_an_import_error_that_tells_what_to_do():
+  result = _run_python("""
+      import sys
+      sys.modules['flwr'] = None
+      import fedaot.flower
+  """)
+  assert result.returncode == 1
+  last_line = result.stderr.splitlines()[-1]
+  assert last_line.startswith('ImportError: fedaot.flower needs flwr')
+  assert "pip install 'flwr>=1.21'" in last_line
 
 
 def test_not_installed_tff_is_an_import_error():
@@ -192,21 +206,40 @@ def test_tff_extra_requires_what_tff_requires():
       assert ours[name].specifier.contains(installed)
 
 
-@pytest.mark.parametrize('python', ['3.9', '3.10', '3.11'])
-def test_pins_meet_every_requirement(python):
-  pins = _pinned_versions(python)
+def _check_pins(pins, extras, *files):
   wanted = _parse(_metadata()['project']['dependencies'])
-  for name, extra in _extras().items():
-    if name != 'gpu':  # Gigabytes that most machines have no use for.
-      wanted += extra
-  wanted += _read('requirements.in') + _read('overrides.txt')
+  for extra in extras:
+    wanted += _extras()[extra]
+  for file in files:
+    wanted += _read(file)
   for requirement in wanted:
     name = utils.canonicalize_name(requirement.name)
-    assert name in pins, f'requirements.txt does not pin {name}'
+    assert name in pins, f'{name} is not pinned'
     assert requirement.specifier.contains(
         pins[name]
     ), f'{name} {pins[name]} does not meet {requirement}'
+
+
+@pytest.mark.parametrize('python', ['3.9', '3.10', '3.11'])
+def test_pins_meet_every_requirement(python):
+  pins = _pinned_versions(python)
+  # Flower has an environment of its own; CUDA takes gigabytes.
+  extras = set(_extras()) - {'flower', 'gpu'}
+  _check_pins(pins, extras, 'requirements.in', 'overrides.txt')
   assert pins['tensorflow-federated'] == _tff_import.TFF_VERSION
+
+
+@pytest.mark.parametrize('python', ['3.11', '3.12', '3.13'])
+def test_pins_of_flower_meet_every_requirement(python):
+  pins = _pinned_versions(python, 'requirements-flower.txt')
+  _check_pins(pins, ['flower'], 'requirements-flower.in')
+  assert not set(pins) & {r.name for r in _read('excludes-flower.txt')}
+
+
+@pytest.mark.parametrize('python', ['3.12', '3.13'])
+def test_pins_of_pysyft_meet_every_requirement(python):
+  pins = _pinned_versions(python, 'requirements-syft.txt')
+  _check_pins(pins, ['flower'], 'requirements-syft.in')
 
 
 def test_gpu_extra_is_that_of_the_pinned_tensorflow_without_tensorrt():
@@ -255,7 +288,12 @@ def test_wheel_serves_arrays_where_it_is_installed(tmp_path):
 @pytest.mark.parametrize(
     'name',
     [
+        'excludes-flower.txt',
         'overrides.txt',
+        'requirements-flower.in',
+        'requirements-flower.txt',
+        'requirements-syft.in',
+        'requirements-syft.txt',
         'requirements.in',
         'requirements.txt',
         'requirements-tools.in',

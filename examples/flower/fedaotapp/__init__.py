@@ -1,0 +1,1 @@
+"""FedAOT in Flower: handwritten digits, some clients attack."""

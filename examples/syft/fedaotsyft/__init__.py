@@ -1,0 +1,1 @@
+"""FedAOT over SyftBox: private digits, some datasites attack."""
