@@ -24,10 +24,12 @@ def _make_rule(make, *inner):
 
 
 _RULES = {name: _make_rule(make) for name, make in rules.RULES.items()}
-_RULES.update({
-    f'{name}+krum': _make_rule(make, _RULES['krum'])
-    for name, make in rules.WRAPPERS.items()
-})
+_RULES.update(
+    {
+        f'{name}+krum': _make_rule(make, _RULES['krum'])
+        for name, make in rules.WRAPPERS.items()
+    }
+)
 
 
 class _HoldOut:

@@ -43,7 +43,6 @@ from fedaot_tff.aggregators import registry as aggregator_registry
 from fedaot_tff.attacks import registry as attack_registry
 
 
-
 class _ListOf(flags.ListParser):
   """Parses comma-separated numbers of a kind."""
 

@@ -11,8 +11,17 @@ import json
 import os
 import pathlib
 import re
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
-from typing import Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 import zlib
 
 from binaries import application
@@ -112,9 +121,7 @@ def read_rows(
   return rows
 
 
-def _verify(
-    path: pathlib.Path, text: str, settings: Mapping[str, Any]
-) -> None:
+def _verify(path: pathlib.Path, text: str, settings: Mapping[str, Any]) -> None:
   """UserError unless the rows of a file with checksums have the right ones."""
   header, *rows = text.split('\n')[:-1] or ['']
   if header.rstrip('\r').endswith(f',{_CHECKSUM}'):

@@ -29,46 +29,53 @@ class Experiment:
   """
 
   task: str = _setting(
-      'mnist5k', str,
+      'mnist5k',
+      str,
       'What is learned: '
       + ', '.join(f'{n} ({t.summary})' for n, t in tasks.TASKS.items()),
       choices=tuple(tasks.TASKS),
   )
   task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   aggregator: str = _setting(
-      'fedaot', str,
+      'fedaot',
+      str,
       'How the server aggregates, NAME or NAME:OPTION=VALUE,...; one of '
       f'{", ".join(aggregators.aggregator_names())}. Wrapped as in'
       ' WRAPPER+NAME or WRAPPER:OPTION=VALUE+NAME; one of'
       f' {", ".join(aggregators.wrapper_names())}.',
   )
   attack: str = _setting(
-      'none', str,
+      'none',
+      str,
       'What the attackers do, NAME or NAME:OPTION=VALUE,...; one of '
       f'{", ".join(attacks.attack_names())}.',
   )
   byzantine_fraction: float = _setting(
-      0.4, float,
+      0.4,
+      float,
       'The fraction of attackers among the clients, in [0, 1). The'
       ' aggregators that ask for it are told. With the attack "none" they are'
       ' told, too, but there are no attackers.',
       minimum=0,
   )
   byzantine_sampling: str = _setting(
-      'exact', str,
+      'exact',
+      str,
       'exact: in each round the fraction of attackers is the same; random: it'
       ' varies, as clients are drawn uniformly.',
       choices=('exact', 'random'),
   )
   forged_examples: Optional[float] = _setting(
-      None, float,
+      None,
+      float,
       'The number of examples that attackers claim to have. With it, honest'
       ' clients report theirs, which aggregators may weigh by; by default all'
       ' clients count the same.',
       above=0,
   )
   server_optimizer: str = _setting(
-      'sgd', str,
+      'sgd',
+      str,
       'What the server applies the aggregate with.',
       choices=('sgd', 'adam', 'yogi'),
   )
@@ -76,22 +83,26 @@ class Experiment:
       1.0, float, 'The learning rate of the server.', above=0
   )
   evaluate_every: int = _setting(
-      1, int,
+      1,
+      int,
       'Evaluate on the test set every so many rounds, and after the last.',
       minimum=1,
   )
   context: str = _setting(
-      'in_process', str,
+      'in_process',
+      str,
       'Where computations run. native: in a worker process of TFF, on the CPU;'
       ' in_process: in the process of the program, on its GPUs if it has any.'
       ' Results agree but for rounding.',
       choices=('native', 'in_process'),
   )
   seed: int = _setting(
-      0, int,
+      0,
+      int,
       'Fixes everything that is random: the split of the data, the initial'
       ' model, attackers, cohorts and the order of examples.',
-      minimum=0, maximum=tasks.MAX_SEED,
+      minimum=0,
+      maximum=tasks.MAX_SEED,
   )
 
   def __post_init__(self):
@@ -129,11 +140,13 @@ class Experiment:
 
 
 # What the settings of an experiment may be, besides the options of its task.
-SETTINGS = types.MappingProxyType({
-    field.name: field.metadata['option']
-    for field in dataclasses.fields(Experiment)
-    if field.metadata
-})
+SETTINGS = types.MappingProxyType(
+    {
+        field.name: field.metadata['option']
+        for field in dataclasses.fields(Experiment)
+        if field.metadata
+    }
+)
 
 
 def run_name(

@@ -17,8 +17,13 @@ from binaries import single_run
 from binaries import worker_pool
 
 _MEASURED = (
-    'rounds', 'test_accuracy', 'attack_success_rate', 'attacker_weight',
-    'detection_auroc', 'relative_deviation', 'seconds_per_round',
+    'rounds',
+    'test_accuracy',
+    'attack_success_rate',
+    'attacker_weight',
+    'detection_auroc',
+    'relative_deviation',
+    'seconds_per_round',
 )
 _COLUMNS = ('task', *experiment_lib.AXES, *_MEASURED)
 
@@ -101,9 +106,7 @@ def run_unfinished(
     _check_settings(folder, grid.settings)
     path = folder / output_folder.RESULTS_FILE
     results = dict(
-        csv_log.read_rows(
-            path, _COLUMNS, _parse_result, settings=grid.settings
-        )
+        csv_log.read_rows(path, _COLUMNS, _parse_result, settings=grid.settings)
     )
     _write_results(grid, folder, results)
     num_runs = len(grid.experiments)
@@ -124,14 +127,17 @@ def run_unfinished(
     flags = {**grid.settings, **grid.axes, **flags}
     run_record.write(folder, seed=list(grid.seeds), flags=flags)
     num_failed = 0
-    with progress_lib.Progress(
-        num_runs,
-        grid.base.task_options['rounds'],
-        num_finished=num_runs - len(cells),
-        quiet=quiet,
-    ) as progress, contextlib.closing(
-        worker_pool.run(cells, progress, num_workers=num_workers)
-    ) as outcomes:
+    with (
+        progress_lib.Progress(
+            num_runs,
+            grid.base.task_options['rounds'],
+            num_finished=num_runs - len(cells),
+            quiet=quiet,
+        ) as progress,
+        contextlib.closing(
+            worker_pool.run(cells, progress, num_workers=num_workers)
+        ) as outcomes,
+    ):
       for e, of_run, rows, error in outcomes:
         if error is not None:
           num_failed += 1
@@ -141,7 +147,10 @@ def run_unfinished(
         axes = {n: getattr(e, n) for n in experiment_lib.AXES}
         summary = run_metrics.summarize(rows)
         results[tuple(axes.values())] = {
-            'task': e.task, **axes, 'rounds': len(rows), **summary
+            'task': e.task,
+            **axes,
+            'rounds': len(rows),
+            **summary,
         }
         _write_results(grid, folder, results)
         of_run.end(f'test accuracy {rows[-1]["test_accuracy"]:.4f}')

@@ -9,7 +9,7 @@ import functools
 import math
 import pathlib
 import statistics
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 from binaries import application
 from binaries import csv_log
@@ -72,7 +72,8 @@ class RunLog:
     self.rows, weights = (
         csv_log.read_rows(folder / name, columns, _parse_row, settings=earlier)
         for name, columns in (
-            (FILE_NAME, COLUMNS), (WEIGHTS_FILE_NAME, WEIGHTS_COLUMNS)
+            (FILE_NAME, COLUMNS),
+            (WEIGHTS_FILE_NAME, WEIGHTS_COLUMNS),
         )
     )
     # A power failure can cost the last rounds their weights.
@@ -209,9 +210,12 @@ def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> Optional[float]:
 
 def _relative_deviation(rows: Sequence[Mapping[str, Any]]) -> Optional[float]:
   # The median, as a model that has diverged has rounds without any scale.
-  deviation = statistics.median([
-      row['honest_mean_distance'] / row['honest_mean_norm']
-      for row in rows
-      if row['honest_mean_norm'] > 0
-  ] or [math.nan])
+  deviation = statistics.median(
+      [
+          row['honest_mean_distance'] / row['honest_mean_norm']
+          for row in rows
+          if row['honest_mean_norm'] > 0
+      ]
+      or [math.nan]
+  )
   return deviation if math.isfinite(deviation) else None

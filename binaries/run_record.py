@@ -125,9 +125,7 @@ def _flags() -> Dict[str, Any]:
       flag.name: flag.value
       for module in sorted(modules)
       for flag in modules[module]
-      if module == sys.argv[0]
-      or module.startswith('binaries.')
-      or flag.present
+      if module == sys.argv[0] or module.startswith('binaries.') or flag.present
   }
 
 

@@ -14,10 +14,10 @@ from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry as aggregators
 from fedaot_tff.attacks import registry as attacks
 from fedaot_tff.learning import fed_avg
+from fedaot_tff.runtime import execution_context
 from fedaot_tff.simulation import client_datasets
 from fedaot_tff.simulation import cohort
 from fedaot_tff.simulation import evaluation
-from fedaot_tff.runtime import execution_context
 from fedaot_tff.simulation import logging_release
 from fedaot_tff.simulation import tensorboard_release
 from fedaot_tff.simulation import training
@@ -89,9 +89,12 @@ class Runner:
     managers = [logging_release.LoggingReleaseManager(), *release_managers]
     if tensorboard_folder is not None:
       images = _example_images(task, attack)
-      managers.insert(0, tensorboard_release.TensorBoardReleaseManager(
-          tensorboard_folder, images=images
-      ))
+      managers.insert(
+          0,
+          tensorboard_release.TensorBoardReleaseManager(
+              tensorboard_folder, images=images
+          ),
+      )
     cohorts = cohort.CohortSampler(
         task.client_data.client_ids,
         cohort_size=task.cohort_size,
@@ -101,8 +104,11 @@ class Runner:
     )
     process_key = (
         None if attack.update_poisoning is None else e.attack,
-        e.aggregator, e.byzantine_fraction, e.forged_examples,
-        e.server_optimizer, e.server_learning_rate,
+        e.aggregator,
+        e.byzantine_fraction,
+        e.forged_examples,
+        e.server_optimizer,
+        e.server_learning_rate,
     )
     return training.train_rounds(
         self._make_once(process_key, _build_process, e, attack, task, datasets),

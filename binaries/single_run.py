@@ -24,7 +24,9 @@ _CHECKPOINTS_FOLDER = 'checkpoints'
 _TENSORBOARD = 'tensorboard'
 # What a folder is told by to be a run's.
 FILES = (
-    run_metrics.FILE_NAME, run_metrics.WEIGHTS_FILE_NAME, _CHECKPOINTS_FOLDER
+    run_metrics.FILE_NAME,
+    run_metrics.WEIGHTS_FILE_NAME,
+    _CHECKPOINTS_FOLDER,
 )
 
 
@@ -86,7 +88,12 @@ def run(
         else:
           run_record.write(folder, seed=experiment.seed, settings=settings)
         _train(
-            experiment, folder, progress, log, checkpoint_every, tensorboard,
+            experiment,
+            folder,
+            progress,
+            log,
+            checkpoint_every,
+            tensorboard,
             keep_checkpoints,
         )
       except (application.UserError, ModuleNotFoundError):
@@ -192,7 +199,9 @@ def _remove_checkpoints(folder: pathlib.Path) -> None:
 def _remove_results(folder: pathlib.Path) -> None:
   """Removes what a run leaves; its rows before what tells whose they are."""
   for name in (
-      run_metrics.FILE_NAME, run_metrics.WEIGHTS_FILE_NAME, run_record.FILE_NAME
+      run_metrics.FILE_NAME,
+      run_metrics.WEIGHTS_FILE_NAME,
+      run_record.FILE_NAME,
   ):
     output_folder.remove_file(folder / name)
   _remove_checkpoints(folder)

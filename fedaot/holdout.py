@@ -1,6 +1,6 @@
 """What FedAOT asks of the server's clean hold-out examples."""
 
-from typing import List, Protocol, Sequence, Tuple, runtime_checkable
+from typing import List, Protocol, runtime_checkable, Sequence, Tuple
 
 import numpy as np
 

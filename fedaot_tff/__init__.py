@@ -29,9 +29,7 @@ _MODULE_OF = {
     'FedAOTConfig': 'fedaot',
     'get_attack': 'fedaot_tff.attacks.registry',
     'HoldOut': 'fedaot_tff.aggregators.holdout',
-    'holdout_finetuned_mean_factory': (
-        'fedaot_tff.aggregators.holdout_rules'
-    ),
+    'holdout_finetuned_mean_factory': ('fedaot_tff.aggregators.holdout_rules'),
     'HOLDOUT_STATISTICS': 'fedaot',
     'Knowledge': 'fedaot_tff.attacks.attack',
     'OwnUpdatePoisoning': 'fedaot_tff.attacks.attack',

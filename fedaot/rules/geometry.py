@@ -137,9 +137,7 @@ def is_first(scores: Any, number: Any, xp: Any) -> Any:
   Scores that are equal but for rounding tie, and the earlier wins.
   """
   place = xp.minimum(number, xp.size(scores)) - 1
-  last = xp.take(
-      xp.sort(scores, axis=-1), xp.reshape(place, [1]), axis=-1
-  )
+  last = xp.take(xp.sort(scores, axis=-1), xp.reshape(place, [1]), axis=-1)
   # Infinite scores are not close to the last, but equal to it.
   below = scores < (1.0 - _SAME_SCORE) * last
   tied = ~below & (scores <= (1.0 + _SAME_SCORE) * last)

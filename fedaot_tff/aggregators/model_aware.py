@@ -306,10 +306,12 @@ def _mirror(
     stepped = collections.OrderedDict(
         mirror, weights=weights, optimizer=optimizer
     )
-    is_finite = tf.reduce_all([
-        tf.reduce_all(tf.math.is_finite(tensor))
-        for tensor in tf.nest.flatten(aggregate)
-    ])
+    is_finite = tf.reduce_all(
+        [
+            tf.reduce_all(tf.math.is_finite(tensor))
+            for tensor in tf.nest.flatten(aggregate)
+        ]
+    )
     tensors = zip(tf.nest.flatten(stepped), tf.nest.flatten(mirror))
     return tf.nest.pack_sequence_as(
         stepped, [tf.where(is_finite, new, old) for new, old in tensors]

@@ -106,9 +106,7 @@ def _of_variable_model(
         flat + others,
         [*trainable, *non_trainable],
     )
-    batch = tf.nest.pack_sequence_as(
-        model.input_spec, tf.nest.flatten((x, y))
-    )
+    batch = tf.nest.pack_sequence_as(model.input_spec, tf.nest.flatten((x, y)))
     with tf.GradientTape() as tape:
       output = model.forward_pass(batch, training=training)
     return output.loss, _gradient(tape, output.loss, tuple(flat))

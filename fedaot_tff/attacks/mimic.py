@@ -94,9 +94,7 @@ class Mimic(attack.CollusivePoisoning):
     mean = tf.where(learns, learned[0], mean)
     direction = tf.where(learns, learned[1], direction)
     # About the mean: an offset that all share would cost digits.
-    along = tf.linalg.matvec(
-        honest - vectors.moments(honest).mean, direction
-    )
+    along = tf.linalg.matvec(honest - vectors.moments(honest).mean, direction)
     chosen = tf.argmax(tf.concat([along, [-math.inf]], axis=0))
     return candidates[chosen], collections.OrderedDict(
         mean=mean, direction=direction

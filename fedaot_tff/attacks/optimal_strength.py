@@ -86,10 +86,12 @@ class OptimalStrength(adversary.UpdatePoisoning):
 
       @tff.tensorflow.computation(moments_type, [value_type] * len(aggregates))
       def choose(moments, aggregates):
-        distances = tf.stack([
-            tf.norm(flat_updates.flatten(aggregate) - moments.mean)
-            for aggregate in aggregates
-        ])
+        distances = tf.stack(
+            [
+                tf.norm(flat_updates.flatten(aggregate) - moments.mean)
+                for aggregate in aggregates
+            ]
+        )
         return tf.gather(
             tf.constant(self._strengths, tf.float32), tf.argmax(distances)
         )

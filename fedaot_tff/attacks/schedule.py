@@ -37,10 +37,12 @@ class _Schedule(adversary.UpdatePoisoning):
 
     @tff.federated_computation
     def init_fn():
-      return tff.federated_zip((
-          tff.federated_value(np.int32(0), tff.SERVER),
-          tuple(process.initialize() for process in processes),
-      ))
+      return tff.federated_zip(
+          (
+              tff.federated_value(np.int32(0), tff.SERVER),
+              tuple(process.initialize() for process in processes),
+          )
+      )
 
     @tff.tensorflow.computation(np.int32)
     def count_round(round_num):

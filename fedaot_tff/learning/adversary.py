@@ -46,8 +46,8 @@ class AdversaryProcess(tff.templates.MeasuredProcess):
   V@CLIENTS, int32@CLIENTS, V@SERVER, D@SERVER> -> <state=S@SERVER,
   result=V@CLIENTS, measurements=M@SERVER>)`. Its arguments are the state, the
   updates, the attackers' indices (`HONEST` for honest clients, `EMPTY` for
-  those of weight 0, who do not count in the round), the trainable weights of the
-  global model and the state of the defence. The updates of
+  those of weight 0, who do not count in the round), the trainable weights of
+  the global model and the state of the defence. The updates of
   honest clients pass it bit for bit.
   """
 

@@ -121,7 +121,8 @@ def test_inner_products():
   updates = np.random.default_rng(0).normal(size=[5, 4100]).astype(np.float32)
   wide = updates.astype(np.float64)
   np.testing.assert_allclose(
-      flat_updates.inner_products(tf.constant(updates)), wide @ wide.T,
+      flat_updates.inner_products(tf.constant(updates)),
+      wide @ wide.T,
       rtol=1e-12,
   )
 

@@ -17,12 +17,14 @@ from fedaot_tff.learning import fed_avg
 from fedaot_tff.learning import model_mirror
 from tests import small_problem
 
-_VALUE_TYPE = tff.to_type((
-    tff.TensorType(
-        np.float32, [small_problem.NUM_FEATURES, small_problem.NUM_CLASSES]
-    ),
-    tff.TensorType(np.float32, [small_problem.NUM_CLASSES]),
-))
+_VALUE_TYPE = tff.to_type(
+    (
+        tff.TensorType(
+            np.float32, [small_problem.NUM_FEATURES, small_problem.NUM_CLASSES]
+        ),
+        tff.TensorType(np.float32, [small_problem.NUM_CLASSES]),
+    )
+)
 _KERNEL_SIZE = small_problem.NUM_FEATURES * small_problem.NUM_CLASSES
 _DIMENSION = _KERNEL_SIZE + small_problem.NUM_CLASSES
 
@@ -77,9 +79,7 @@ def _root(state):
   weights = holdout_lib.GlobalModel(
       tf.nest.map_structure(tf.constant, state['mirror']['weights'])
   )
-  return _flatten(
-      holdout.root_update(weights, tf.range(holdout.num_examples))
-  )
+  return _flatten(holdout.root_update(weights, tf.range(holdout.num_examples)))
 
 
 def _aggregate(process, updates, state=None):
@@ -153,7 +153,9 @@ def test_factories_of_rules_take_the_holdout_first():
   factory = holdout_rules.monna_factory(small_problem.holdout(), 2)
   assert repr(factory.rule) == repr(rules.monna(2))
   assert list(inspect.signature(holdout_rules.monna_factory).parameters) == [
-      'holdout', 'num_byzantine', 'server_optimizer'
+      'holdout',
+      'num_byzantine',
+      'server_optimizer',
   ]
 
 

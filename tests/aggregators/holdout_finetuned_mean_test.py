@@ -10,12 +10,14 @@ from fedaot_tff.aggregators import holdout_rules
 from fedaot_tff.learning import fed_avg
 from tests import small_problem
 
-_VALUE_TYPE = tff.to_type((
-    tff.TensorType(
-        np.float32, [small_problem.NUM_FEATURES, small_problem.NUM_CLASSES]
-    ),
-    tff.TensorType(np.float32, [small_problem.NUM_CLASSES]),
-))
+_VALUE_TYPE = tff.to_type(
+    (
+        tff.TensorType(
+            np.float32, [small_problem.NUM_FEATURES, small_problem.NUM_CLASSES]
+        ),
+        tff.TensorType(np.float32, [small_problem.NUM_CLASSES]),
+    )
+)
 _INITIAL = small_problem.model().initial_weights[0]
 # As in `small_problem.holdout`.
 _NUM_STEPS = 3
@@ -126,7 +128,8 @@ def test_useless_training_leaves_the_mean():
   # Weights have no effect.
   output = process.next(process.initialize(), updates, [1.0, 1e9])
   np.testing.assert_allclose(
-      _flatten(output.result), np.mean([_flatten(u) for u in updates], axis=0),
+      _flatten(output.result),
+      np.mean([_flatten(u) for u in updates], axis=0),
       rtol=1e-6,
   )
   assert output.measurements['finetuning_norm'] == 0

@@ -456,9 +456,7 @@ def test_root_update_is_sgd_with_momentum_by_hand(batch_size, num_steps):
 def test_root_update_starts_from_the_given_weights():
   holdout = _holdout(num_steps=1, batch_size=10)
   solution = (tf.constant([1.0, 2.0, -1.0]), tf.constant(0.5))
-  update = holdout.root_update(
-      holdout_lib.GlobalModel(solution), tf.range(10)
-  )
+  update = holdout.root_update(holdout_lib.GlobalModel(solution), tf.range(10))
   np.testing.assert_allclose(update[0], [0, 0, 0], atol=1e-6)
 
 
@@ -523,11 +521,13 @@ def test_keras_model_in_a_computation():
   x, _ = _examples(20)
   y = (x[:, 0] > 0).astype(np.int32)
   model = tff.learning.models.functional_model_from_keras(
-      tf.keras.Sequential([
-          tf.keras.layers.InputLayer([_FEATURES]),
-          tf.keras.layers.Dense(4, 'tanh'),
-          tf.keras.layers.Dense(2),
-      ]),
+      tf.keras.Sequential(
+          [
+              tf.keras.layers.InputLayer([_FEATURES]),
+              tf.keras.layers.Dense(4, 'tanh'),
+              tf.keras.layers.Dense(2),
+          ]
+      ),
       tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
       (_PAIR_SPEC[0], tf.TensorSpec([None], tf.int32)),
   )

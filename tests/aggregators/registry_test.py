@@ -25,7 +25,10 @@ _NAMES = (
     'oracle',
 )
 _HOLDOUT_NAMES = {
-    'fedaot', 'fedaot_frozen', 'fltrust', 'holdout_finetuned_mean',
+    'fedaot',
+    'fedaot_frozen',
+    'fltrust',
+    'holdout_finetuned_mean',
     *(name for name, make in rules.RULES.items() if make.needs_root),
 }
 
@@ -141,7 +144,8 @@ def test_tells_wrappers_and_options():
   aggregator = registry.get_aggregator('arc+nnm:num_byzantine=1+krum')
   assert aggregator.name == 'krum'
   assert aggregator.wrappers == (
-      ('arc', {}), ('nnm', {'num_byzantine': 1}),
+      ('arc', {}),
+      ('nnm', {'num_byzantine': 1}),
   )
 
 

@@ -6,11 +6,13 @@ import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import weighted_sum
 
-_VALUE_TYPE = tff.to_type((
-    tff.TensorType(np.float32, [2]),
-    tff.TensorType(np.float64),
-    tff.TensorType(ml_dtypes.bfloat16, [1]),
-))
+_VALUE_TYPE = tff.to_type(
+    (
+        tff.TensorType(np.float32, [2]),
+        tff.TensorType(np.float64),
+        tff.TensorType(ml_dtypes.bfloat16, [1]),
+    )
+)
 
 
 @tff.federated_computation(
@@ -53,11 +55,13 @@ def test_sum_of_nobody_is_zero():
 
 
 def test_tensors_keep_their_shapes():
-  value_type = tff.to_type((
-      tff.TensorType(np.float32, [2, 3]),
-      tff.TensorType(np.float32, [0, 4]),
-      tff.TensorType(np.float32, [1, 1]),
-  ))
+  value_type = tff.to_type(
+      (
+          tff.TensorType(np.float32, [2, 3]),
+          tff.TensorType(np.float32, [0, 4]),
+          tff.TensorType(np.float32, [1, 1]),
+      )
+  )
 
   @tff.federated_computation(
       tff.FederatedType(value_type, tff.CLIENTS),

@@ -168,9 +168,7 @@ def test_jitter_is_each_attackers_own():
 @pytest.mark.parametrize('num_honest, num_attackers', [(0, 3), (1, 2), (3, 0)])
 def test_survives_small_cohorts(mode, num_honest, num_attackers):
   agree, state = _graph(mode)
-  known = _knowledge(
-      _honest()[:num_honest], num_attackers=num_attackers
-  )
+  known = _knowledge(_honest()[:num_honest], num_attackers=num_attackers)
   vector, _ = agree(known, state)
   assert np.all(np.isfinite(vector))
 

@@ -89,13 +89,15 @@ def test_attackers_know_who_they_are_and_have_seeds_of_their_own():
         _fingerprint(attacker.seed),
     )
 
-  sent = np.array([
-      [output.result[0], output.result[2]]
-      for seed in (5, 6, 2**62 + 5)
-      for output in _run(
-          _OwnUpdate(reveal), np.zeros([2, 3, 5]), [7, _HONEST, 3], seed
-      )
-  ])
+  sent = np.array(
+      [
+          [output.result[0], output.result[2]]
+          for seed in (5, 6, 2**62 + 5)
+          for output in _run(
+              _OwnUpdate(reveal), np.zeros([2, 3, 5]), [7, _HONEST, 3], seed
+          )
+      ]
+  )
   expected = [[[7, 1, 2, 3], [3, 1, 2, 3]], [[7, 2, 2, 3], [3, 2, 2, 3]]] * 3
   np.testing.assert_array_equal(sent[..., :4], expected)
   assert len(np.unique(sent[..., 4])) == 12

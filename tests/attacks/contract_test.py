@@ -91,17 +91,25 @@ _COHORTS = {
     'only_one': (_MIXED[0][:1], (0,)),
     'no_attackers': (_MIXED[0], (_HONEST,) * 5),
     'nan_among_honest': (
-        [_broken(), *_MIXED[0][1:]], (_HONEST, 0, _HONEST, 1, _HONEST)
+        [_broken(), *_MIXED[0][1:]],
+        (_HONEST, 0, _HONEST, 1, _HONEST),
     ),
     'nan_only': ([_broken(), _broken(), _MIXED[0][0]], (_HONEST, _HONEST, 0)),
     'nan_attacker': (
-        [_MIXED[0][0], _MIXED[0][1], _broken()], (_HONEST, _HONEST, 0)
+        [_MIXED[0][0], _MIXED[0][1], _broken()],
+        (_HONEST, _HONEST, 0),
     ),
 }
 # What an attacker sends is not finite if its own update is not, or on purpose.
 _PASSES_NAN_ON = {
-    'gaussian_noise', 'intermittent', 'model_replacement', 'noise_backdoor',
-    'scaling', 'sign_flip', 'swap_scaling', 'switching',
+    'gaussian_noise',
+    'intermittent',
+    'model_replacement',
+    'noise_backdoor',
+    'scaling',
+    'sign_flip',
+    'swap_scaling',
+    'switching',
 }
 
 
@@ -172,8 +180,10 @@ def test_seed_and_state_fix_what_is_sent(name):
 def test_another_seed_or_round_draws_anew(name):
   (first, second), _ = _run(_process(name), *_MIXED)
   (other, _), _ = _run(_process(name, seed=4), *_MIXED)
-  draws = [np.concatenate([np.ravel(t) for t in tf.nest.flatten(sent[3])])
-           for sent in (first, second, other)]
+  draws = [
+      np.concatenate([np.ravel(t) for t in tf.nest.flatten(sent[3])])
+      for sent in (first, second, other)
+  ]
   for a, b in ((0, 1), (0, 2), (1, 2)):
     assert not np.array_equal(draws[a], draws[b], equal_nan=True)
 
@@ -183,8 +193,12 @@ def test_another_seed_or_round_draws_anew(name):
 _NUM_CLASSES = 10
 _LABELS = np.arange(40) % _NUM_CLASSES
 _WITH_AIM = {
-    'label_swap', 'backdoor', 'distributed_backdoor', 'model_replacement',
-    'noise_backdoor', 'swap_scaling',
+    'label_swap',
+    'backdoor',
+    'distributed_backdoor',
+    'model_replacement',
+    'noise_backdoor',
+    'swap_scaling',
 }
 _WITH_TRIGGER = _WITH_AIM - {'label_swap', 'swap_scaling'}
 _RANDOM = _WITH_TRIGGER | {'label_noise', 'multi_label_flip'}

@@ -74,9 +74,7 @@ def test_refuses_a_wrong_option(kind, name, kinds, values):
 )
 def test_refuses_a_wrong_seed_when_it_is_created(make, seed):
   with pytest.raises(ValueError, match=f'^seed must .*found {seed}') as info:
-    make().create(
-        tff.TensorType(np.float32, [2]), adversary.Context(seed=seed)
-    )
+    make().create(tff.TensorType(np.float32, [2]), adversary.Context(seed=seed))
   assert '\n' not in str(info.value)
 
 

@@ -57,9 +57,10 @@ def test_by_name():
   assert _run(
       schedule.Switching(attacks=['zero', 'sign_flip'], rounds=1), 2
   ) == [[0, 0], [-3, -6]]
-  assert _run(
-      schedule.Intermittent(attack='zero', honest_rounds=1), 2
-  ) == [[1, 2], [0, 0]]
+  assert _run(schedule.Intermittent(attack='zero', honest_rounds=1), 2) == [
+      [1, 2],
+      [0, 0],
+  ]
 
 
 @pytest.mark.parametrize(

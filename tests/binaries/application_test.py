@@ -31,11 +31,17 @@ def _run(body: str, *arguments: str, **environment: str):
     'body, code, error',
     [
         ('return 3', 3, ''),
-        ('raise application.UserError("that is wrong.")', 1,
-         '-c: that is wrong.\n'),
-        ('import no_such_package', 1,
-         "-c: No module named 'no_such_package'; install what requirements.txt"
-         ' lists.\n'),
+        (
+            'raise application.UserError("that is wrong.")',
+            1,
+            '-c: that is wrong.\n',
+        ),
+        (
+            'import no_such_package',
+            1,
+            "-c: No module named 'no_such_package'; install what requirements.txt"
+            ' lists.\n',
+        ),
     ],
 )
 def test_exit_code_and_error_of_main(body, code, error):
@@ -130,9 +136,19 @@ def test_output_that_cannot_be_written(tmp_path, redirection, code, error):
       return 0
       """
   result = subprocess.run(
-      ['sh', '-c', f'exec "$@" {redirection}', 'sh', sys.executable, '-c',
-       _source(body)],
-      cwd=programs.ROOT, capture_output=True, text=True, check=False,
+      [
+          'sh',
+          '-c',
+          f'exec "$@" {redirection}',
+          'sh',
+          sys.executable,
+          '-c',
+          _source(body),
+      ],
+      cwd=programs.ROOT,
+      capture_output=True,
+      text=True,
+      check=False,
   )
   assert (result.returncode, result.stderr) == (code, error)
   assert path.read_text() == 'kept'

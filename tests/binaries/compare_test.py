@@ -32,7 +32,10 @@ _TWO_FAILED = 'compare: 2 of 6 runs failed; the same command tries them again.'
 
 def _start(output_dir, *arguments, **environment):
   return programs.start_fake(
-      'compare', f'--output_dir={output_dir}', *_DEFAULTS, *arguments,
+      'compare',
+      f'--output_dir={output_dir}',
+      *_DEFAULTS,
+      *arguments,
       **{'FAKE_REPORTING': '1', **environment},
   )
 
@@ -97,14 +100,25 @@ def _make_small(tmp_path_factory):
 
 def test_all_results_are_written(tmp_path):
   result = _compare(
-      tmp_path, '--seeds=0,7', '--byzantine_fractions=0.2,0.4',
+      tmp_path,
+      '--seeds=0,7',
+      '--byzantine_fractions=0.2,0.4',
       **_REPORTING,
   )
   rows = csv_log.read_rows(tmp_path / 'results.csv')
   assert list(rows[0]) == [
-      'task', 'aggregator', 'attack', 'byzantine_fraction', 'seed', 'rounds',
-      'test_accuracy', 'attack_success_rate', 'attacker_weight',
-      'detection_auroc', 'relative_deviation', 'seconds_per_round',
+      'task',
+      'aggregator',
+      'attack',
+      'byzantine_fraction',
+      'seed',
+      'rounds',
+      'test_accuracy',
+      'attack_success_rate',
+      'attacker_weight',
+      'detection_auroc',
+      'relative_deviation',
+      'seconds_per_round',
   ]
   assert len(rows) == 3 * 2 * 2 * 2
   run = 'mnist5k-krum_num_byzantine=2-sign_flip-0.2-7'
@@ -147,7 +161,10 @@ def test_workers_find_what_one_finds(tmp_path, small):
 
 def test_all_stands_for_every_aggregator_and_is_recorded(tmp_path):
   _compare(
-      tmp_path, '--aggregators=all,nnm+mean', '--attacks=none', '--rounds=1',
+      tmp_path,
+      '--aggregators=all,nnm+mean',
+      '--attacks=none',
+      '--rounds=1',
   )
   names = [*registry.aggregator_names(), 'nnm+mean']
   assert [aggregator for aggregator, _, _ in _finished(tmp_path)] == names
@@ -192,10 +209,21 @@ def test_summary_that_cannot_be_written_is_one_line(tmp_path, small, name):
 
 def test_closed_output_costs_no_run(tmp_path, small):
   subprocess.run(
-      ['sh', '-c', 'exec "$@" >&- 2>&-', 'sh', sys.executable, '-m',
-       'tests.binaries.fake_program', 'compare', f'--output_dir={tmp_path}',
-       *_DEFAULTS],
-      cwd=programs.ROOT, env={**os.environ, 'FAKE_REPORTING': '1'}, check=True,
+      [
+          'sh',
+          '-c',
+          'exec "$@" >&- 2>&-',
+          'sh',
+          sys.executable,
+          '-m',
+          'tests.binaries.fake_program',
+          'compare',
+          f'--output_dir={tmp_path}',
+          *_DEFAULTS,
+      ],
+      cwd=programs.ROOT,
+      env={**os.environ, 'FAKE_REPORTING': '1'},
+      check=True,
   )
   assert _untimed(tmp_path) == _untimed(small[0])
 
@@ -207,10 +235,15 @@ def test_comparison_can_be_extended(tmp_path):
   assert len(result.stderr.splitlines()) == 2
   assert _finished(tmp_path) == [
       # What the grid does not hold comes first.
-      ('mean', 'none', '1'), (_KRUM, 'none', '1'), ('fedaot', 'none', '1'),
-      ('mean', 'none', '0'), ('mean', 'sign_flip', '0'),
-      (_KRUM, 'none', '0'), (_KRUM, 'sign_flip', '0'),
-      ('fedaot', 'none', '0'), ('fedaot', 'sign_flip', '0'),
+      ('mean', 'none', '1'),
+      (_KRUM, 'none', '1'),
+      ('fedaot', 'none', '1'),
+      ('mean', 'none', '0'),
+      ('mean', 'sign_flip', '0'),
+      (_KRUM, 'none', '0'),
+      (_KRUM, 'sign_flip', '0'),
+      ('fedaot', 'none', '0'),
+      ('fedaot', 'sign_flip', '0'),
   ]
 
 
@@ -229,7 +262,10 @@ def test_failed_run_does_not_stop_the_others(tmp_path, small):
   assert 'Traceback' in error_file.read_text()
   assert not list(tmp_path.glob('runs/*/worker.log'))
   assert [aggregator for aggregator, _, _ in _finished(tmp_path)] == [
-      'mean', 'mean', 'fedaot', 'fedaot',
+      'mean',
+      'mean',
+      'fedaot',
+      'fedaot',
   ]
   assert f'{_KRUM}     -          -        -' in failed.stdout
   again = _compare(tmp_path, '--quiet', **_REPORTING)
@@ -264,7 +300,9 @@ def test_killed_worker_costs_its_run_only(tmp_path, small):
 @pytest.mark.parametrize('num_workers, gpus', [(1, ['5,7']), (3, ['5', '7'])])
 def test_workers_take_gpus_in_turn(tmp_path, num_workers, gpus):
   result = _compare(
-      tmp_path, '--context=in_process', f'--num_workers={num_workers}',
+      tmp_path,
+      '--context=in_process',
+      f'--num_workers={num_workers}',
       CUDA_VISIBLE_DEVICES='5,7',
   )
   lines = result.stderr.splitlines()
@@ -340,10 +378,16 @@ def test_workers_train_as_one_process_does(tmp_path, context):
   for num_workers in (1, 2):
     folder = tmp_path / str(num_workers)
     result = programs.run(
-        'binaries.compare', '--num_clients=8', '--cohort_size=5', '--rounds=2',
-        '--noreport', f'--output_dir={folder}', '--aggregators=fedaot',
+        'binaries.compare',
+        '--num_clients=8',
+        '--cohort_size=5',
+        '--rounds=2',
+        '--noreport',
+        f'--output_dir={folder}',
+        '--aggregators=fedaot',
         '--attacks=none,label_flip',
-        f'--context={context}', f'--num_workers={num_workers}',
+        f'--context={context}',
+        f'--num_workers={num_workers}',
     )
     assert result.returncode == 0, result.stderr
     tables.append(programs.read_columns(folder / 'results.csv', 1))

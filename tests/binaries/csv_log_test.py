@@ -56,7 +56,8 @@ def test_log_begins_with_its_rows_and_grows(path):
   log.append(_row('b:x=1,y=2', 'say "b"'))
   # While it is open.
   assert csv_log.read_rows(path, _COLUMNS, settings=_SETTINGS) == [
-      _row('a', '1'), _row('b:x=1,y=2', 'say "b"')
+      _row('a', '1'),
+      _row('b:x=1,y=2', 'say "b"'),
   ]
   log.sync()
   log.close()
@@ -83,8 +84,15 @@ def test_unfinished_line_is_not_read(path, unfinished):
         (lambda lines: [lines[0][:-1], *lines[1:]], None),
     ],
     ids=[
-        'letter', 'emptied', 'digit', 'removed', 'copied', 'swapped', 'header',
-        'line_ends', 'no_checksums',
+        'letter',
+        'emptied',
+        'digit',
+        'removed',
+        'copied',
+        'swapped',
+        'header',
+        'line_ends',
+        'no_checksums',
     ],
 )
 def test_changed_file_is_an_error(path, change, line):

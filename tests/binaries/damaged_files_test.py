@@ -15,8 +15,13 @@ def _run(program, folder, **environment):
       'compare': ['--aggregators=mean,fedaot', '--attacks=none', '--noreport'],
   }
   return programs.run_fake(
-      program, f'--output_dir={folder}', '--rounds=3', '--context=native',
-      *arguments[program], FAKE_REPORTING='1', **environment,
+      program,
+      f'--output_dir={folder}',
+      '--rounds=3',
+      '--context=native',
+      *arguments[program],
+      FAKE_REPORTING='1',
+      **environment,
   )
 
 

@@ -82,7 +82,8 @@ def test_error_of_a_common_flag(program, argument, message):
         (compare, f'--seeds=0,{10**26}', 'option `seed` must be >= 0 and'),
         (train, '--attack=gaussian_noise:stddev=1e39', 'must fit into 32 bits'),
         (
-            compare, '--aggregators=fedaot:sketch_dimension=100000000000',
+            compare,
+            '--aggregators=fedaot:sketch_dimension=100000000000',
             'must fit into 32 bits',
         ),
         (train, '--attack=nope', "unknown attack 'nope'; known: none, "),

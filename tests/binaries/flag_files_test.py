@@ -57,7 +57,11 @@ def _read_keys(path: pathlib.Path):
   """The runs in a published `results.csv`, which may have fewer columns."""
   lines = [line.split(',') for line in programs.read_lines(path)]
   assert lines[0][:5] == [
-      'task', 'aggregator', 'attack', 'byzantine_fraction', 'seed',
+      'task',
+      'aggregator',
+      'attack',
+      'byzantine_fraction',
+      'seed',
   ]
   return [[a, k, float(f), int(s)] for _, a, k, f, s, *_ in lines[1:]]
 

@@ -7,8 +7,13 @@ from tests.binaries import programs
 
 def _start(program, folder, *arguments, **environment):
   return programs.start_fake(
-      program, f'--output_dir={folder}', '--rounds=3', '--context=native',
-      *arguments, FAKE_REPORTING='1', **environment,
+      program,
+      f'--output_dir={folder}',
+      '--rounds=3',
+      '--context=native',
+      *arguments,
+      FAKE_REPORTING='1',
+      **environment,
   )
 
 

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not _BROWSER, reason='needs chromium on the PATH'),
 ]
 # What scripts use: the table, and clicks on a column with what they leave.
-_TABLE = '''
+_TABLE = """
 const table = document.querySelector('#accuracy_40_percent table');
 const column = (index) => [...table.tBodies[0].rows].map(r => r.cells[index]);
 const click = (index) => {
@@ -37,7 +37,7 @@ const click = (index) => {
     status: document.getElementById('status').textContent,
   };
 };
-'''
+"""
 
 
 @pytest.fixture(scope='module', name='page')
@@ -67,10 +67,17 @@ def _evaluate(page, script, *flags, width=1366, media='screen'):
   )
   result = subprocess.run(
       [
-          _BROWSER, '--headless=new', '--disable-gpu', '--no-sandbox',
-          '--disable-dev-shm-usage', '--enable-logging=stderr',
-          f'--window-size={width},768', '--virtual-time-budget=5000',
-          '--dump-dom', *flags, copy.as_uri(),
+          _BROWSER,
+          '--headless=new',
+          '--disable-gpu',
+          '--no-sandbox',
+          '--disable-dev-shm-usage',
+          '--enable-logging=stderr',
+          f'--window-size={width},768',
+          '--virtual-time-budget=5000',
+          '--dump-dom',
+          *flags,
+          copy.as_uri(),
       ],
       capture_output=True,
       text=True,

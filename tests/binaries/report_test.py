@@ -24,13 +24,13 @@ def _make_folder(tmp_path):
 def test_page_and_files_are_written(folder):
   result = programs.run('binaries.report', folder)
   assert result.returncode == 0, result.stderr
-  assert result.stdout == (
-      f'See {folder}/report.html and {folder}/report\n'
-  )
+  assert result.stdout == (f'See {folder}/report.html and {folder}/report\n')
   assert result.stderr == ''
   assert 'digits, 3 rounds' in (folder / 'report.html').read_text()
   names = (
-      'accuracy', 'difference_to_oracle', 'difference_to_best_baseline',
+      'accuracy',
+      'difference_to_oracle',
+      'difference_to_best_baseline',
       'learning_curves',
   )
   assert {path.name for path in (folder / 'report').iterdir()} == {
@@ -44,9 +44,15 @@ def test_page_and_files_are_written(folder):
 
 def test_what_compare_writes_can_be_reported(tmp_path):
   compared = programs.run_fake(
-      'compare', f'--output_dir={tmp_path}', '--noreport', '--rounds=3',
-      '--aggregators=mean,krum,fedaot', '--attacks=none', '--seeds=0,1',
-      FAKE_FAILURE='krum', FAKE_REPORTING='1',
+      'compare',
+      f'--output_dir={tmp_path}',
+      '--noreport',
+      '--rounds=3',
+      '--aggregators=mean,krum,fedaot',
+      '--attacks=none',
+      '--seeds=0,1',
+      FAKE_FAILURE='krum',
+      FAKE_REPORTING='1',
   )
   assert compared.returncode == 1, compared.stderr
   output = tmp_path / 'elsewhere' / 'page.html'

@@ -78,8 +78,14 @@ def test_rows_of_the_clients(measurements, norm, z):
   assert tuple(first) == run_metrics.WEIGHTS_COLUMNS
   z_1, z_2 = z or (None, None)
   assert first == {
-      'round': 3, 'is_byzantine': 1, 'weight': 0.25, 'norm': norm,
-      'z_1': z_1, 'z_2': z_2, 'z_3': None, 'z_4': None,
+      'round': 3,
+      'is_byzantine': 1,
+      'weight': 0.25,
+      'norm': norm,
+      'z_1': z_1,
+      'z_2': z_2,
+      'z_3': None,
+      'z_4': None,
   }
   assert (second['is_byzantine'], second['weight']) == (0, 0.75)
 

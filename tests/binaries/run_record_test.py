@@ -25,7 +25,11 @@ def test_record_and_its_continuations(tmp_path):
   assert record['seed'] == [1, 2]
   assert record['settings'] == {'rounds': 3}
   assert set(record['versions']) == {
-      'python', 'tensorflow', 'tensorflow_federated', 'numpy', 'fedaot_tff',
+      'python',
+      'tensorflow',
+      'tensorflow_federated',
+      'numpy',
+      'fedaot_tff',
       'sources',
   }
   assert record['versions']['python'] == sys.version.split()[0]
@@ -69,7 +73,9 @@ def test_digest_is_of_what_the_numbers_come_from(tmp_path, monkeypatch):
   digest = digest_with('binaries/progress.py', 'a')
   assert digest_with('binaries/progress.py', 'b') == digest
   for name in (
-      'fedaot/rules/krum.py', 'fedaot_tff/attacks/alie.py', 'tasks/digits.py',
+      'fedaot/rules/krum.py',
+      'fedaot_tff/attacks/alie.py',
+      'tasks/digits.py',
       'binaries/runner.py',
   ):
     for text in 'ab':
@@ -87,7 +93,10 @@ def test_commit_is_that_of_the_work_tree_of_the_sources(tmp_path, monkeypatch):
   def git(*arguments):
     return subprocess.run(
         ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', *arguments],
-        cwd=tmp_path, capture_output=True, text=True, check=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
 
   git('init', '--quiet')

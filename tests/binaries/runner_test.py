@@ -73,16 +73,16 @@ def test_data_attack_shares_the_process_and_update_attack_does_not(runner):
 
 def test_contexts_agree_but_for_rounding(runner):
   note = mock.Mock()
-  (found, *_) = runner.run(_make_experiment(context='native'), note=note)
-  ((told,), _) = note.call_args
+  found, *_ = runner.run(_make_experiment(context='native'), note=note)
+  (told,), _ = note.call_args
   assert told.startswith('context: native, on the CPU in a worker process')
   assert 'can read and write files as you' in told
   assert hasattr(
       runner_lib.tff.framework.get_context_stack().current, 'worker_pid'
   )
   expected = _run(runner, _make_experiment())[0]
-  (again, *_) = runner_lib.Runner().run(_make_experiment(), note=note)
-  ((told,), _) = note.call_args
+  again, *_ = runner_lib.Runner().run(_make_experiment(), note=note)
+  (told,), _ = note.call_args
   assert told.startswith('context: in_process, clients on ')
   assert again.evaluation['loss'] == expected[3]
   assert found.evaluation['loss'] == pytest.approx(expected[3], rel=1e-4)
@@ -99,7 +99,8 @@ def test_program_trains(monkeypatch, runner, tmp_path, capsys):
   assert capsys.readouterr().out.startswith('Test accuracy 0.')
   rows = csv_log.read_rows(tmp_path / 'metrics.csv')
   assert [(r['round'], r['num_attackers']) for r in rows] == [
-      ('1', '0'), ('2', '0'),
+      ('1', '0'),
+      ('2', '0'),
   ]
   *_, accuracy, _ = _run(runner, _make_experiment())[-1]
   assert float(rows[-1]['test_accuracy']) == accuracy
@@ -108,7 +109,11 @@ def test_program_trains(monkeypatch, runner, tmp_path, capsys):
 
 
 def test_error_before_the_first_run_is_one_line():
-  result = programs.finish(programs.start(['-c', """
+  result = programs.finish(
+      programs.start(
+          [
+              '-c',
+              """
 import sys
 from binaries import application
 from binaries import runner
@@ -119,16 +124,25 @@ def main():
 
 sys.argv = ['program']
 application.run(main)
-"""], {'TF_CPP_MIN_LOG_LEVEL': '3'}))
+""",
+          ],
+          {'TF_CPP_MIN_LOG_LEVEL': '3'},
+      )
+  )
   assert (result.returncode, result.stderr) == (1, 'program: no context\n')
 
 
 def _processes(*experiments):
   """The learning processes that one runner runs experiments with."""
   runner = runner_lib.Runner()
-  with mock.patch.object(
-      fed_avg, 'build_attacked_fed_avg', side_effect=lambda *a, **b: object()
-  ), mock.patch.object(runner_lib.training, 'train_rounds') as train_rounds:
+  with (
+      mock.patch.object(
+          fed_avg,
+          'build_attacked_fed_avg',
+          side_effect=lambda *a, **b: object(),
+      ),
+      mock.patch.object(runner_lib.training, 'train_rounds') as train_rounds,
+  ):
     for experiment in experiments:
       runner.run(experiment)
   return [call.args[0] for call in train_rounds.call_args_list]
@@ -157,9 +171,12 @@ def test_the_holdout_is_trained_on_like_a_client():
   experiment = _make_experiment(
       aggregator='fedaot', task_options={'client_epochs': 3}
   )
-  with mock.patch.object(
-      fed_avg, 'build_attacked_fed_avg', return_value=None
-  ) as build, mock.patch.object(runner_lib.training, 'train_rounds'):
+  with (
+      mock.patch.object(
+          fed_avg, 'build_attacked_fed_avg', return_value=None
+      ) as build,
+      mock.patch.object(runner_lib.training, 'train_rounds'),
+  ):
     runner_lib.Runner().run(experiment)
   model, client_optimizer, _ = build.call_args.args
   holdout = build.call_args.kwargs['model_aggregator'].holdout

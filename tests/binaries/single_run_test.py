@@ -190,7 +190,9 @@ def test_checkpoint_of_another_run_is_passed_over(tmp_path, run):
     with pytest.raises(application.UserError, match='interrupted'):
       experiment = _make_experiment(**settings)
       run(
-          tmp_path / name, _InterruptedRunner(5), experiment,
+          tmp_path / name,
+          _InterruptedRunner(5),
+          experiment,
           checkpoint_every=2,
       )
   path = 'checkpoints/round_4'

@@ -15,9 +15,11 @@ from binaries import csv_log
 from binaries import run_metrics
 from tests.binaries import programs
 
-
 _WHOLE = (
-    '--rounds=8', '--checkpoint_every=2', '--evaluate_every=3', '--seed=5'
+    '--rounds=8',
+    '--checkpoint_every=2',
+    '--evaluate_every=3',
+    '--seed=5',
 )
 
 
@@ -27,8 +29,12 @@ def _train(output_dir, *arguments, **environment):
 
 def _start(output_dir, *arguments, **environment):
   return programs.start_fake(
-      'train', f'--output_dir={output_dir}', '--rounds=4', '--context=native',
-      *arguments, **environment,
+      'train',
+      f'--output_dir={output_dir}',
+      '--rounds=4',
+      '--context=native',
+      *arguments,
+      **environment,
   )
 
 
@@ -92,8 +98,13 @@ def test_run_is_written(whole):
   assert record['flags']['checkpoint_every'] == 2
   assert record['flags']['rounds'] == 8
   assert shlex.split(record['command']) == [
-      'python', '-m', 'tests.binaries.fake_program', f'--output_dir={folder}',
-      '--rounds=4', '--context=native', *_WHOLE,
+      'python',
+      '-m',
+      'tests.binaries.fake_program',
+      f'--output_dir={folder}',
+      '--rounds=4',
+      '--context=native',
+      *_WHOLE,
   ]
 
 
@@ -111,8 +122,12 @@ def test_finished_run_is_told_again_unless_overwritten(tmp_path):
   assert other.returncode == 0
   after = _contents(tmp_path)
   assert set(after) == {
-      '.lock', 'metrics.csv', 'run.json',
-      'mine', 'tensorboard/mine', 'checkpoints/mine',
+      '.lock',
+      'metrics.csv',
+      'run.json',
+      'mine',
+      'tensorboard/mine',
+      'checkpoints/mine',
   }
   assert after['metrics.csv'] != before['metrics.csv']
 
@@ -169,7 +184,8 @@ def test_run_survives_kills_at_random_moments(tmp_path):
     'num_lines, torn, told',
     [
         (
-            8, 'round_6',
+            8,
+            'round_6',
             'the checkpoint of round 6 cannot be read and is passed'
             ' over: it is damaged, or of another version.\n',
         ),
@@ -177,9 +193,7 @@ def test_run_survives_kills_at_random_moments(tmp_path):
         (6, None, 'goes on after the checkpoint of round 4\n'),
     ],
 )
-def test_checkpoint_that_does_not_serve(
-    tmp_path, whole, num_lines, torn, told
-):
+def test_checkpoint_that_does_not_serve(tmp_path, whole, num_lines, torn, told):
   folder = tmp_path / 'torn'
   shutil.copytree(whole[0], folder)
   lines = programs.read_lines(folder / 'metrics.csv')
@@ -197,7 +211,9 @@ def test_checkpoint_that_does_not_serve(
 def test_full_disk_is_one_line_and_loses_nothing(tmp_path, checkpoint_every):
   disk, copy, whole = (tmp_path / name for name in ('disk', 'copy', 'whole'))
   arguments = (
-      '--quiet', '--rounds=1000', f'--checkpoint_every={checkpoint_every}'
+      '--quiet',
+      '--rounds=1000',
+      f'--checkpoint_every={checkpoint_every}',
   )
   disk.mkdir()
   mounted = subprocess.run(
@@ -249,7 +265,8 @@ def test_interrupt_keeps_the_rows_and_tells_how_to_go_on(tmp_path):
       tmp_path, '--overwrite', '--checkpoint_every=1', '--nooverwrite'
   )
   assert (result.returncode, result.stderr) == (
-      0, 'fedaot, none: goes on after the checkpoint of round 1\n'
+      0,
+      'fedaot, none: goes on after the checkpoint of round 1\n',
   )
   assert len(_rows(tmp_path)) == 4
 
@@ -258,11 +275,19 @@ def test_interrupt_keeps_the_rows_and_tells_how_to_go_on(tmp_path):
 @pytest.mark.parametrize('aggregator', ['fedaot', 'fedaot_no_holdout'])
 def test_real_run_survives_kills_at_random_moments(tmp_path, aggregator):
   arguments = (
-      'binaries.train', f'--aggregator={aggregator}', '--attack=backdoor',
-      '--num_clients=8', '--cohort_size=5', '--client_epochs=1',
-      '--evaluate_every=2', '--checkpoint_every=2', '--rounds=8',
-      '--server_optimizer=adam', '--server_learning_rate=0.01',
-      '--tensorboard', '--quiet',
+      'binaries.train',
+      f'--aggregator={aggregator}',
+      '--attack=backdoor',
+      '--num_clients=8',
+      '--cohort_size=5',
+      '--client_epochs=1',
+      '--evaluate_every=2',
+      '--checkpoint_every=2',
+      '--rounds=8',
+      '--server_optimizer=adam',
+      '--server_learning_rate=0.01',
+      '--tensorboard',
+      '--quiet',
   )
   killed, whole = tmp_path / 'killed', tmp_path / 'whole'
   moments = random.Random(1)

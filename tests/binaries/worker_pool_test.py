@@ -35,13 +35,22 @@ def test_worker_keeps_to_its_group_and_then_begins_another():
   left = [
       _cell(name)
       for name in (
-          '0 mean 0', '0 mean 1', '0 krum 0', '0 krum 1', '1 krum 0', '1 krum 1'
+          '0 mean 0',
+          '0 mean 1',
+          '0 krum 0',
+          '0 krum 1',
+          '1 krum 0',
+          '1 krum 1',
       )
   ]
   workers = [_Worker(), _Worker()]
   taken = [workers[i].take(left, workers) for i in (0, 1, 1, 1, 0, 0)]
   assert taken == [
-      '0 mean 0', '0 krum 0', '0 krum 1', '1 krum 0', '0 mean 1',
+      '0 mean 0',
+      '0 krum 0',
+      '0 krum 1',
+      '1 krum 0',
+      '0 mean 1',
       # Nobody is idle while there is a cell to run.
       '1 krum 1',
   ]

@@ -109,7 +109,11 @@ def test_adversary_keeps_a_state_and_its_measurements_are_released():
   assert first.metrics['adversary'] == 2
   assert second.metrics['adversary'] == 1
   assert list(first.metrics) == [
-      'distributor', 'client_work', 'adversary', 'aggregator', 'finalizer',
+      'distributor',
+      'client_work',
+      'adversary',
+      'aggregator',
+      'finalizer',
       'honest_mean',
   ]
   assert first.metrics['finalizer']['update_non_finite'] == 0

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot import config as config_lib
 from fedaot_tff.aggregators import fedaot
 from fedaot_tff.aggregators import rule_factory
-from fedaot import config as config_lib
 from fedaot_tff.attacks import attack
 from fedaot_tff.attacks import ipm
 from fedaot_tff.attacks import multiples
@@ -111,10 +111,14 @@ def test_get_and_set_weights_and_hparams(sgd_process):
   steps = []
   for start in (state, slow):
     after = small_problem.run(sgd_process, 1, start)[0].state
-    steps.append([
-        b - a
-        for a, b in zip(trainable, small_problem.trainable(sgd_process, after))
-    ])
+    steps.append(
+        [
+            b - a
+            for a, b in zip(
+                trainable, small_problem.trainable(sgd_process, after)
+            )
+        ]
+    )
   for step, half_step in zip(*steps):
     np.testing.assert_allclose(step, 2 * half_step, atol=1e-7)
     assert np.any(step)
@@ -325,10 +329,14 @@ def honest_updates(uniform_process):
   updates = []
   for dataset in small_problem.client_datasets(0):
     after = uniform_process.next(state, [dataset]).state
-    updates.append([
-        a - b
-        for a, b in zip(before, small_problem.trainable(uniform_process, after))
-    ])
+    updates.append(
+        [
+            a - b
+            for a, b in zip(
+                before, small_problem.trainable(uniform_process, after)
+            )
+        ]
+    )
   return updates
 
 
@@ -413,10 +421,12 @@ def test_measures_the_distance_from_the_honest_mean(honest_updates, weighting):
   output = small_problem.run(process, 1, client_data_fn=_flagged([2]))[0]
   counts = np.ones([6])
   if weighting == 'NUM_EXAMPLES':
-    counts = np.array([
-        sum(len(batch['y']) for batch in dataset)
-        for dataset in small_problem.client_datasets()
-    ])
+    counts = np.array(
+        [
+            sum(len(batch['y']) for batch in dataset)
+            for dataset in small_problem.client_datasets()
+        ]
+    )
   flat = np.array(
       [np.concatenate([t.ravel() for t in u]) for u in honest_updates]
   )
@@ -520,10 +530,14 @@ def test_refuses_arguments_of_a_wrong_kind(message, build):
 
 def test_refuses_the_holdout_of_another_model():
   other = tff.learning.models.functional_model_from_keras(
-      tf.keras.Sequential([
-          tf.keras.layers.Dense(2, input_shape=(small_problem.NUM_FEATURES,)),
-          tf.keras.layers.Dense(small_problem.NUM_CLASSES),
-      ]),
+      tf.keras.Sequential(
+          [
+              tf.keras.layers.Dense(
+                  2, input_shape=(small_problem.NUM_FEATURES,)
+              ),
+              tf.keras.layers.Dense(small_problem.NUM_CLASSES),
+          ]
+      ),
       small_problem.keras_loss(),
       small_problem.INPUT_SPEC,
   )
@@ -580,7 +594,8 @@ def test_clients_with_nothing_to_say_do_not_vote(factory):
 
 
 @pytest.mark.parametrize(
-    'poisoning', [ipm.Ipm(), optimal_strength.optimal_ipm()],
+    'poisoning',
+    [ipm.Ipm(), optimal_strength.optimal_ipm()],
     ids=['ipm', 'optimal_ipm'],
 )
 def test_attackers_see_who_votes(poisoning):
@@ -592,9 +607,10 @@ def test_attackers_see_who_votes(poisoning):
   def with_attackers(clients):
     return lambda round_num: [
         collections.OrderedDict(attacker_index=np.int32(i), dataset=dataset)
-        for i, dataset in zip([0, 1, *[-1] * len(clients(round_num))],
-                              [clients(round_num)[1].take(0)] * 2
-                              + clients(round_num))
+        for i, dataset in zip(
+            [0, 1, *[-1] * len(clients(round_num))],
+            [clients(round_num)[1].take(0)] * 2 + clients(round_num),
+        )
     ]
 
   found = small_problem.run(

@@ -81,10 +81,12 @@ def _sum_of_models(num_models):
 
   @tf.function
   def predict(weights, x, training):
-    return tf.add_n([
-        single.predict_on_batch((pair, ()), x, training)
-        for pair in _pairs(weights[0])
-    ])
+    return tf.add_n(
+        [
+            single.predict_on_batch((pair, ()), x, training)
+            for pair in _pairs(weights[0])
+        ]
+    )
 
   return tff.learning.models.FunctionalModel(
       initial_weights=(single.initial_weights[0] * num_models, ()),

@@ -12,12 +12,24 @@ from fedaot_tff.learning import model_mirror
 from tests import small_problem
 
 _MEASUREMENTS = {
-    'weights', 'statistics', 'z', 'norms', 'norm_bound', 'num_clients',
-    'num_non_finite', 'num_attenuated', 'num_clipped', 'effective_clients',
-    'weighting', 'meta_objective', 'meta_gradient_norm',
+    'weights',
+    'statistics',
+    'z',
+    'norms',
+    'norm_bound',
+    'num_clients',
+    'num_non_finite',
+    'num_attenuated',
+    'num_clipped',
+    'effective_clients',
+    'weighting',
+    'meta_objective',
+    'meta_gradient_norm',
 }
 _HOLDOUT_MEASUREMENTS = {
-    'root_norm', 'holdout_loss_before', 'holdout_loss_after',
+    'root_norm',
+    'holdout_loss_before',
+    'holdout_loss_after',
 }
 
 

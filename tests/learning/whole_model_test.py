@@ -29,27 +29,33 @@ _Dense = tf.keras.layers.Dense
 
 def _frozen():
   """A fixed random layer below a trained one."""
-  return tf.keras.Sequential([
-      _Dense(5, 'tanh', input_shape=(4,), trainable=False),
-      _Dense(small_problem.NUM_CLASSES),
-  ])
+  return tf.keras.Sequential(
+      [
+          _Dense(5, 'tanh', input_shape=(4,), trainable=False),
+          _Dense(small_problem.NUM_CLASSES),
+      ]
+  )
 
 
 def _frozen_on_top():
   """Of the shape of the trained one, so that none can stand for the other."""
-  return tf.keras.Sequential([
-      _Dense(3, 'tanh', input_shape=(4,)),
-      _Dense(3, trainable=False),
-      _Dense(3),
-  ])
+  return tf.keras.Sequential(
+      [
+          _Dense(3, 'tanh', input_shape=(4,)),
+          _Dense(3, trainable=False),
+          _Dense(3),
+      ]
+  )
 
 
 def _batch_norm():
-  return tf.keras.Sequential([
-      _Dense(5, input_shape=(4,)),
-      tf.keras.layers.BatchNormalization(),
-      _Dense(small_problem.NUM_CLASSES),
-  ])
+  return tf.keras.Sequential(
+      [
+          _Dense(5, input_shape=(4,)),
+          tf.keras.layers.BatchNormalization(),
+          _Dense(small_problem.NUM_CLASSES),
+      ]
+  )
 
 
 def _plain():
@@ -112,10 +118,12 @@ def _weights(name, seed):
         for variables in (model.trainable_weights, model.non_trainable_weights)
     ]
   # A moving variance is positive.
-  return tff.learning.models.ModelWeights(*(
-      [rng.uniform(0.5, 1.5, w.shape).astype(np.float32) for w in group]
-      for group in groups
-  ))
+  return tff.learning.models.ModelWeights(
+      *(
+          [rng.uniform(0.5, 1.5, w.shape).astype(np.float32) for w in group]
+          for group in groups
+      )
+  )
 
 
 def _loss(name, weights):
@@ -202,9 +210,7 @@ def test_loss_and_root_update_are_those_of_the_model_that_is_trained(name):
       rtol=1e-4,
   )
   after = output.state.global_model_weights
-  small_problem.assert_bit_identical(
-      after.non_trainable, weights.non_trainable
-  )
+  small_problem.assert_bit_identical(after.non_trainable, weights.non_trainable)
   np.testing.assert_allclose(
       measured['holdout_loss_after'], _loss(name, after), rtol=1e-5
   )

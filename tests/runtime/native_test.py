@@ -20,7 +20,6 @@ from tensorflow_federated.proto.v0 import executor_pb2
 
 from fedaot_tff.runtime import native
 from fedaot_tff.runtime import process
-from tests.runtime import both_contexts
 from tests.runtime import processes
 
 # Counting to it takes many seconds, yet ends if an expected error never comes.

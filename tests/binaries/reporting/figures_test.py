@@ -156,8 +156,10 @@ def test_learning_curves(tmp_path):
   results = report_folder.read(
       tmp_path,
       {
-          ('mean', 'flip', 0): 0.2, ('mean', 'flip', 1): 0.6,
-          ('krum', 'flip', 0): 0.8, ('oracle', 'flip', 0): 0.9,
+          ('mean', 'flip', 0): 0.2,
+          ('mean', 'flip', 1): 0.6,
+          ('krum', 'flip', 0): 0.8,
+          ('oracle', 'flip', 0): 0.9,
           ('mean', 'flip', 0, 0.2): 0.3,
       },
       rounds=2,

@@ -21,7 +21,9 @@ def test_best_on_average_in_the_worst_case_and_by_attack(tmp_path):
   assert _find(
       tmp_path,
       {
-          'mean': (90, 10), 'krum': (70, 72), 'fedaot': (88, 80),
+          'mean': (90, 10),
+          'krum': (70, 72),
+          'fedaot': (88, 80),
           'oracle': (91, 85),
       },
   ) == [
@@ -76,7 +78,9 @@ def test_other_measurements(tmp_path):
           'attack_success_rate': success,
       }
       for aggregator, weight, success in (
-          ('krum', 0.3, 0.05), ('fedaot', 0.02, 0.1), ('oracle', 0, 0)
+          ('krum', 0.3, 0.05),
+          ('fedaot', 0.02, 0.1),
+          ('oracle', 0, 0),
       )
   }
   assert findings.find(report_folder.read(tmp_path, runs), 0.4)[-3:] == [
@@ -91,8 +95,10 @@ def test_averages_of_less_than_all_runs_say_so(tmp_path):
   results = report_folder.read(
       tmp_path,
       {
-          ('mean', 'none', 0): 0.9, ('mean', 'flip', 0): 0.1,
-          ('mean', 'none', 1): 0.9, ('fedaot', 'none', 0): 0.95,
+          ('mean', 'none', 0): 0.9,
+          ('mean', 'flip', 0): 0.1,
+          ('mean', 'none', 1): 0.9,
+          ('fedaot', 'none', 0): 0.95,
       },
   )
   assert findings.find(results, 0.4)[:2] == [

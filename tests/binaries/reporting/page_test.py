@@ -97,7 +97,9 @@ def test_names_and_errors_are_shown_and_are_no_markup(large):
   assert len(large.all('script')) == 1 and not large.all('b')
   assert '<script>alert' not in large.source
   for text in (
-      '<b>too many</b>', '<script>alert("x")</script>&', '(1/2 seeds)',
+      '<b>too many</b>',
+      '<script>alert("x")</script>&',
+      '(1/2 seeds)',
       '38 of 40 runs have a result, 1 failed, 1 unfinished.',
   ):
     assert text in large.text
@@ -131,8 +133,15 @@ def test_what_is_known_of_the_run_is_shown(tmp_path):
   report_folder.write(tmp_path, {('mean', 'none'): 0.5}, run_info=info)
   page = _Page(tmp_path)
   for text in (
-      info['command'], 'seed', '17', 'Versions', 'tensorflow', '2.14.1',
-      'Machine', 'Some & CPU', '2026-01-02',
+      info['command'],
+      'seed',
+      '17',
+      'Versions',
+      'tensorflow',
+      '2.14.1',
+      'Machine',
+      'Some & CPU',
+      '2026-01-02',
   ):
     assert text in page.text
 

@@ -39,7 +39,8 @@ def test_finished_runs_axes_and_metrics(tmp_path):
   assert not results.problems
   # All others of the grid that the axes span.
   assert results.runs['state'].value_counts().to_dict() == {
-      'finished': 2, 'not run': 2**4 - 2
+      'finished': 2,
+      'not run': 2**4 - 2,
   }
 
 
@@ -54,8 +55,10 @@ def test_failed_and_unfinished_runs_are_told_apart(tmp_path):
   report_folder.write_metrics(tmp_path, ('fedaot', 'none', 1), 1)
   results = results_lib.read(tmp_path)
   assert results.runs[['state', 'error']].values.tolist() == [
-      ['finished', ''], ['finished', ''],
-      ['failed', 'ValueError: no good'], ['unfinished', ''],
+      ['finished', ''],
+      ['finished', ''],
+      ['failed', 'ValueError: no good'],
+      ['unfinished', ''],
   ]
   assert set(results.metrics['aggregator']) == {'mean'}
 
@@ -143,10 +146,14 @@ def test_other_files_that_cannot_be_read_are_problems(tmp_path, file, content):
 def test_weights_of_rounds_that_tell_clients_apart(tmp_path):
   report_folder.write(tmp_path, {_KEY: 0.5})
   clients = [
-      (1, 0, 0.75), (1, 1, 0.25),
-      (2, 0, 0.5), (2, 0, 0.5),  # Nothing to detect.
-      (3, 0, 'nan'), (3, 1, 0.5),
-      (4, 1, 0.0), (4, 0, 1.0),
+      (1, 0, 0.75),
+      (1, 1, 0.25),
+      (2, 0, 0.5),
+      (2, 0, 0.5),  # Nothing to detect.
+      (3, 0, 'nan'),
+      (3, 1, 0.5),
+      (4, 1, 0.0),
+      (4, 0, 1.0),
   ]
   report_folder.write_weights(tmp_path, _KEY, clients)
   weights = results_lib.read(tmp_path).weights

@@ -32,10 +32,14 @@ def _accuracy(results):
 
 
 _TWO_SEEDS = {
-    ('mean', 'none', 0): 0.8, ('mean', 'none', 1): 0.9,
-    ('mean', 'flip', 0): 0.1, ('mean', 'flip', 1): 0.3,
-    ('krum', 'none', 0): 0.6, ('krum', 'none', 1): 0.6,
-    ('krum', 'flip', 0): 0.7, ('krum', 'flip', 1): 0.5,
+    ('mean', 'none', 0): 0.8,
+    ('mean', 'none', 1): 0.9,
+    ('mean', 'flip', 0): 0.1,
+    ('mean', 'flip', 1): 0.3,
+    ('krum', 'none', 0): 0.6,
+    ('krum', 'none', 1): 0.6,
+    ('krum', 'flip', 0): 0.7,
+    ('krum', 'flip', 1): 0.5,
 }
 
 
@@ -48,9 +52,12 @@ def test_summary_of_one_seed(tmp_path):
   results = report_folder.read(
       tmp_path,
       {
-          ('mean', 'none'): 0.91, ('mean', 'sign_flip'): 0.1004,
-          ('fedaot', 'none'): 0.9, ('fedaot', 'sign_flip'): 0.895,
-          ('oracle', 'none'): 0.92, ('oracle', 'sign_flip'): 0.906,
+          ('mean', 'none'): 0.91,
+          ('mean', 'sign_flip'): 0.1004,
+          ('fedaot', 'none'): 0.9,
+          ('fedaot', 'sign_flip'): 0.895,
+          ('oracle', 'none'): 0.92,
+          ('oracle', 'sign_flip'): 0.906,
       },
       rounds=30,
   )
@@ -77,13 +84,16 @@ Test accuracy in % after the last round (digits, 30 rounds, 40% attackers)
 
 def test_summary_shows_missing_runs_as_missing(tmp_path):
   axes = {
-      'aggregators': ['mean', 'fedaot'], 'attacks': ['none', 'flip'],
-      'byzantine_fractions': [0.2, 0.4], 'seeds': [0, 1],
+      'aggregators': ['mean', 'fedaot'],
+      'attacks': ['none', 'flip'],
+      'byzantine_fractions': [0.2, 0.4],
+      'seeds': [0, 1],
   }
   report_folder.write(
       tmp_path,
       {
-          ('mean', 'none', 0): 0.5, ('mean', 'none', 1): 0.7,
+          ('mean', 'none', 0): 0.5,
+          ('mean', 'none', 1): 0.7,
           ('mean', 'flip', 1): 0.3,
       },
   )
@@ -117,7 +127,9 @@ def test_accuracies_over_seeds(tmp_path):
   cells = _cells(table)
   assert '63.5' in cells['mean', 'none'].note  # 12.706 * 7.071 / sqrt(2)
   assert {place for place, cell in cells.items() if cell.best} == {
-      ('krum', 'average'), ('krum', 'worst attack'), ('mean', 'none'),
+      ('krum', 'average'),
+      ('krum', 'worst attack'),
+      ('mean', 'none'),
       ('krum', 'flip'),
   }
 
@@ -133,8 +145,10 @@ def test_runs_without_result_are_shown_as_such(tmp_path):
   folder = report_folder.write(
       tmp_path,
       {
-          ('mean', 'none', 0): 0.8, ('mean', 'none', 1): 0.6,
-          ('krum', 'none', 0): 0.5, ('krum', 'flip', 1): 0.5,
+          ('mean', 'none', 0): 0.8,
+          ('mean', 'none', 1): 0.6,
+          ('krum', 'none', 0): 0.5,
+          ('krum', 'flip', 1): 0.5,
       },
   )
   failed = report_folder.run_folder(folder, ('mean', 'flip', 0))
@@ -171,8 +185,10 @@ def test_differences_to_the_best_baseline_and_to_the_oracle(tmp_path):
   runs = {
       (aggregator, attack): value
       for aggregator, values in {
-          'mean': (0.9, 0.1), 'krum': (0.7, 0.6),
-          'nnm+fedaot:x=1': (0.85, 0.8), 'oracle': (0.95, 0.95),
+          'mean': (0.9, 0.1),
+          'krum': (0.7, 0.6),
+          'nnm+fedaot:x=1': (0.85, 0.8),
+          'oracle': (0.95, 0.95),
       }.items()
       for attack, value in zip(('none', 'flip'), values)
   }
@@ -194,7 +210,8 @@ def test_measurements_of_some_aggregators_without_the_clean_column(tmp_path):
   results = report_folder.read(
       tmp_path,
       {
-          ('mean', 'none'): 0.5, ('mean', 'aimless'): 0.5,
+          ('mean', 'none'): 0.5,
+          ('mean', 'aimless'): 0.5,
           ('fedaot', 'flip'): dict(zip(names, (0.1, 0.75, 0.2))),
           ('fedaot', 'scale'): dict(zip(names, (0.3, 1.0, 0.4))),
           ('krum', 'flip'): dict(zip(names, (0.2, 0.5, 0.1))),
@@ -213,7 +230,8 @@ def test_measurements_of_some_aggregators_without_the_clean_column(tmp_path):
   weight = table_of(tables.WEIGHT)
   assert weight.header == ['aggregator', 'average', 'flip', 'scale']
   assert _texts(weight) == [
-      ['fedaot', '20.0', '10.0', '30.0'], ['krum', '-', '20.0', 'not run'],
+      ['fedaot', '20.0', '10.0', '30.0'],
+      ['krum', '-', '20.0', 'not run'],
   ]
   assert _cells(weight)['fedaot', 'flip'].best
   assert 'A plain mean gives them 40 %' in weight.caption
@@ -234,7 +252,11 @@ def test_cost_is_the_median_over_runs_and_relative_to_the_mean(tmp_path):
   }
   (table,) = tables.cost_tables(report_folder.read(tmp_path, runs))
   assert table.header[1:] == [
-      'seconds a round', 'fastest run', 'slowest run', 'times mean', 'runs',
+      'seconds a round',
+      'fastest run',
+      'slowest run',
+      'times mean',
+      'runs',
   ]
   assert _texts(table) == [
       ['mean', '0.200', '0.200', '0.200', '1.000', '1'],
@@ -250,9 +272,13 @@ def test_data_has_a_line_a_cell_with_all_digits(tmp_path):
   # Student's t with a degree of freedom has 12.7062 at 97.5 %.
   half = pytest.approx(12.7062 * deviation / math.sqrt(2), rel=1e-5)
   assert first == {
-      'aggregator': 'mean', 'column': 'none', 'mean': pytest.approx(50),
-      'standard_deviation': pytest.approx(deviation), 'confidence_95': half,
-      'seeds': 2, 'note': '',
+      'aggregator': 'mean',
+      'column': 'none',
+      'mean': pytest.approx(50),
+      'standard_deviation': pytest.approx(deviation),
+      'confidence_95': half,
+      'seeds': 2,
+      'note': '',
   }
   assert math.isnan(second['standard_deviation'])
   assert (second['seeds'], second['note']) == (1, '1 not run')
