@@ -204,6 +204,15 @@ def test_typical_norm_by_hand(norms, weights, expected):
     np.testing.assert_allclose(found, expected)
 
 
+@pytest.mark.parametrize('num_clients', range(5, 105, 5))
+def test_exactly_the_share_is_enough_for_a_typical_norm(num_clients):
+  close = np.linspace(1.0, 1.1, 3 * num_clients // 5)
+  far = np.geomspace(3.0, 1e3, num_clients - len(close))
+  for norms in (np.concatenate([close, far]), np.concatenate([1 / far, close])):
+    found = equations.typical_norm(NUMPY, norms, np.full(len(norms), 0.1), 0.6)
+    np.testing.assert_allclose(found, 1.05)
+
+
 def test_typical_norm_equals_a_search_of_all_intervals():
   rng = np.random.default_rng(6)
   for _ in range(50):
@@ -709,6 +718,18 @@ def test_split_camps_finds_them_whoever_has_no_weight(sizes):
     assert np.array_equal(again, camp) or np.array_equal(again, 1 - camp)
 
 
+def test_clients_are_nearer_to_the_mean_of_their_camp():
+  rng = np.random.default_rng(32)
+  for _ in range(20):
+    units, weights = _units(*rng.normal(size=[12, 3])), rng.uniform(size=12)
+    camp = equations.split_camps(NUMPY, units, weights)
+    distances = [
+        np.linalg.norm(units - np.average(units, 0, weights * members), axis=1)
+        for members in (1 - camp, camp)
+    ]
+    np.testing.assert_array_equal(distances[1] < distances[0], camp)
+
+
 def test_camp_distance_by_hand():
   # Pairs inside: .8 and .4; across: 0, 0, .2, .2.
   cosines = np.array([
@@ -789,6 +810,12 @@ def test_no_camp_loses_a_tie_or_where_there_are_no_two():
     trust, memory = _camp_trust(units)
     np.testing.assert_allclose(trust, 0, atol=1e-12)
     assert np.all(np.isfinite(memory))
+  # Masses that are equal but for rounding.
+  units = _units(*np.repeat([centre, -centre], [3, 2], axis=0))
+  weights = np.array([0.1, 0.2, 0.3, 0.3, 0.3])
+  assert weights[:3].sum() != weights[3:].sum()
+  trust, _ = _camp_trust(units, weights=weights)
+  np.testing.assert_array_equal(trust, 0)
 
 
 def _layers(rng, num_honest, num_turned, num_groups=2, dimension=200):
@@ -813,13 +840,16 @@ def test_who_turned_a_layer_loses_trust(sizes, num_groups):
 
 def test_no_concordance_without_two_groups_or_a_majority():
   rng = np.random.default_rng(29)
-  for rows in (
-      _layers(rng, 12, 8)[:, :1],
-      np.repeat(_layers(rng, 1, 1), 5, axis=0),  # As many as not.
-      np.zeros([4, 2, 8]),
-      rng.normal(size=[1, 2, 8]),
+  halves = np.repeat(_layers(rng, 1, 1), [3, 2], axis=0)
+  for rows, weights in (
+      (_layers(rng, 12, 8)[:, :1], np.ones(20)),
+      # As many as not; as much weight, but for rounding.
+      (np.repeat(_layers(rng, 1, 1), 5, axis=0), np.ones(10)),
+      (halves, np.array([0.1, 0.2, 0.3, 0.3, 0.3])),
+      (np.zeros([4, 2, 8]), np.ones(4)),
+      (rng.normal(size=[1, 2, 8]), np.ones(1)),
   ):
-    trust = equations.log_concordance(NUMPY, rows, np.ones(len(rows)), _CONFIG)
+    trust = equations.log_concordance(NUMPY, rows, weights, _CONFIG)
     np.testing.assert_allclose(trust, 0, atol=1e-12)
 
 
@@ -838,6 +868,15 @@ def test_honest_clients_who_differ_have_concordant_layers():
 def test_signs_of_the_majority_are_the_best_there_are():
   rng = np.random.default_rng(31)
   every = np.array(list(itertools.product([1.0, -1.0], repeat=9)))
+  # A few near copies, whom half of the others oppose a little.
+  relation = 0.2 * np.ones([9, 9])
+  relation[:3, :3] = 0.9
+  relation[:3, 3:] = [0.1, 0.1, 0.1, -0.1, -0.1, -0.1]
+  relation[3:, :3] = relation[:3, 3:].T
+  relation *= 1 - np.eye(9)
+  np.testing.assert_array_equal(
+      equations._majority_signs(NUMPY, relation, np.ones(9)), 1
+  )
   for num_turned in (0, 1, 3, 4):
     rows = _layers(rng, 9 - num_turned, num_turned, dimension=30)
     first, second = (
