@@ -38,8 +38,7 @@ _QUARTILE_TO_STDDEV = 1.4826
 _TINY = 1e-30
 # Share of a sum that may be rounding: what differs by less is a tie.
 _TIE = 1e-9
-# Camps settle in a few steps of 2-means, signs of layers in fewer.
-_CAMP_STEPS = 10
+# Signs of layers settle in a few steps.
 _SIGN_STEPS = 5
 
 
@@ -492,10 +491,12 @@ def log_reference_trust(
 
 
 def split_camps(xp, units: Array, weights: Array) -> Array:
-  """Two camps, [N] of 0 and 1, in arbitrary order: 2-means from a good start.
+  """Two camps, [N] of 0 and 1, in arbitrary order.
 
-  The start is the cut of the first principal coordinate x that maximises the
-  scatter between both sides, (sum_below mu x)^2 / (mass_below mass_above).
+  The cut of the first principal coordinate x that maximises the scatter between
+  both sides, (sum_below mu x)^2 / (mass_below mass_above). Steps of 2-means from
+  there change nothing: in many dimensions each client is near a mean that it is
+  part of.
   """
   centre = divide(xp, xp.sum(units * weights[:, None], axis=0), xp.sum(weights))
   rows = (units - centre) * xp.where(weights > 0, 1.0, 0.0)[:, None]
@@ -506,18 +507,7 @@ def split_camps(xp, units: Array, weights: Array) -> Array:
   between = divide(xp, moment * moment, mass * (mass[-1] - mass))
   # Equal coordinates stay together, whatever their order.
   cut = xp.take(x, order, axis=0)[xp.argmax(between)]
-  camp = xp.where(x > cut, 1.0, 0.0)
-  products = _products(xp, rows)
-
-  def closeness(members):
-    """<u_i, mean> - |mean|^2 / 2, higher where the camp's mean is nearer."""
-    shares = divide(xp, weights * members, xp.sum(weights * members))
-    to_mean = xp.sum(products * shares, axis=1)
-    return to_mean - xp.sum(shares * to_mean) / 2.0
-
-  for _ in range(_CAMP_STEPS):
-    camp = xp.where(closeness(camp) > closeness(1.0 - camp), 1.0, 0.0)
-  return camp
+  return xp.where(x > cut, 1.0, 0.0)
 
 
 def camp_distance(xp, cosines: Array, weights: Array, camp: Array) -> Array:

@@ -408,7 +408,7 @@ def principal_coordinates(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def camps(units: np.ndarray, mu: np.ndarray) -> np.ndarray:
-  """Two camps, bool [N], by 2-means from the best cut along the first axis."""
+  """Two camps, bool [N]: the cut of least scatter along the first axis."""
   mean = lambda members: (mu * members) @ units / np.sum(mu * members)
   x = principal_coordinates(
       (units - mean(np.ones(len(mu)))) * (mu > 0)[:, None], mu)
@@ -422,12 +422,6 @@ def camps(units: np.ndarray, mu: np.ndarray) -> np.ndarray:
       best, camp = scatter, x > cut
   if camp is None:
     return np.zeros(len(mu), bool)
-  for _ in range(10):
-    if not np.any(mu * camp) or not np.any(mu * ~camp):
-      break
-    to_own = np.sum((units - mean(camp))**2, axis=1)
-    to_other = np.sum((units - mean(~camp))**2, axis=1)
-    camp = to_own < to_other
   return camp
 
 
