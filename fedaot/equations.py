@@ -431,7 +431,7 @@ def _principal_coordinates(xp, rows: Array, weights: Array) -> Array:
 
   def from_clients():
     _, vectors = xp.eigh(xp.matmul(scaled, xp.transpose(scaled)))
-    return xp.sum(scaled * vectors[:, -1:], axis=0)
+    return xp.matmul(xp.transpose(vectors[:, -1:]), scaled)[0]
 
   def from_coordinates():
     _, vectors = xp.eigh(xp.matmul(xp.transpose(scaled), scaled))
