@@ -29,9 +29,9 @@ class Round:
   Attributes:
     weights: [N], the weights; they sum to 1, or are 0 if no client is usable.
     coefficients: [N], weight times clip factor: what the update counts.
-    statistics: [N, 4], named by `FedAOTAggregator.statistics`; higher is more
+    statistics: [N, K], named by `FedAOTAggregator.statistics`; higher is more
       trustworthy.
-    z: [N, 4], standardized over the cohort.
+    z: [N, K], standardized over the cohort.
     norms: [N], Euclidean norms of the updates; 0 if not usable.
     norm_bound: The norm of a typical update.
     num_non_finite: Clients that are missing, not finite or huge.
@@ -72,13 +72,13 @@ class FedAOTAggregator:
 
   Without a hold-out the majority of the clients must be honest; with one, a
   majority of attackers can be withstood. One client's model is read at a time:
-  memory beside models is N (p + m) floats for N clients.
+  memory beside models is N m floats for N clients, N (p + m) with a hold-out.
 
   Source: Das & Sen, arXiv 2603.16846, as extended in `equations`.
 
   Attributes:
     config: The `FedAOTConfig`.
-    statistics: The names of the four statistics.
+    statistics: The names of the K statistics.
     last_round: The `Round` of the last `aggregate`; None before.
     holdout_loss_after: The loss in the last `learn`; None before.
   """
@@ -127,13 +127,17 @@ class FedAOTAggregator:
     self.holdout_loss_after: Optional[float] = None
     self._seed = checks.check_seed(seed)
     self._round = 0
-    self._weighting = equations.initial_weighting(NUMPY, config)
+    self._weighting = equations.initial_weighting(
+        NUMPY, len(self.statistics), config
+    )
     self._optimizer = equations.initial_meta_optimizer(NUMPY, self._weighting)
-    self._reference = None  # As long as a sketch, or with a hold-out p floats.
+    # With a hold-out the reference [p], without `equations.Memory`; made when
+    # the model is known.
+    self._known = None
     # Between rounds. Agreement mode: what last round's updates were like.
     # Hold-out mode: what `learn` needs of the round; empty once it has learned.
     self._memory: Dict[str, np.ndarray] = {}
-    self._signs = None  # Made from the seed when the dimension is known.
+    self._groups = self._signs = None  # Made when the model is known.
 
   def aggregate(
       self,
@@ -176,15 +180,15 @@ class FedAOTAggregator:
           f'num_examples must have an entry for each of {len(client_models)}'
           f' clients; found {len(num_examples)}.'
       )
-    self._prepare(sum(array.size for array in model))
+    self._prepare(model)
     root = self._root(model)
-    norms, projections = self._summarize(model, client_models)
-    table = self._table(norms, projections, num_examples, root)
+    norms, sketches, projections = self._summarize(model, client_models)
+    table = self._table(norms, sketches, projections, num_examples, root)
     decision = equations.decide(
         NUMPY,
         self._weighting,
         table,
-        self._reference,
+        self._known,
         root and root['norm'],
         self.config,
     )
@@ -225,7 +229,7 @@ class FedAOTAggregator:
     if self._holdout is None or not self._memory:
       return
     model, memory = _check_model(model), self._memory
-    self._prepare(sum(array.size for array in model))
+    self._prepare(model)
     loss, gradient = self._holdout.loss_and_gradient(
         model, memory['evaluation']
     )
@@ -250,8 +254,8 @@ class FedAOTAggregator:
             penalty=0.0,
         )
     )
-    self._reference = equations.follow(
-        self._reference, memory['aggregate'], self.config.reference_decay
+    self._known = equations.follow(
+        self._known, memory['aggregate'], self.config.reference_decay
     )
 
   def state_dict(self) -> Dict[str, np.ndarray]:
@@ -265,8 +269,10 @@ class FedAOTAggregator:
         'round': np.asarray(self._round),
         'meta_optimizer.step': np.asarray(self._optimizer['step']),
     }
-    if self._reference is not None:
-      state['reference'] = self._reference
+    if self._holdout is not None and self._known is not None:
+      state['reference'] = self._known
+    elif self._known is not None:
+      state.update(self._known._asdict())
     for prefix, arrays in self._named_state().items():
       state.update((f'{prefix}.{name}', v) for name, v in arrays.items())
     return {name: np.array(array) for name, array in state.items()}
@@ -299,7 +305,14 @@ class FedAOTAggregator:
       if array.dtype.kind == 'f' and not np.all(np.isfinite(array)):
         raise ValueError(f'The state has {name!r} that is not finite.')
     self._seed, self._round = int(state['seed']), int(state['round'])
-    self._reference = state.get('reference')
+    if 'reference' not in state:
+      self._known = None
+    elif self._holdout is not None:
+      self._known = state['reference']
+    else:
+      self._known = equations.Memory(
+          *(state[name] for name in equations.Memory._fields)
+      )
     self._optimizer['step'] = state['meta_optimizer.step']
     self._memory = {}
     self._signs = None
@@ -318,26 +331,34 @@ class FedAOTAggregator:
 
   # --- The steps of a round ---
 
-  def _prepare(self, dimension: int) -> None:
-    length = sketch.projection_length(dimension, self.config)
-    if self._signs is None:
-      self._signs = self._draw_signs(dimension, length)
-    reference_length = (
-        self.config.sketch_dimension if self._holdout is None else length
+  def _prepare(self, model: Arrays) -> None:
+    has_holdout = self._holdout is not None
+    groups = sketch.group_tensors(
+        [array.shape for array in model], self.config, has_holdout=has_holdout
     )
-    if self._reference is None:
-      self._reference = np.zeros(reference_length)
-    if self._reference.shape != (reference_length,) or (
-        self._signs.table.shape[1] != length
-    ):
+    if has_holdout:
+      known = np.zeros(groups[0].length)
+    else:
+      zeros = np.zeros([len(groups), groups[0].sketch_length])
+      known = equations.Memory(zeros, zeros, np.array(1.0), np.array(0.0))
+    if self._known is None:
+      self._known = known
+    if self._signs is None:
+      self._groups, self._signs = groups, self._draw_signs(groups)
+    is_like = np.shape(self._known[0]) == np.shape(known[0])
+    if groups != self._groups or not is_like:
+      size = sum(group.num_coordinates for group in groups)
       raise ValueError(
-          f'The model has {dimension} floats, which does not fit what was'
-          ' learned so far; make a new FedAOTAggregator for another model.'
+          f'The model has {size} floats, which does not fit what was learned so'
+          ' far; make a new FedAOTAggregator for another model.'
       )
 
-  def _draw_signs(self, dimension: int, length: int) -> sketch.Signs:
+  def _draw_signs(self, groups: Sequence[sketch.Group]) -> List[sketch.Signs]:
     generator = np.random.default_rng([self._seed, _SIGNS])
-    return sketch.draw_signs(generator, dimension, length)
+    return [
+        sketch.draw_signs(generator, group.num_coordinates, group.length)
+        for group in groups
+    ]
 
   def _draw_order(self) -> np.ndarray:
     """The hold-out's examples in this round's random order."""
@@ -370,32 +391,43 @@ class FedAOTAggregator:
     """Norm and projection of a vector; 0, which says nothing, if not finite."""
     tensors = [_flat(array) for array in arrays]
     norm, projection = sketch.norm_and_sketch(
-        tensors, sum(t.size for t in tensors), self._signs
+        tensors, sum(t.size for t in tensors), self._signs[0]
     )
     usable = np.isfinite(norm)
     return (norm, projection) if usable else (0.0, np.zeros_like(projection))
 
   def _summarize(self, model: Arrays, client_models: Sequence[Client]):
-    """Norms [N], NaN for a missing client, and projections [N, p]."""
-    dimension = sum(array.size for array in model)
-    norms = np.full(len(client_models), np.nan)
-    projections = np.zeros(
-        [len(client_models), self._signs.table.shape[1]], np.float32
-    )
+    """Norms [N], NaN for a missing client, sketches and projections [N, p].
+
+    Without a hold-out no projections are kept.
+    """
+    num_clients, groups = len(client_models), self._groups
+    norms = np.full(num_clients, np.nan)
+    sketches = np.zeros([num_clients, len(groups), groups[0].sketch_length])
+    length = 0 if self._holdout is None else groups[0].length
+    projections = np.zeros([num_clients, length], np.float32)
     for i, client in enumerate(client_models):
       arrays = _read(client)
       if arrays is None:
         continue
       _check_like(model, arrays, f'The model of client {i}')
       with np.errstate(all='ignore'):  # Forged updates overflow.
-        norms[i], projections[i] = sketch.norm_and_sketch(
+        norms[i], parts = sketch.norm_and_projections(
             (_flat(before - after) for before, after in zip(model, arrays)),
-            dimension,
+            groups,
             self._signs,
         )
-    return norms, projections
+        # A projection folds into a sketch, whose length divides its own.
+        sketches[i] = [
+            part.reshape(-1, group.sketch_length).sum(axis=0, dtype=float)
+            for part, group in zip(parts, groups)
+        ]
+      projections[i] = parts[0][:length]
+    return norms, sketches, projections
 
-  def _table(self, norms, projections, num_examples, root) -> equations.Table:
+  def _table(
+      self, norms, sketches, projections, num_examples, root
+  ) -> equations.Table:
     usable = norms < self.config.max_norm  # A NaN compares false.
     counts = np.ones_like(norms)
     if num_examples is not None:
@@ -407,51 +439,44 @@ class FedAOTAggregator:
     )
     if use_counts:
       usable &= np.isfinite(counts)
-    projections[~usable] = 0.0
-    sketch_length = self.config.sketch_dimension
+    sketches[~usable] = projections[~usable] = 0.0
     table = {
         'finite': usable.astype(float),
         'is_empty': 1.0 - has_vote,
         'norm': np.where(usable, norms, 0.0),
-        # A projection folds into a sketch, whose length divides its own.
-        'sketch': projections.reshape(
-            len(norms), projections.shape[1] // sketch_length, sketch_length
-        ).sum(axis=1, dtype=float),
+        'sketch': sketches,
     }
     if use_counts:
       table['num_examples'] = np.where(usable, counts, 0.0)
     if root is not None:
-      table['dot_reference'] = projections @ self._reference
+      table['dot_reference'] = projections @ self._known
       table['dot_root'] = projections @ root['projection'].astype(float)
     return table
 
   def _learn_from_agreement(self, table, decision) -> None:
-    """The meta step, the reference and what the next round judges."""
-    finite = table['finite']
-    clipped = table['sketch'] * decision.clip[:, None]
-    trusted = equations.reference_weights(
-        NUMPY, self._weighting, decision, finite
-    )
+    """The meta step, and what the next rounds know of this one."""
+    clipped = table['sketch'] * decision.clip[:, None, None]
     if self._memory:
       previous = self._memory
       self._step(
           equations.Judgement(
               previous['z'],
-              np.zeros_like(previous['finite']),
+              previous['log_base'],
               previous['finite'],
               equations.agreement_alignments(
-                  NUMPY, previous['sketches'], decision.weights @ clipped
+                  NUMPY,
+                  previous['sketches'],
+                  np.tensordot(decision.weights, clipped, 1),
               ),
               penalty=self.config.concentration_penalty,
           )
       )
-    self._reference = equations.follow(
-        self._reference, trusted @ clipped, self.config.reference_decay
-    )
+    self._known = decision.memory
     self._memory = {
         'sketches': equations.divide(NUMPY, clipped, decision.norm_bound),
         'z': decision.z,
-        'finite': finite,
+        'log_base': decision.log_base,
+        'finite': table['finite'],
     }
 
   def _step(self, judgement: equations.Judgement) -> None:

@@ -17,8 +17,9 @@ weight keeps it out of every median, maximum and sum, so that it influences no
 other client.
 """
 
+import functools
 import math
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from fedaot import config as config_lib
 
@@ -29,12 +30,16 @@ Table = Dict[str, Array]
 Theta = Dict[str, Array]
 
 HOLDOUT_STATISTICS = ('reference_cosine', 'root_cosine', 'copies', 'norm')
-AGREEMENT_STATISTICS = ('reference_cosine', 'norm', 'copies', 'spectral')
+AGREEMENT_STATISTICS = ('reference_cosine', 'norm', 'spectral')
 
 # Turns a quartile's distance from the median into a standard deviation.
 _QUARTILE_TO_STDDEV = 1.4826
 # Stands for zero in a denominator; far below any norm that matters.
 _TINY = 1e-30
+# Share of a sum that may be rounding: what differs by less is a tie.
+_TIE = 1e-9
+# Signs of layers settle in a few steps.
+_SIGN_STEPS = 5
 
 
 class Statistics(NamedTuple):
@@ -43,17 +48,36 @@ class Statistics(NamedTuple):
   Attributes:
     values: [N, K], the statistics phi, higher is more trustworthy.
     z: [N, K], standardized over the cohort, bounded.
-    log_discount: [N], added to the score; 0 or the log of one over the number
-      of copies.
+    log_base: [N], added to the score: the log of one over the number of copies
+      and, in agreement mode, of what trust in the reference, camps and
+      concordance leave.
     norm_bound: Scalar tau, the norm of a typical update.
     clip: [N], factor in [0, 1] that bounds each update's norm.
   """
 
   values: Array
   z: Array
-  log_discount: Array
+  log_base: Array
   norm_bound: Array
   clip: Array
+
+
+class Memory(NamedTuple):
+  """What agreement mode remembers of the rounds so far, G groups of tensors.
+
+  Attributes:
+    reference: [G, m], moving average of aggregates, in sketch space.
+    camp_memory: [G, m], decaying sum of the votes between camps, each along the
+      difference of their means.
+    support: Scalar in [0, 1], moving average of the cohort's share in favour of
+      the reference.
+    age: Scalar, the rounds that the reference is made from.
+  """
+
+  reference: Array
+  camp_memory: Array
+  support: Array
+  age: Array
 
 
 class Decision(NamedTuple):
@@ -66,6 +90,7 @@ class Decision(NamedTuple):
     z: [N, K], see `Statistics`.
     log_base: [N], what was added to the scores before the softmax.
     norm_bound: Scalar, see `Statistics`.
+    memory: The `Memory` after the round; empty with a hold-out.
   """
 
   weights: Array
@@ -74,6 +99,7 @@ class Decision(NamedTuple):
   z: Array
   log_base: Array
   norm_bound: Array
+  memory: Any = ()
 
 
 class Judgement(NamedTuple):
@@ -112,36 +138,41 @@ def norm(xp, vectors: Array) -> Array:
 def weighted_quantile(
     xp, values: Array, weights: Array, quantile: float
 ) -> Array:
-  """Interpolated quantile of a weighted sample [N], N >= 1; a scalar.
+  """Interpolated quantiles of weighted samples: [N] or [m, N] to [] or [m].
 
   A sorted entry sits at position (cumulative weight - weight / 2) / total;
   between positions the quantile is linear, beyond them constant. With equal
-  weights the median is the usual one. Entries of weight 0 take no part; 0 if no
-  weight is positive.
+  weights [N] the median is the usual one. Entries of weight 0 take no part; 0
+  if no weight is positive.
   """
   # Equal values are ordered by weight, so that the order of the clients, which
   # is arbitrary, has no influence.
   order = xp.argsort(weights, kind='stable')
-  values = xp.take(values, order, axis=0)
+  values = xp.take(values, order, axis=-1)
   weights = xp.take(weights, order, axis=0)
   total = xp.sum(weights)
-  # Entries without weight come last and repeat the largest valid value.
-  largest = xp.amax(xp.where(weights > 0, values, -math.inf))
-  largest = xp.where(total > 0, largest, 0.0)
-  values = xp.where(weights > 0, values, math.inf)
-  order = xp.argsort(values, kind='stable')
-  values = xp.minimum(xp.take(values, order, axis=0), largest)
-  weights = xp.take(weights, order, axis=0)
-  positions = divide(xp, xp.cumsum(weights) - weights / 2, total)
+  # Entries without weight come last, and are never taken.
+  is_taken = (weights > 0) | (total <= 0)
+  last = xp.sum(xp.where(is_taken, 1, 0)) - 1
+  order = xp.argsort(
+      xp.where(is_taken, values, math.inf), axis=-1, kind='stable'
+  )
+  ordered = xp.take(weights, order, axis=0)
+  middles = xp.cumsum(ordered, axis=-1) - ordered / 2.0
   # The places of the last position below the quantile and of the next one.
-  last = xp.size(values) - 1
-  above = xp.sum(xp.where(positions < quantile, 1, 0))
-  low = xp.clip(above - 1, 0, last)
-  high = xp.clip(above, 0, last)
-  left, right = positions[low], positions[high]
+  above = xp.sum(xp.where(middles < quantile * total, 1, 0), axis=-1)
+
+  def at(place):
+    """Value and position of the entry at a place."""
+    place = xp.expand_dims(xp.clip(place, 0, last), -1)
+    entry = xp.take_along_axis(order, place, axis=-1)
+    middle = xp.take_along_axis(middles, place, axis=-1)[..., 0]
+    value = xp.take_along_axis(values, entry, axis=-1)[..., 0]
+    return value, divide(xp, middle, total)
+
+  (low, left), (high, right) = at(above - 1), at(above)
   fraction = xp.clip(divide(xp, quantile - left, right - left), 0.0, 1.0)
-  result = values[low] + fraction * (values[high] - values[low])
-  return xp.where(total > 0, result, 0.0)
+  return xp.where(total > 0, low + fraction * (high - low), 0.0)
 
 
 def standardize(
@@ -158,55 +189,82 @@ def standardize(
   return xp.clip(z, -max_abs_z, max_abs_z)
 
 
-def _coordinate_median(xp, rows: Array, mask: Array) -> Array:
-  """Coordinate-wise median [m] of the rows [N, m] with mask 1; 0 if none."""
-  count = xp.sum(xp.where(mask > 0, 1, 0))
-  ordered = xp.sort(xp.where(mask[:, None] > 0, rows, math.inf), axis=0)
-  lower = ordered[xp.maximum(count - 1, 0) // 2]
-  median = (lower + ordered[xp.minimum(count // 2, xp.size(rows) - 1)]) / 2
-  return xp.where(count > 0, median, 0.0)
+def typical_norm(xp, norms: Array, weights: Array, share: float) -> Array:
+  """Median of the norms [N] inside of where they are densest; a scalar.
+
+  That is the shortest interval of log norms that holds a `share` of the weight.
+  Unlike the median of all it does not move to the edge of the honest norms
+  where many send long, or short, updates. 0 if no weight is positive.
+  """
+  logs = xp.log(xp.maximum(norms, _TINY))
+  order = xp.argsort(logs, kind='stable')
+  ordered, mass = (xp.take(rows, order, axis=0) for rows in (logs, weights))
+  upto = divide(xp, xp.cumsum(mass), xp.sum(mass))
+  below = upto - divide(xp, mass, xp.sum(mass))
+  # The first client with which the interval that begins at each holds enough; a
+  # share that is met but for rounding is met.
+  is_short = upto < below[:, None] + share - _TIE
+  end = xp.sum(xp.where(is_short, 1, 0), axis=1)
+  last = xp.size(ordered) - 1
+  reach = xp.take(ordered, xp.minimum(end, last), axis=0) - ordered
+  width = xp.where(end > last, math.inf, reach)
+  first = xp.argmin(width)
+  distance = logs - ordered[first]
+  is_inside = (distance >= 0) & (distance <= width[first])
+  return weighted_quantile(xp, norms, xp.where(is_inside, weights, 0.0), 0.5)
+
+
+def _ramp(xp, values: Array, bounds) -> Array:
+  """0 below the lower bound, 1 above the upper, linear between."""
+  low, high = bounds
+  return xp.clip((values - low) / max(high - low, _TINY), 0.0, 1.0)
+
+
+def _log_trust(xp, share: Array, config) -> Array:
+  """The log of a trust that falls from 1 to `config.min_trust` with a share."""
+  return xp.log(config.min_trust + (1.0 - config.min_trust) * share)
 
 
 # --- Likeness of clients -----------------------------------------------------
 
 
 def _unit_rows(xp, sketches: Array) -> Array:
-  """Rows divided by their norms; zero rows stay zero."""
-  return divide(xp, sketches, norm(xp, sketches)[:, None])
+  """Sketches as rows divided by their norms; zero rows stay zero."""
+  rows = xp.reshape(sketches, (-1, math.prod(sketches.shape[1:])))
+  return divide(xp, rows, norm(xp, rows)[:, None])
 
 
-def pair_cosines(xp, units: Array, finite: Array) -> Array:
-  """Cosines [N, N] of all pairs; -1 for a client itself and unusable ones."""
-  cosines = _symmetric(xp, xp.matmul(units, xp.transpose(units)))
-  is_pair = finite[:, None] * finite * (1.0 - xp.eye(xp.size(finite)))
-  return xp.where(is_pair > 0, cosines, -1.0)
-
-
-def _symmetric(xp, matrix: Array) -> Array:
-  """A symmetric matrix, to the last bit.
+def _products(xp, rows: Array) -> Array:
+  """Inner products [N, N] of all pairs of rows, symmetric to the last bit.
 
   Rounding, which may depend on an entry's place, must not tell two closest
   neighbours apart: they tie, and quantiles order ties by their weights.
   """
+  return _symmetric(xp, xp.matmul(rows, xp.transpose(rows)))
+
+
+def _symmetric(xp, matrix: Array) -> Array:
   return (matrix + xp.transpose(matrix)) / 2
 
 
-def _count_copies(
-    xp, cosines: Array, threshold: float, temperature: float
-) -> Array:
-  """Soft number [N] of other clients that share each client's update."""
-  likeness = (cosines - threshold) / temperature
-  return xp.sum(0.5 + 0.5 * xp.tanh(0.5 * likeness), axis=1)
+def _others(xp, of_clients: Array) -> Array:
+  """[N, N] of 1, but 0 for a client and itself."""
+  return 1.0 - xp.eye(xp.size(of_clients))
+
+
+def pair_cosines(xp, units: Array, finite: Array) -> Array:
+  """Cosines [N, N] of all pairs; -1 for a client itself and unusable ones."""
+  is_pair = finite[:, None] * finite * _others(xp, finite)
+  return xp.where(is_pair > 0, _products(xp, units), -1.0)
 
 
 def _copies_discount(xp, cosines: Array, config) -> Array:
-  """One over the number of copies [N] of each update, itself included: mu."""
-  return 1.0 / (
-      1.0
-      + _count_copies(
-          xp, cosines, config.copy_cosine, config.copy_temperature
-      )
-  )
+  """mu [N]: 1 / (1 + sum_j sigma((C_ij - copy_cosine) / copy_temperature)).
+
+  One over the soft number of copies of an update, itself included.
+  """
+  likeness = (cosines - config.copy_cosine) / config.copy_temperature
+  return 1.0 / (1.0 + xp.sum(0.5 + 0.5 * xp.tanh(0.5 * likeness), axis=1))
 
 
 def _clip_factor(xp, norms: Array, bound: Array) -> Array:
@@ -234,7 +292,7 @@ def holdout_statistics(
 
   Args:
     xp: The namespace.
-    table: `finite` [N], `norm` [N], `sketch` [N, m], and the inner products
+    table: `finite` [N], `norm` [N], `sketch` [N, G, m], and the inner products
       `dot_reference` [N] and `dot_root` [N]; N >= 1.
     reference_norm: Scalar, the norm of the EMA reference.
     root_norm: Scalar, that of the root update; 0 if there is no usable one.
@@ -284,115 +342,310 @@ def holdout_statistics(
           ],
           axis=1,
       ),
-      log_discount=xp.log(discount),
+      log_base=xp.log(discount),
       norm_bound=norm_bound,
       clip=_clip_factor(xp, norms, config.holdout_clip_factor * norm_bound),
   )
 
 
 def agreement_statistics(
-    xp, table: Table, reference: Array, config: config_lib.FedAOTConfig
-) -> Statistics:
+    xp, table: Table, memory: Memory, config: config_lib.FedAOTConfig
+) -> Tuple[Statistics, Array, Memory]:
   """Statistics of agreement mode, in the order of `AGREEMENT_STATISTICS`.
 
   Args:
     xp: The namespace.
-    table: `finite` [N], `norm` [N] and `sketch` [N, m]; N >= 1.
-    reference: [m], the EMA reference in sketch space.
+    table: `finite` [N], `norm` [N] and `sketch` [N, G, m]; N >= 1.
+    memory: What is remembered of the rounds before.
     config: A `FedAOTConfig`.
 
   Returns:
-    `Statistics` with K = 4.
+    `Statistics` with K = 3; the part [N] of its `log_base` that is trust in the
+    reference; and the memory with this round's votes on reference and camps.
   """
   finite, norms = table['finite'], table['norm']
   units = _unit_rows(xp, table['sketch'])
   cosines = pair_cosines(xp, units, finite)
-  direction = divide(xp, reference, norm(xp, reference))
-  reference_cosine = xp.sum(units * direction, axis=1)
-
-  norm_bound = _agreed_norm_bound(xp, norms, finite, cosines, config)
-  log_ratio = xp.log(
-      xp.maximum(norms / xp.maximum(norm_bound, _TINY), config.min_norm_ratio)
+  discount = _copies_discount(xp, cosines, config)
+  weights = finite * discount
+  reference_cosine, memory = follow_support(xp, units, weights, memory, config)
+  trust = log_reference_trust(xp, reference_cosine, memory, config)
+  concordance = log_concordance(xp, table['sketch'], weights, config)
+  # Whose layers disagree has no part in the camps: these are to part those whom
+  # the concordance cannot tell.
+  camp_trust, camp_memory = log_camp_trust(
+      xp,
+      units,
+      cosines,
+      weights * xp.exp(concordance),
+      memory.camp_memory,
+      config,
   )
-  # Up to a fraction of the cohort's own spread, long updates cost nothing.
+
+  median_norm = weighted_quantile(xp, norms, finite, 0.5)
+  # Copies share the weight of one, and free riders, who send next to nothing,
+  # have none: they must not shorten every honest update.
+  is_short = norms <= config.min_norm_ratio * median_norm
+  counted = xp.where(is_short, 0.0, weights)
+  middle = xp.clip(
+      weighted_quantile(xp, norms, counted, 0.5),
+      median_norm,
+      config.max_norm_bound_ratio * median_norm,
+  )
+  log_ratio = xp.log(
+      xp.maximum(norms / xp.maximum(middle, _TINY), config.min_norm_ratio)
+  )
+  # Up to the cohort's own spread below the middle long updates cost nothing.
   spread = xp.maximum(-weighted_quantile(xp, log_ratio, finite, 0.25), 0.0)
   excess = -xp.maximum(0.0, log_ratio - config.norm_tolerance * spread)
-
-  copies = -xp.log1p(
-      _count_copies(xp, cosines, config.crowd_cosine, config.crowd_temperature)
+  # Nobody can make honest clients look like copies to send long updates.
+  norm_bound = xp.minimum(
+      typical_norm(xp, norms, counted, config.norm_share),
+      config.max_norm_bound_ratio * middle,
   )
-  centred = (units - _coordinate_median(xp, units, finite)) * finite[:, None]
-  coordinates = _principal_coordinates(xp, centred)
+
+  centre = weighted_quantile(xp, xp.transpose(units), weights, 0.5)
+  coordinates = _principal_coordinates(
+      xp, (units - centre) * finite[:, None], weights
+  )
   spectral = -xp.abs(
-      coordinates - weighted_quantile(xp, coordinates, finite, 0.5)
+      coordinates - weighted_quantile(xp, coordinates, weights, 0.5)
   )
-
-  def z(values, floor):
-    return standardize(xp, values, finite, floor, config.max_abs_z)
-
-  return Statistics(
-      values=xp.stack([reference_cosine, excess, copies, spectral], axis=1),
+  standard = functools.partial(standardize, xp, max_abs_z=config.max_abs_z)
+  found = Statistics(
+      values=xp.stack([reference_cosine, excess, spectral], axis=1),
       z=xp.stack(
           [
-              z(reference_cosine, config.reference_floor),
-              z(excess, config.norm_floor),
-              z(copies, config.copies_floor),
-              z(spectral, config.spectral_floor),
+              standard(reference_cosine, finite, config.reference_floor),
+              xp.maximum(excess / config.norm_scale, -config.max_abs_z),
+              standard(spectral, weights, config.spectral_floor),
           ],
           axis=1,
       ),
-      log_discount=0.0 * norms,
+      log_base=xp.log(discount) + trust + camp_trust + concordance,
       norm_bound=norm_bound,
       clip=_clip_factor(xp, norms, config.agreement_clip_factor * norm_bound),
   )
+  return found, trust, memory._replace(camp_memory=camp_memory)
 
 
-def _agreed_norm_bound(
-    xp, norms: Array, finite: Array, cosines: Array, config
-) -> Array:
-  """The norm of a typical update, from the cohort alone; a scalar.
+def _principal_coordinates(xp, rows: Array, weights: Array) -> Array:
+  """Coordinate [N] of each row along the first axis of their weighted scatter.
 
-  Colluders who all send one short vector, and free riders who send next to
-  nothing, pull the median norm down and with it the length of every honest
-  update. So copies share the weight of one, and the shortest updates have none.
-  Whatever a cohort makes of that, the bound stays between the plain median and
-  `config.max_norm_bound_ratio` times it.
+  The axis' sign is arbitrary; of axes of the same variance, which rounding
+  parts, it is any.
   """
-  median = weighted_quantile(xp, norms, finite, 0.5)
-  is_short = norms <= config.min_norm_ratio * median
-  weights = finite * _copies_discount(xp, cosines, config)
-  typical = weighted_quantile(xp, norms, xp.where(is_short, 0.0, weights), 0.5)
-  return xp.clip(typical, median, config.max_norm_bound_ratio * median)
-
-
-def _principal_coordinates(xp, rows: Array) -> Array:
-  """Coordinate [N] of each row along the rows' top right singular vector.
-
-  Of directions of the same variance, which rounding parts, it is any.
-  """
+  scaled = rows * xp.sqrt(weights)[:, None]
 
   def from_clients():
-    values, vectors = xp.eigh(xp.matmul(rows, xp.transpose(rows)))
-    return vectors[:, -1] * xp.sqrt(xp.maximum(values[-1], 0.0))
+    _, vectors = xp.eigh(xp.matmul(scaled, xp.transpose(scaled)))
+    return xp.matmul(xp.transpose(vectors[:, -1:]), scaled)[0]
 
   def from_coordinates():
-    _, vectors = xp.eigh(xp.matmul(xp.transpose(rows), rows))
-    return xp.sum(rows * vectors[:, -1], axis=1)
+    _, vectors = xp.eigh(xp.matmul(xp.transpose(scaled), scaled))
+    return vectors[:, -1]
 
-  # The same coordinates up to sign; the smaller eigenproblem is taken.
-  return xp.cond(
+  # The same axis up to its length; the smaller eigenproblem is taken.
+  axis = xp.cond(
       xp.size(rows) <= rows.shape[1], from_clients, from_coordinates
   )
+  return xp.sum(rows * divide(xp, axis, norm(xp, axis)), axis=1)
+
+
+# --- Agreement: the reference's support --------------------------------------
+
+
+def follow_support(
+    xp, units: Array, weights: Array, memory: Memory, config
+) -> Tuple[Array, Memory]:
+  """Cosines [N] with the reference, and the memory after the vote on it.
+
+  p <- (1 - rate) p + rate sum_i mu_i vote_i / sum_i mu_i, where a vote goes
+  from 0 to 1 as the cosine goes from -full_trust_cosine to full_trust_cosine.
+  A reference that most of the cohort opposes (p < reset_support) is forgotten:
+  attackers who made the first ones must not keep them.
+  """
+  reference = xp.reshape(memory.reference, (-1,))
+  length = norm(xp, reference)
+  cosines = xp.sum(units * divide(xp, reference, length), axis=1)
+  full = config.full_trust_cosine
+  favour = divide(
+      xp, xp.sum(weights * _ramp(xp, cosines, (-full, full))), xp.sum(weights)
+  )
+  followed = follow(memory.support, favour, 1.0 - config.support_rate)
+  support = xp.where(length > 0, followed, memory.support)
+  kept = xp.where(support < config.reset_support, 0.0, 1.0)
+  return kept * cosines, memory._replace(
+      reference=kept * memory.reference,
+      support=xp.where(kept > 0, support, 1.0),
+      age=kept * memory.age,
+  )
+
+
+def log_reference_trust(
+    xp, reference_cosine: Array, memory: Memory, config
+) -> Array:
+  """t [N]: log trust, least for who opposes the reference; 0 without one.
+
+  It counts as far as the reference has the support of the cohort.
+  """
+  share = _ramp(xp, reference_cosine, (0.0, config.full_trust_cosine))
+  confidence = _ramp(xp, memory.support, config.support_range)
+  has_reference = xp.where(memory.age > 0, 1.0, 0.0)
+  return has_reference * confidence * _log_trust(xp, share, config)
+
+
+# --- Agreement: camps --------------------------------------------------------
+
+
+def split_camps(xp, units: Array, weights: Array) -> Array:
+  """Two camps, [N] of 0 and 1, in arbitrary order.
+
+  The cut of the first principal coordinate x that maximises the scatter between
+  both sides, (sum_below mu x)^2 / (mass_below mass_above). Steps of 2-means from
+  there change nothing: in many dimensions each client is near a mean that it is
+  part of.
+  """
+  centre = divide(xp, xp.sum(units * weights[:, None], axis=0), xp.sum(weights))
+  rows = (units - centre) * xp.where(weights > 0, 1.0, 0.0)[:, None]
+  x = _principal_coordinates(xp, rows, weights)
+  order = xp.argsort(x, kind='stable')
+  mass = xp.cumsum(xp.take(weights, order, axis=0))
+  moment = xp.cumsum(xp.take(weights * x, order, axis=0))
+  between = divide(xp, moment * moment, mass * (mass[-1] - mass))
+  # Equal coordinates stay together, whatever their order.
+  cut = xp.take(x, order, axis=0)[xp.argmax(between)]
+  return xp.where(x > cut, 1.0, 0.0)
+
+
+def camp_distance(xp, cosines: Array, weights: Array, camp: Array) -> Array:
+  """How far apart camps are, in units of the cosines' spread; a scalar.
+
+  d = (mean C inside of camps - mean C across) / pooled standard deviation,
+  where the pair of i and j weighs mu_i mu_j; 0 unless there are both kinds.
+  """
+  pairs = weights[:, None] * weights * _others(xp, weights)
+  is_same = xp.where(xp.equal(camp[:, None], camp), 1.0, 0.0)
+  inside, across = pairs * is_same, pairs * (1.0 - is_same)
+  mean = lambda kind: divide(xp, xp.sum(kind * cosines), xp.sum(kind))
+  scatter = lambda kind: xp.sum(kind * (cosines - mean(kind)) ** 2)
+  spread = xp.sqrt(
+      divide(xp, scatter(inside) + scatter(across), xp.sum(pairs))
+  )
+  gap = (mean(inside) - mean(across)) / xp.maximum(spread, _TIE)
+  has_both = (xp.sum(inside) > 0) & (xp.sum(across) > 0)
+  return xp.where(has_both, gap, 0.0)
+
+
+def log_camp_trust(
+    xp, units: Array, cosines: Array, weights: Array, camp_memory: Array, config
+) -> Tuple[Array, Array]:
+  """Log trust [N] by the camp, and the memory with this round's vote.
+
+  Attackers who are alike, and unlike the honest, are a camp. Which of the two
+  they are is not this round's majority alone: with delta the difference of the
+  camps' means and g = 0 to 1 as the camps are clear,
+
+    e <- decay e + g (mass_1 - mass_0) / mass delta,
+
+  and the good camp is the one that delta points to if <e, delta> > 0. Nothing
+  depends on which camp is called 1. A client is trusted by the mean cosine with
+  the others of the good camp less that with the other camp.
+  """
+  camp = split_camps(xp, units, weights)
+  distance = camp_distance(xp, cosines, weights, camp)
+  clear = _ramp(xp, distance, config.camp_range)
+  first, second = weights * camp, weights * (1.0 - camp)
+  mean = lambda w: divide(xp, xp.sum(w[:, None] * units, axis=0), xp.sum(w))
+  vote = divide(xp, xp.sum(first) - xp.sum(second), xp.sum(weights))
+  difference = mean(first) - mean(second)
+  votes = config.camp_decay * xp.reshape(camp_memory, (-1,)) + (
+      clear * vote * difference
+  )
+  lead = xp.sum(votes * difference)
+  # Two camps of equal mass and no memory are a tie: nobody loses by it.
+  is_tie = xp.abs(lead) <= _TIE * xp.sum(difference * difference)
+  side = xp.where(is_tie, 0.0, xp.sign(lead))
+
+  others = _others(xp, weights)
+  likeness = lambda w: divide(
+      xp, xp.sum(others * cosines * w, axis=1), xp.sum(others * w, axis=1)
+  )
+  margin = side * (likeness(first) - likeness(second))
+  good = xp.where(side > 0, first, second)
+  typical = weighted_quantile(xp, margin, good, 0.5)
+  share = xp.clip(1.0 + margin / xp.maximum(typical, _TIE), 0.0, 1.0)
+  return (
+      clear * xp.abs(side) * _log_trust(xp, share, config),
+      xp.reshape(votes, camp_memory.shape),
+  )
+
+
+# --- Agreement: concordance of layers ----------------------------------------
+
+
+def log_concordance(xp, sketches: Array, weights: Array, config) -> Array:
+  """Log trust [N]: do a client's layers agree about whom it resembles?
+
+  With C^g the cosines in group g, R = sum_{g<h} C^g C^h (elementwise): who
+  turned some layers only resembles the honest in one group and opposes them in
+  another. Signs s of the majority maximise sum_ij mu_i mu_j s_i s_j R_ij in
+  about; y_i = sum_j mu_j s_j R_ij / sum_j mu_j |R_ij|, relative to a high
+  quantile of y, is the concordance. It counts as far as that quantile is high.
+  """
+  others = _others(xp, weights)
+  relation = total = xp.zeros_like(others)
+  for group in range(sketches.shape[1]):
+    cosines = _products(xp, _unit_rows(xp, sketches[:, group])) * others
+    relation, total = relation + total * cosines, total + cosines
+  signs = _majority_signs(xp, relation, weights)
+  y = divide(
+      xp,
+      xp.sum(relation * weights * signs, axis=1),
+      xp.sum(xp.abs(relation) * weights, axis=1),
+  )
+  typical = weighted_quantile(xp, y, weights, config.concordance_quantile)
+  confidence = _ramp(xp, typical, config.concordance_range)
+  share = _ramp(
+      xp, y / xp.maximum(typical, _TIE), config.concordant_share_range
+  )
+  return confidence * _log_trust(xp, share, config)
+
+
+def _majority_signs(xp, relation: Array, weights: Array) -> Array:
+  """Signs [N] of who goes with whom, 1 for the side of more weight.
+
+  0 for who has no weight, and for all if both sides have the same.
+  """
+  root = xp.sqrt(weights)
+  # Signs are constant almost everywhere.
+  relation = xp.stop_gradient(relation * root[:, None] * root)
+  _, vectors = xp.eigh(relation)
+
+  def settle(signs):
+    for _ in range(_SIGN_STEPS):
+      signs = xp.sign(xp.sum(relation * signs, axis=1))
+    return signs, xp.sum(relation * signs[:, None] * signs)
+
+  # Usually all agree, which the eigenvector misses where few pairs stand out.
+  signs, value = settle(xp.ones_like(weights))
+  others, other_value = settle(xp.sign(vectors[:, -1]))
+  margin = _TIE * xp.sum(xp.abs(relation))
+  signs = xp.where(other_value > value + margin, others, signs)
+  lead = xp.sum(weights * signs)
+  is_tie = xp.abs(lead) <= _TIE * xp.sum(weights)
+  return signs * xp.where(is_tie, 0.0, xp.sign(lead))
 
 
 # --- Weights -----------------------------------------------------------------
 
 
-def initial_weighting(xp, config: config_lib.FedAOTConfig) -> Theta:
-  """The weighting variables theta at their start."""
+def initial_weighting(
+    xp, num_statistics: int, config: config_lib.FedAOTConfig
+) -> Theta:
+  """The weighting variables theta of K statistics at their start."""
   slope = config.initial_slope
   raw_slope = slope + math.log(-math.expm1(-slope))  # The inverse of softplus.
-  num_statistics = len(HOLDOUT_STATISTICS)  # As many in both modes.
   return {
       'raw_slope': xp.full([num_statistics], raw_slope),
       'margin': xp.full([num_statistics], float(config.initial_margin)),
@@ -450,7 +703,7 @@ def decide(
     xp,
     theta: Theta,
     table: Table,
-    reference: Array,
+    known: Any,
     root_norm: Optional[Array],
     config: config_lib.FedAOTConfig,
 ) -> Decision:
@@ -461,7 +714,7 @@ def decide(
     theta: The weighting variables.
     table: As `holdout_statistics` or `agreement_statistics` takes it, with N
       >= 0; with `num_examples` [N] if example counts are to be used.
-    reference: The EMA reference.
+    known: The EMA reference, or in agreement mode the `Memory`.
     root_norm: The norm of the root update; None in agreement mode.
     config: A `FedAOTConfig`.
 
@@ -471,29 +724,63 @@ def decide(
   # A client that takes no part keeps every reduction defined for an empty
   # cohort; it changes no result.
   table = {name: _append_zero_row(xp, rows) for name, rows in table.items()}
+  finite, memory = table['finite'], ()
   if root_norm is None:
-    found = agreement_statistics(xp, table, reference, config)
+    found, trust, memory = agreement_statistics(xp, table, known, config)
   else:
-    found = holdout_statistics(
-        xp, table, norm(xp, reference), root_norm, config
-    )
-  log_base = found.log_discount
+    found = holdout_statistics(xp, table, norm(xp, known), root_norm, config)
   if 'num_examples' in table:
-    log_base = log_base + log_example_weights(
-        xp, table['num_examples'], table['finite'], config.max_example_ratio
+    found = found._replace(
+        log_base=found.log_base + log_example_weights(
+            xp, table['num_examples'], finite, config.max_example_ratio
+        )
     )
+  if root_norm is None:
+    memory = _follow_reference(xp, theta, table, found, trust, memory, config)
+    # Where nobody has anything to say there is nothing to remember.
+    memory = Memory(*(
+        xp.where(xp.sum(finite) > 0, new, old)
+        for new, old in zip(memory, known)
+    ))
   return Decision(
-      weights=weights(xp, theta, found.z, log_base, table['finite'])[:-1],
+      weights=weights(xp, theta, found.z, found.log_base, finite)[:-1],
       clip=found.clip[:-1],
       values=found.values[:-1],
       z=found.z[:-1],
-      log_base=log_base[:-1],
+      log_base=found.log_base[:-1],
       norm_bound=found.norm_bound,
+      memory=memory,
+  )
+
+
+def _follow_reference(
+    xp,
+    theta: Theta,
+    table: Table,
+    found: Statistics,
+    trust: Array,
+    memory: Memory,
+    config,
+) -> Memory:
+  """The memory with this round's updates in the reference.
+
+  The reference is a plain mean of its first rounds, then a moving average.
+  """
+  # With all of the trust in it a bad start would confirm itself.
+  log_base = found.log_base + (config.reference_trust_exponent - 1.0) * trust
+  w = reference_weights(xp, theta, found.z, log_base, table['finite'])
+  bound = config.reference_clip_factor * found.norm_bound
+  w = w * _clip_factor(xp, table['norm'], bound)
+  aggregate = xp.sum(w[:, None, None] * table['sketch'], axis=0)
+  decay = xp.minimum(config.reference_decay, memory.age / (memory.age + 1.0))
+  return memory._replace(
+      reference=follow(memory.reference, aggregate, decay),
+      age=memory.age + 1.0,
   )
 
 
 def reference_weights(
-    xp, theta: Theta, decision: Decision, finite: Array
+    xp, theta: Theta, z: Array, log_base: Array, finite: Array
 ) -> Array:
   """Weights [N] of the updates in agreement mode's reference.
 
@@ -501,14 +788,8 @@ def reference_weights(
   """
   is_other = [s != 'reference_cosine' for s in AGREEMENT_STATISTICS]
   # A statistic this far above the middle costs nothing.
-  z = xp.where(xp.array(is_other), decision.z, 1e3)
-  return weights(
-      xp,
-      theta,
-      _append_zero_row(xp, z),
-      _append_zero_row(xp, decision.log_base),
-      _append_zero_row(xp, finite),
-  )[:-1]
+  z = xp.where(xp.array(is_other), z, 1e3)
+  return weights(xp, theta, z, log_base, finite)
 
 
 def _append_zero_row(xp, rows: Array) -> Array:
@@ -546,11 +827,12 @@ def agreement_alignments(
 
   Args:
     xp: The namespace.
-    previous_sketches: [N, m], clipped and divided by the norm bound.
-    current_aggregate: [m], sketch of this round's weighted mean.
+    previous_sketches: [N, G, m], clipped and divided by the norm bound.
+    current_aggregate: [G, m], sketch of this round's weighted mean.
   """
-  direction = divide(xp, current_aggregate, norm(xp, current_aggregate))
-  return -xp.sum(previous_sketches * direction, axis=1)
+  length = xp.sqrt(xp.sum(current_aggregate * current_aggregate))
+  direction = divide(xp, current_aggregate, length)
+  return -xp.sum(previous_sketches * direction, axis=(1, 2))
 
 
 def objective(xp, theta: Theta, judgement: Judgement) -> Array:
@@ -615,7 +897,7 @@ def learn(
   Returns:
     A pair of the new theta and the new slots.
   """
-  start = initial_weighting(xp, config)
+  start = initial_weighting(xp, theta['margin'].shape[0], config)
   step = optimizer['step'] + 1.0
   beta_1, beta_2 = config.meta_beta_1, config.meta_beta_2
   first, second, new = {}, {}, {}
@@ -642,6 +924,6 @@ def learn(
   return new, {'step': step, 'first_moment': first, 'second_moment': second}
 
 
-def follow(reference: Array, aggregate: Array, decay: float) -> Array:
-  """The exponential moving average: decay r + (1 - decay) aggregate."""
-  return decay * reference + (1.0 - decay) * aggregate
+def follow(average: Array, value: Array, decay: Array) -> Array:
+  """The moving average: decay average + (1 - decay) value."""
+  return decay * average + (1.0 - decay) * value

@@ -16,8 +16,9 @@ whole rows of p, then what is left of each tensor in turn. So no large tensor is
 copied. `fedaot_tff` has the same in TensorFlow.
 """
 
+import itertools
 import math
-from typing import Iterable, NamedTuple, Tuple
+from typing import Iterable, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -33,16 +34,52 @@ _NUM_SIGN_BLOCKS = 2
 _SHIFT = 16
 
 
-def projection_length(
-    num_coordinates: int, config: config_lib.FedAOTConfig
-) -> int:
-  """Length p of the projection of an update of d coordinates.
+class Group(NamedTuple):
+  """Consecutive tensors of an update that have a sketch of their own.
 
-  `config.projection_dimension`, or d if that is less, rounded up to a multiple
-  of the sketch dimension m, so that a projection folds into a sketch.
+  Attributes:
+    num_tensors: Their number.
+    num_coordinates: d, of all of them.
+    length: p, of their projection: a multiple of m, so that it folds into the
+      sketch.
+    sketch_length: m.
   """
-  length = min(config.projection_dimension, num_coordinates)
-  return config.sketch_dimension * math.ceil(length / config.sketch_dimension)
+
+  num_tensors: int
+  num_coordinates: int
+  length: int
+  sketch_length: int
+
+
+def group_tensors(
+    shapes: Sequence[Sequence[int]],
+    config: config_lib.FedAOTConfig,
+    *,
+    has_holdout: bool,
+) -> Tuple[Group, ...]:
+  """The groups of an update with tensors of these shapes.
+
+  With a hold-out it is one. In agreement mode consecutive layers are dealt out
+  to at most `config.max_groups`; a layer is a tensor of two or more dimensions
+  and the smaller ones after it, such as its bias.
+  """
+  starts = [i for i, shape in enumerate(shapes) if len(shape) > 1][1:]
+  bounds = [0, *starts]  # What comes before the first kernel is of its layer.
+  num_groups = 1 if has_holdout else min(len(bounds), config.max_groups)
+  firsts = [bounds[g * len(bounds) // num_groups] for g in range(num_groups)]
+  total = (
+      config.sketch_dimension
+      if has_holdout
+      else config.agreement_sketch_dimension
+  )
+  sketch_length = max(1, total // num_groups)
+  groups = []
+  for first, end in zip(firsts, [*firsts[1:], len(shapes)]):
+    size = sum(math.prod(shape) for shape in shapes[first:end])
+    length = min(config.projection_dimension, size)
+    length = sketch_length * math.ceil(length / sketch_length)
+    groups.append(Group(end - first, size, length, sketch_length))
+  return tuple(groups)
 
 
 class SignLayout(NamedTuple):
@@ -122,13 +159,42 @@ def draw_signs(
 def norm_and_sketch(
     tensors: Iterable[np.ndarray], num_coordinates: int, signs: Signs
 ) -> Tuple[float, np.ndarray]:
-  """The Euclidean norm and the sketch, float32 [p], of an update.
+  """The Euclidean norm and the projection, float32 [p], of a vector.
 
   Args:
     tensors: Flat float32 arrays, d coordinates in all; read one at a time.
     num_coordinates: d.
     signs: See `draw_signs`.
   """
+  square, projection = _square_and_projection(tensors, num_coordinates, signs)
+  return math.sqrt(square), projection
+
+
+def norm_and_projections(
+    tensors: Iterable[np.ndarray],
+    groups: Sequence[Group],
+    signs: Sequence[Signs],
+) -> Tuple[float, List[np.ndarray]]:
+  """The norm of an update and the projection of each group, float32 [p].
+
+  Args:
+    tensors: Flat float32 arrays; read one at a time.
+    groups: See `group_tensors`.
+    signs: Those of each group, see `draw_signs`.
+  """
+  tensors = iter(tensors)
+  squares, projections = zip(*(
+      _square_and_projection(
+          itertools.islice(tensors, group.num_tensors),
+          group.num_coordinates,
+          group_signs,
+      )
+      for group, group_signs in zip(groups, signs)
+  ))
+  return math.sqrt(sum(squares)), list(projections)
+
+
+def _square_and_projection(tensors, num_coordinates, signs):
   length = signs.table.shape[1]
   table = signs.table.reshape(-1)
   num_rows = math.ceil(num_coordinates / length)
@@ -164,4 +230,4 @@ def norm_and_sketch(
     rest = np.concatenate(rest)
     ends.reshape(-1)[: rest.shape[0]] = rest
     add(ends)
-  return math.sqrt(square), sketch
+  return square, sketch

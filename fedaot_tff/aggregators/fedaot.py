@@ -42,7 +42,7 @@ class FedAOTFactory(model_aware.ModelAwareFactory):
   `mirror`, see `model_aware.ModelAwareFactory.create_process`.
 
   The measurements are an OrderedDict; N clients in the order in which they were
-  given, K = 4 statistics named by `HOLDOUT_STATISTICS` and
+  given, K statistics named by `HOLDOUT_STATISTICS` and
   `AGREEMENT_STATISTICS`:
 
   *   `weights`: float32 [N], the weights; they sum to 1.

@@ -43,7 +43,8 @@ class WeighedUpdates(NamedTuple):
     root: Root update's norm and the loss before, at the server; empty in
       agreement mode.
     fingerprints: That of each client's summary, at the clients.
-    projections: Each client's projection, float32 [p], at the clients.
+    projections: Each client's projection (of the first group), float32 [p], at
+      the clients.
   """
 
   result: Any
@@ -62,13 +63,17 @@ class FedAOTRound(model_aware.ModelAwareRound):
 
   *   `round`: int32 scalar, rounds so far.
   *   `seed`: int64 [2], the secret seed.
-  *   `reference`: the EMA of aggregates in a random projection, [p] with a
-      hold-out, and [m], as long as a sketch, without.
+  *   `reference`: the EMA of aggregates: with a hold-out in a random
+      projection, [p]; without in sketch space, [G, m] for G groups of tensors.
   *   `weighting`: the weighting variables, `equations.Theta`.
   *   `meta_optimizer`: Adam's slots, see `equations.initial_meta_optimizer`.
-  *   `previous` (agreement mode only): last round's `sketches` [N, m], clipped
-      and divided by the norm bound, `z` [N, K] and `finite` [N]; N = 0 before
-      the first round.
+
+  In agreement mode further
+
+  *   `camp_memory` [G, m], `support` and `age`: see `equations.Memory`.
+  *   `previous`: last round's `sketches` [N, G, m], clipped and divided by the
+      norm bound, `z` [N, K], `log_base` [N] and `finite` [N]; N = 0 before the
+      first round.
   """
 
   def __init__(
@@ -99,8 +104,16 @@ class FedAOTRound(model_aware.ModelAwareRound):
     self.holdout = holdout
     self._config = config
     self._seed = seed
-    self._dimension = flat_updates.num_coordinates(value_type)
-    self._projection_length = sketch.projection_length(self._dimension, config)
+    self._groups = sketch.group_tensors(
+        [
+            spec.shape.as_list()
+            for spec in tf.nest.flatten(
+                tff.types.type_to_tf_tensor_specs(value_type)
+            )
+        ],
+        config,
+        has_holdout=holdout is not None,
+    )
     self._use_examples = (
         weight_type is not None and config.max_example_ratio is not None
     )
@@ -193,39 +206,52 @@ class FedAOTRound(model_aware.ModelAwareRound):
   # --- The computations, in TensorFlow ---
 
   def _initial_state(self):
-    config = self._config
-    theta = equations.initial_weighting(TENSORFLOW, config)
+    has_holdout, first_group = self.holdout is not None, self._groups[0]
+    theta = equations.initial_weighting(
+        TENSORFLOW,
+        len(
+            equations.HOLDOUT_STATISTICS
+            if has_holdout
+            else equations.AGREEMENT_STATISTICS
+        ),
+        self._config,
+    )
+    sketch_shape = [len(self._groups), first_group.sketch_length]
     state = collections.OrderedDict(
         round=tf.constant(0, tf.int32),
         seed=tf.constant([self._seed, 0], tf.int64),
-        reference=tf.zeros([
-            self._projection_length
-            if self.holdout is not None
-            else config.sketch_dimension
-        ]),
+        reference=tf.zeros(
+            [first_group.length] if has_holdout else sketch_shape
+        ),
         weighting=_narrow(theta),
         meta_optimizer=_narrow(
             equations.initial_meta_optimizer(TENSORFLOW, theta)
         ),
     )
-    if self.holdout is None:
-      state['previous'] = collections.OrderedDict(
-          sketches=_no_rows([config.sketch_dimension]),
-          z=_no_rows([len(equations.AGREEMENT_STATISTICS)]),
-          finite=_no_rows([]),
+    if not has_holdout:
+      state.update(
+          camp_memory=tf.zeros(sketch_shape),
+          support=tf.constant(1.0),
+          age=tf.constant(0.0),
+          previous=collections.OrderedDict(
+              sketches=_no_rows(sketch_shape),
+              z=_no_rows([len(equations.AGREEMENT_STATISTICS)]),
+              log_base=_no_rows([]),
+              finite=_no_rows([]),
+          ),
       )
     return state
 
   def _share(self, state, model):
     """What the clients' summaries need, and the root update's measures."""
-    signs = summaries.draw_signs(
-        _fold(state['seed'], _SIGNS), self._dimension, self._projection_length
+    signs = summaries.draw_group_signs(
+        _fold(state['seed'], _SIGNS), self._groups
     )
     directions, root = collections.OrderedDict(), ()
     if self.holdout is not None:
       split = self._split(state)
       norm, projection = _norm_and_projection(
-          self.holdout.root_update(model, split.training), signs
+          self.holdout.root_update(model, split.training), signs[0]
       )
       loss = self.holdout.loss(model, split.evaluation)
       root = collections.OrderedDict(norm=norm, loss=tf.cast(loss, tf.float32))
@@ -241,6 +267,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
     """A client's row of the table and its projection."""
     row, projection = summaries.summarize_update(
         tf.nest.flatten(value),
+        self._groups,
         shared['signs'],
         shared['seed'],
         shared['directions'],
@@ -266,7 +293,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
         TENSORFLOW,
         _widen(state['weighting']),
         _widen({k: v for k, v in table.items() if k != 'fingerprint'}),
-        _widen(state['reference']),
+        _widen(self._known(state)),
         None if self.holdout is None else _widen(root['norm']),
         self._config,
     )
@@ -276,12 +303,20 @@ class FedAOTRound(model_aware.ModelAwareRound):
     )
     return _narrow(decision), lookup
 
+  def _known(self, state):
+    """What the decision knows of earlier rounds, see `equations.decide`."""
+    if self.holdout is not None:
+      return state['reference']
+    return equations.Memory(
+        *(state[name] for name in equations.Memory._fields)
+    )
+
   def _evaluate(self, state, shared, model):
     """Loss of the updated model on the hold-out, its gradient's projection."""
     loss, gradient = self.holdout.loss_and_gradient(
         model, self._split(state).evaluation
     )
-    norm, projection = _norm_and_projection(gradient, shared['signs'])
+    norm, projection = _norm_and_projection(gradient, shared['signs'][0])
     return collections.OrderedDict(
         loss=tf.cast(loss, tf.float32), norm=norm, projection=projection
     )
@@ -318,9 +353,14 @@ class FedAOTRound(model_aware.ModelAwareRound):
     any_finite = tf.reduce_sum(finite) > 0
     learned, meta = self._meta_step(state, judgement, any_finite)
     _, projection = summaries.norm_and_sketch(
-        tf.nest.flatten(result), shared['signs']
+        tf.nest.flatten(result), shared['signs'][0]
     )
-    new_state = self._next_state(state, learned, projection, any_finite)
+    reference = equations.follow(
+        state['reference'], projection, self._config.reference_decay
+    )
+    new_state = self._next_state(
+        state, learned, tf.where(any_finite, reference, state['reference'])
+    )
     measurements = self._measure(state, table, decision, meta)
     measurements.update(
         root_norm=root['norm'],
@@ -333,15 +373,15 @@ class FedAOTRound(model_aware.ModelAwareRound):
     """State and measurements after a round without a hold-out."""
     found, finite = _widen(decision), _widen(table['finite'])
     previous = _widen(state['previous'])
-    clipped = _widen(table['sketch']) * found.clip[:, None]
+    clipped = _widen(table['sketch']) * found.clip[:, None, None]
     judgement = equations.Judgement(
         previous['z'],
-        tf.zeros_like(previous['finite']),
+        previous['log_base'],
         previous['finite'],
         equations.agreement_alignments(
             TENSORFLOW,
             previous['sketches'],
-            tf.linalg.matvec(clipped, found.weights, transpose_a=True),
+            tf.tensordot(found.weights, clipped, 1),
         ),
         penalty=self._config.concentration_penalty,
     )
@@ -349,19 +389,16 @@ class FedAOTRound(model_aware.ModelAwareRound):
     learned, meta = self._meta_step(
         state, judgement, any_finite & (tf.reduce_sum(previous['finite']) > 0)
     )
-    trusted = equations.reference_weights(
-        TENSORFLOW, _widen(state['weighting']), found, finite
-    )
-    new_state = self._next_state(
-        state,
-        learned,
-        _narrow(tf.linalg.matvec(clipped, trusted, transpose_a=True)),
-        any_finite,
+    memory = decision.memory
+    new_state = self._next_state(state, learned, memory.reference)
+    new_state.update(
+        camp_memory=memory.camp_memory, support=memory.support, age=memory.age
     )
     current = _narrow(
         collections.OrderedDict(
             sketches=equations.divide(TENSORFLOW, clipped, found.norm_bound),
             z=found.z,
+            log_base=found.log_base,
             finite=finite,
         )
     )
@@ -399,18 +436,12 @@ class FedAOTRound(model_aware.ModelAwareRound):
         lambda t: tf.where(can_learn, _narrow(t), 0.0), meta
     )
 
-  def _next_state(self, state, learned, aggregate, any_finite):
+  def _next_state(self, state, learned, reference):
     weighting, slots = learned
     return collections.OrderedDict(
         round=state['round'] + 1,
         seed=state['seed'],
-        reference=tf.where(
-            any_finite,
-            equations.follow(
-                state['reference'], aggregate, self._config.reference_decay
-            ),
-            state['reference'],
-        ),
+        reference=reference,
         weighting=weighting,
         meta_optimizer=slots,
     )

@@ -32,6 +32,19 @@ def draw_signs(
   )
 
 
+def draw_group_signs(
+    seed: tf.Tensor, groups: Sequence[sketch.Group]
+) -> Tuple[sketch.Signs, ...]:
+  """The signs of each group, see `draw_signs`."""
+  fold_in = tf.random.experimental.stateless_fold_in
+  return tuple(
+      draw_signs(
+          fold_in(seed, i) if i else seed, group.num_coordinates, group.length
+      )
+      for i, group in enumerate(groups)
+  )
+
+
 def _random_signs(seed: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
   num_signs = math.prod(shape)
   # Every byte of a random word gives a sign: random bits are what costs.
@@ -45,12 +58,17 @@ def _random_signs(seed: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
 def norm_and_sketch(
     tensors: Sequence[tf.Tensor], signs: sketch.Signs
 ) -> Tuple[tf.Tensor, tf.Tensor]:
-  """Norm, a float32 scalar, and sketch, float32 [p], of an update.
+  """Norm, a float32 scalar, and projection, float32 [p], of a vector.
 
   Args:
     tensors: Float tensors of any static shapes, d coordinates in all.
     signs: See `draw_signs`.
   """
+  half_square, projection = _half_square_and_projection(tensors, signs)
+  return tf.sqrt(2.0 * half_square), projection
+
+
+def _half_square_and_projection(tensors, signs):
   length = signs.table.shape[1]
   table = tf.reshape(signs.table, [-1])
   flat = [tf.reshape(tf.cast(t, tf.float32), [-1]) for t in tensors]
@@ -84,7 +102,7 @@ def norm_and_sketch(
   rest = tf.concat(rest, axis=0)
   padding = (num_rows - row) * length - rest.shape[0]
   add(tf.reshape(tf.pad(rest, [[0, padding]]), [num_rows - row, length]), row)
-  return tf.sqrt(2.0 * tf.add_n(squares)), tf.add_n(sums)
+  return tf.add_n(squares), tf.add_n(sums)
 
 
 def fingerprint(numbers: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -102,7 +120,8 @@ def fingerprint(numbers: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def summarize_update(
     tensors: Sequence[tf.Tensor],
-    signs: sketch.Signs,
+    groups: Sequence[sketch.Group],
+    signs: Sequence[sketch.Signs],
     seed: tf.Tensor,
     directions: 'collections.OrderedDict[str, tf.Tensor]',
     config: config_lib.FedAOTConfig,
@@ -112,7 +131,8 @@ def summarize_update(
 
   Args:
     tensors: See `norm_and_sketch`.
-    signs: See `draw_signs`.
+    groups: Which of them are sketched together.
+    signs: See `draw_group_signs`.
     seed: int64 [2], of the fingerprint.
     directions: Named float32 [p] sketches of vectors to project the update on.
     config: A `FedAOTConfig`.
@@ -121,27 +141,40 @@ def summarize_update(
 
   Returns:
     A pair. First a row of the table of `fedaot.equations` in float32, with the
-    row's `fingerprint`, int64, and `is_empty`; second the update's sketch,
-    float32 [p]. All but these is 0 for an update that is not usable.
+    row's `fingerprint`, int64, and `is_empty`; second the projection, float32
+    [p], of the first group. All but these is 0 for an update that is not
+    usable.
   """
-  norm, projection = norm_and_sketch(tensors, signs)
+  half_squares, projections, first = [], [], 0
+  for group, group_signs in zip(groups, signs):
+    half_square, projection = _half_square_and_projection(
+        tensors[first : first + group.num_tensors], group_signs
+    )
+    half_squares.append(half_square)
+    projections.append(projection)
+    first += group.num_tensors
+  norm = tf.sqrt(2.0 * tf.add_n(half_squares))
   # No entry is larger than the norm, and a NaN compares false.
   usable = (norm < config.max_norm) & ~is_empty
   norm = tf.where(usable, norm, 0.0)
-  projection = tf.where(usable, projection, 0.0)
-  # A sketch of p floats folds into one of a length that divides p.
-  short = tf.reduce_sum(
-      tf.reshape(projection, [-1, config.sketch_dimension]), axis=0
-  )
-  dots = [tf.tensordot(projection, v, 1) for v in directions.values()]
+  projections = [tf.where(usable, p, 0.0) for p in projections]
+  # A projection of p floats folds into a sketch of a length that divides p.
+  sketches = tf.stack([
+      tf.reduce_sum(tf.reshape(p, [-1, group.sketch_length]), axis=0)
+      for p, group in zip(projections, groups)
+  ])
+  dots = [tf.tensordot(projections[0], v, 1) for v in directions.values()]
   row = collections.OrderedDict(
       fingerprint=fingerprint(
-          tf.concat([tf.stack([norm] + dots), short], axis=0), seed
+          tf.concat(
+              [tf.stack([norm] + dots), tf.reshape(sketches, [-1])], axis=0
+          ),
+          seed,
       ),
       finite=tf.cast(usable, tf.float32),
       is_empty=tf.cast(is_empty, tf.float32),
       norm=norm,
-      sketch=short,
+      sketch=sketches,
   )
   row.update((f'dot_{name}', dot) for name, dot in zip(directions, dots))
-  return row, projection
+  return row, projections[0]

@@ -40,7 +40,9 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
   attackers rebuild the reference; the weighting variables, if the defence is
   FedAOT (else their start); not the secrets of the server: for the signs of the
   sketch the attackers draw their own, for the root update of the hold-out they
-  take the honest mean at the median honest norm.
+  take the honest mean at the median honest norm. Of agreement mode they
+  simulate neither the concordance of layers nor what it remembers beside the
+  reference.
   """
 
   sees_table = True
@@ -136,13 +138,17 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
     if is_fedaot and ('previous' in state) == (mode == 'agreement'):
       theta = state['weighting']
     else:
-      theta = equations.initial_weighting(TENSORFLOW, config)
+      names = getattr(equations, f'{mode.upper()}_STATISTICS')
+      theta = equations.initial_weighting(TENSORFLOW, len(names), config)
     theta = {name: tf.cast(v, tf.float64) for name, v in theta.items()}
     honest, num_attackers = knowledge.honest, knowledge.num_attackers
+    sketch_length = (
+        config.agreement_sketch_dimension
+        if mode == 'agreement'
+        else config.sketch_dimension
+    )
     signs = summaries.draw_signs(
-        tf.cast(knowledge.seed, tf.int64),
-        mean.shape[0],
-        config.sketch_dimension,
+        tf.cast(knowledge.seed, tf.int64), mean.shape[0], sketch_length
     )
 
     def fold(vector):
@@ -152,13 +158,11 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
         fold,
         honest,
         # Says the shape where there are no honest clients.
-        fn_output_signature=tf.TensorSpec([config.sketch_dimension]),
+        fn_output_signature=tf.TensorSpec([sketch_length]),
     )
     # What the noise of an attacker adds to its sketch, for |p| = 1.
-    noise = (self._jitter / config.sketch_dimension**0.5) * (
-        tf.random.stateless_normal(
-            [num_attackers, config.sketch_dimension], knowledge.seed
-        )
+    noise = (self._jitter / sketch_length**0.5) * tf.random.stateless_normal(
+        [num_attackers, sketch_length], knowledge.seed
     )
     root = typical * vectors.unit(mean)
     gram = tf.matmul(honest, honest, transpose_b=True)
@@ -172,12 +176,19 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
       table = collections.OrderedDict(
           finite=tf.ones([knowledge.num_honest + num_attackers]),
           norm=with_attackers(norms, norm * (1 + self._jitter**2) ** 0.5),
-          sketch=tf.concat([sketches, fold(vector) + norm * noise], 0),
+          # One group of tensors.
+          sketch=tf.concat([sketches, fold(vector) + norm * noise], 0)[:, None],
       )
       if mode == 'agreement':
-        known_reference, root_norm = fold(reference), None
+        root_norm = None
+        known = equations.Memory(
+            reference=fold(reference)[None],
+            camp_memory=tf.zeros([1, sketch_length]),
+            support=tf.constant(1.0),
+            age=tf.cast(tf.norm(reference) > 0, tf.float32),
+        )
       else:
-        known_reference, root_norm = reference, tf.cast(typical, tf.float64)
+        known, root_norm = reference, tf.cast(typical, tf.float64)
         for name, direction in (('reference', reference), ('root', root)):
           table[f'dot_{name}'] = with_attackers(
               tf.linalg.matvec(honest, direction),
@@ -187,7 +198,7 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
           TENSORFLOW,
           theta,
           {name: tf.cast(rows, tf.float64) for name, rows in table.items()},
-          tf.cast(known_reference, tf.float64),
+          tf.nest.map_structure(lambda t: tf.cast(t, tf.float64), known),
           root_norm,
           config,
       )

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 import fedaot
+from fedaot import equations
 from fedaot import sketch
 from fedaot_tff.aggregators import fedaot as fedaot_lib
 from fedaot_tff.aggregators import holdout as holdout_lib
@@ -23,7 +24,9 @@ _VALUE_TYPE = tff.to_type(
     tuple(tff.TensorType(np.float32, shape) for shape in _SHAPES)
 )
 # Several rows a tensor, of which each leaves a rest.
-_CONFIG = fedaot.FedAOTConfig(sketch_dimension=16, projection_dimension=48)
+_CONFIG = fedaot.FedAOTConfig(
+    sketch_dimension=16, agreement_sketch_dimension=32, projection_dimension=48
+)
 
 
 def _fold(*numbers):
@@ -38,9 +41,11 @@ class _SameDraws(fedaot.FedAOTAggregator):
 
   tff_holdout = None
 
-  def _draw_signs(self, dimension, length):
-    signs = summaries.draw_signs(_fold(0), dimension, length)
-    return sketch.Signs(signs.table.numpy(), signs.blocks.numpy())
+  def _draw_signs(self, groups):
+    return [
+        sketch.Signs(signs.table.numpy(), signs.blocks.numpy())
+        for signs in summaries.draw_group_signs(_fold(0), groups)
+    ]
 
   def _draw_order(self):
     split = self.tff_holdout.split(_fold(2, self._round), 50)
@@ -189,8 +194,11 @@ def test_ten_rounds_equal_those_of_tff(has_holdout):
     np.testing.assert_allclose(
         aggregator.state_dict()[f'weighting.{name}'], value, atol=1e-4
     )
-  np.testing.assert_allclose(
-      aggregator.state_dict()['reference'],
-      state['reference'],
-      atol=1e-5 * np.linalg.norm(state['reference']) + 1e-7,
-  )
+  names = ('reference',) if has_holdout else equations.Memory._fields
+  for name in names:
+    np.testing.assert_allclose(
+        aggregator.state_dict()[name],
+        state[name],
+        atol=1e-5 * np.linalg.norm(state[name]) + 1e-7,
+        err_msg=name,
+    )

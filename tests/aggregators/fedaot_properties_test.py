@@ -5,6 +5,7 @@ give the same numbers in fedaot_arrays_test.py.
 """
 
 import collections
+import dataclasses
 import functools
 
 import numpy as np
@@ -22,7 +23,9 @@ _FEATURES = 5
 _OUTPUTS = 4
 _DIMENSION = (_FEATURES + 1) * _OUTPUTS
 _SKETCH = 16
-_CONFIG = config_lib.FedAOTConfig(sketch_dimension=_SKETCH)
+_CONFIG = config_lib.FedAOTConfig(
+    sketch_dimension=_SKETCH, agreement_sketch_dimension=_SKETCH
+)
 _SEED = 7
 _VALUE_TYPE = tff.to_type((
     tff.TensorType(np.float32, [_FEATURES, _OUTPUTS]),
@@ -30,6 +33,18 @@ _VALUE_TYPE = tff.to_type((
 ))
 _SERVER_LEARNING_RATE, _SERVER_MOMENTUM = 0.5, 0.5
 _MODES = ('agreement', 'holdout')
+# What a round changes in the state.
+_LEARNED = dict(
+    holdout=('reference', 'weighting', 'meta_optimizer'),
+    agreement=(
+        'reference',
+        'weighting',
+        'meta_optimizer',
+        'camp_memory',
+        'support',
+        'age',
+    ),
+)
 _for_both_modes = pytest.mark.parametrize('mode', _MODES)
 
 
@@ -92,9 +107,7 @@ def _process(mode):
 
 @functools.lru_cache(maxsize=None)
 def _weighted_process(mode, max_example_ratio=None):
-  config = config_lib.FedAOTConfig(
-      sketch_dimension=_SKETCH, max_example_ratio=max_example_ratio
-  )
+  config = dataclasses.replace(_CONFIG, max_example_ratio=max_example_ratio)
   return _factory(mode, config=config).create(
       _VALUE_TYPE, tff.TensorType(np.float32)
   )
@@ -147,19 +160,22 @@ def _assert_close(found, expected, atol=1e-5):
   )
 
 
-def _clipped(mode, updates, norm_bound):
+def _clipped(updates, norm_bound):
   """The updates as they enter the sum: their norms are bounded."""
-  factor = dict(agreement=1.0, holdout=2.0)[mode]
   norms = np.linalg.norm(updates.astype(np.float64), axis=1)
-  scale = np.minimum(1, factor * norm_bound / np.maximum(norms, 1e-20))
+  scale = np.minimum(1, 2 * norm_bound / np.maximum(norms, 1e-20))
   return scale[:, None] * updates
 
 
 # --- Types -------------------------------------------------------------------
 
 
-def _theta_type(*names):
-  shapes = ([4], [4], [])
+def _num_statistics(mode):
+  return dict(agreement=3, holdout=4)[mode]
+
+
+def _theta_type(mode, *names):
+  shapes = ([_num_statistics(mode)], [_num_statistics(mode)], [])
   return collections.OrderedDict(
       (name, tff.TensorType(np.float32, shape))
       for name, shape in zip(names, shapes)
@@ -167,13 +183,13 @@ def _theta_type(*names):
 
 
 def _expected_state_type(mode):
-  weighting = _theta_type('raw_slope', 'margin', 'log_sharpness')
+  weighting = _theta_type(mode, 'raw_slope', 'margin', 'log_sharpness')
   state = collections.OrderedDict(
       round=np.int32,
       seed=tff.TensorType(np.int64, [2]),
       # In a projection as long as an update, in whole sketches.
       reference=tff.TensorType(
-          np.float32, [_SKETCH if mode == 'agreement' else 2 * _SKETCH]
+          np.float32, [1, _SKETCH] if mode == 'agreement' else [2 * _SKETCH]
       ),
       weighting=weighting,
       meta_optimizer=collections.OrderedDict(
@@ -181,10 +197,16 @@ def _expected_state_type(mode):
       ),
   )
   if mode == 'agreement':
-    state['previous'] = collections.OrderedDict(
-        sketches=tff.TensorType(np.float32, [None, _SKETCH]),
-        z=tff.TensorType(np.float32, [None, 4]),
-        finite=tff.TensorType(np.float32, [None]),
+    state.update(
+        camp_memory=tff.TensorType(np.float32, [1, _SKETCH]),
+        support=np.float32,
+        age=np.float32,
+        previous=collections.OrderedDict(
+            sketches=tff.TensorType(np.float32, [None, 1, _SKETCH]),
+            z=tff.TensorType(np.float32, [None, 3]),
+            log_base=tff.TensorType(np.float32, [None]),
+            finite=tff.TensorType(np.float32, [None]),
+        ),
     )
   else:
     state['mirror'] = collections.OrderedDict(
@@ -203,8 +225,8 @@ def _expected_state_type(mode):
 def _expected_measurements_type(mode):
   measurements = collections.OrderedDict(
       weights=tff.TensorType(np.float32, [None]),
-      statistics=tff.TensorType(np.float32, [None, 4]),
-      z=tff.TensorType(np.float32, [None, 4]),
+      statistics=tff.TensorType(np.float32, [None, _num_statistics(mode)]),
+      z=tff.TensorType(np.float32, [None, _num_statistics(mode)]),
       norms=tff.TensorType(np.float32, [None]),
       norm_bound=np.float32,
       num_clients=np.int32,
@@ -213,7 +235,7 @@ def _expected_measurements_type(mode):
       num_attenuated=np.int32,
       num_clipped=np.int32,
       effective_clients=np.float32,
-      weighting=_theta_type('slope', 'margin', 'log_sharpness'),
+      weighting=_theta_type(mode, 'slope', 'margin', 'log_sharpness'),
       meta_objective=np.float32,
       meta_gradient_norm=np.float32,
   )
@@ -309,7 +331,7 @@ def test_nested_structure_of_mixed_precisions():
       measurements['norms'], np.linalg.norm(table, axis=1), rtol=1e-5
   )
   expected = measurements['weights'].astype(np.float64) @ _clipped(
-      'agreement', table, measurements['norm_bound']
+      table, measurements['norm_bound']
   )
   found = [np.ravel(v).astype(np.float64) for v in tf.nest.flatten(result)]
   np.testing.assert_allclose(np.concatenate(found), expected, rtol=0.01)
@@ -360,7 +382,7 @@ def test_result_is_the_weighted_mean_of_the_clipped_updates(mode):
   # Weights are in the order of the clients.
   norms = np.linalg.norm(updates, axis=1)
   np.testing.assert_allclose(measurements['norms'], norms, rtol=1e-5)
-  clipped = _clipped(mode, updates, measurements['norm_bound'])
+  clipped = _clipped(updates, measurements['norm_bound'])
   np.testing.assert_allclose(
       _flatten(output.result), weights @ clipped, atol=1e-5
   )
@@ -534,7 +556,7 @@ def test_equal_updates_have_equal_weights(mode):
   assert len(np.unique(np.round(weights, 7))) > 3
   np.testing.assert_allclose(
       _flatten(output.result),
-      weights @ _clipped(mode, updates, output.measurements['norm_bound']),
+      weights @ _clipped(updates, output.measurements['norm_bound']),
       atol=1e-5,
   )
 
@@ -568,9 +590,7 @@ def test_capped_example_counts_by_hand(mode):
       np.array([10, 20, 30, 50]) / 110,
       rtol=1e-4,
   )
-  clipped = _clipped(
-      mode, _center()[None], output.measurements['norm_bound']
-  )
+  clipped = _clipped(_center()[None], output.measurements['norm_bound'])
   np.testing.assert_allclose(_flatten(output.result), clipped[0], rtol=1e-4)
 
 
@@ -590,7 +610,7 @@ def test_example_counts_multiply_the_weights(mode):
   np.testing.assert_allclose(weights, expected / expected.sum(), atol=1e-4)
   np.testing.assert_allclose(
       _flatten(output.result),
-      weights @ _clipped(mode, updates, output.measurements['norm_bound']),
+      weights @ _clipped(updates, output.measurements['norm_bound']),
       atol=1e-5,
   )
 
@@ -634,7 +654,7 @@ def test_clients_without_a_weight_do_not_vote(mode, poison):
   _assert_close(
       found.measurements['weights'][votes], expected.measurements['weights']
   )
-  for name in ('reference', 'weighting', 'meta_optimizer'):
+  for name in _LEARNED[mode]:
     _assert_close(found.state[name], expected.state[name], atol=1e-4)
   for name, number in (
       ('num_clients', 10), ('num_empty', 6), ('num_non_finite', 0)
@@ -643,7 +663,7 @@ def test_clients_without_a_weight_do_not_vote(mode, poison):
   nobody = process.next(state, values, [0.0] * 10)
   assert not np.any(_flatten(nobody.result))
   assert nobody.measurements['num_empty'] == 10
-  for name in ('reference', 'weighting', 'meta_optimizer', 'seed'):
+  for name in ('seed', *_LEARNED[mode]):
     tf.nest.map_structure(
         np.testing.assert_array_equal, nobody.state[name], state[name]
     )
@@ -732,9 +752,7 @@ def test_wrong_weight_types(weight_type):
 def test_integer_example_counts():
   process = _factory(
       'agreement',
-      config=config_lib.FedAOTConfig(
-          sketch_dimension=_SKETCH, max_example_ratio=1.0
-      ),
+      config=dataclasses.replace(_CONFIG, max_example_ratio=1.0),
   ).create(tff.TensorType(np.float32, [2]), tff.TensorType(np.int64))
   values = [np.array([3.0, 4.0], np.float32)] * 3
   output = process.next(process.initialize(), values, [1, 2, 10**12])

@@ -15,7 +15,9 @@ from tests.reference import fedaot_reference
 _FEATURES, _CLASSES = 5, 3
 _DIMENSION = (_FEATURES + 1) * _CLASSES
 _SKETCH = 8
-_CONFIG = config_lib.FedAOTConfig(sketch_dimension=_SKETCH)
+_CONFIG = config_lib.FedAOTConfig(
+    sketch_dimension=_SKETCH, agreement_sketch_dimension=_SKETCH
+)
 _SEED = 5
 _CLIENT_LEARNING_RATE = 0.3
 _BATCH_SIZE = 8
@@ -153,7 +155,7 @@ def _check_measurements(measurements, expected):
 
 def test_agreement_mode_equals_the_reference(agreement_process):
   reference = fedaot_reference.AgreementReference(
-      signs=_signs(), sketch_dimension=_SKETCH
+      signs=[_signs()], sketch_dimension=_SKETCH
   )
   state = agreement_process.initialize()
   rng = np.random.default_rng(0)
@@ -168,9 +170,10 @@ def test_agreement_mode_equals_the_reference(agreement_process):
     )
     _check_measurements(output.measurements, expected)
     _check_theta(state, reference)
-    np.testing.assert_allclose(
-        state['reference'], reference.reference, atol=1e-5
-    )
+    for name in ('reference', 'camp_memory', 'support', 'age'):
+      np.testing.assert_allclose(
+          state[name], getattr(reference, name), atol=1e-5, err_msg=name
+      )
   assert state['round'] == 5
   assert np.any(state['meta_optimizer']['first_moment']['margin'])
 

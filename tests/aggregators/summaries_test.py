@@ -13,7 +13,8 @@ from fedaot_tff.aggregators import summaries
 
 _DIMENSION, _SKETCH = 100, 16
 _CONFIG = fedaot.FedAOTConfig(sketch_dimension=_SKETCH)
-_LENGTH = sketch.projection_length(_DIMENSION, _CONFIG)
+_GROUPS = sketch.group_tensors([(_DIMENSION,)], _CONFIG, has_holdout=True)
+_LENGTH = _GROUPS[0].length
 
 
 def _seed(*numbers):
@@ -31,7 +32,8 @@ def _summarize(update, root=None, is_empty=False):
     directions['root'] = _sketch(root)
   row, projection = summaries.summarize_update(
       [tf.constant(update, tf.float32)],
-      _signs(),
+      _GROUPS,
+      [_signs()],
       _seed(3, 1),
       directions,
       _CONFIG,
@@ -117,7 +119,44 @@ def test_summary_of_a_usable_update():
   np.testing.assert_allclose(row['dot_root'], update @ root, rtol=1e-4)
   np.testing.assert_allclose(projection, _sketch(update), atol=1e-5)
   np.testing.assert_allclose(
-      row['sketch'], _sketch(update).reshape(-1, _SKETCH).sum(axis=0), atol=1e-5
+      row['sketch'],
+      [_sketch(update).reshape(-1, _SKETCH).sum(axis=0)],
+      atol=1e-5,
+  )
+
+
+def test_each_group_has_a_sketch_of_its_own():
+  rng = np.random.default_rng(4)
+  shapes = [(5, 30), (30,), (30, 2), (2,)]
+  tensors = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+  config = fedaot.FedAOTConfig(agreement_sketch_dimension=32)
+  groups = sketch.group_tensors(shapes, config, has_holdout=False)
+  signs = summaries.draw_group_signs(_seed(5, 6), groups)
+  row, _ = summaries.summarize_update(
+      [tf.constant(t) for t in tensors],
+      groups,
+      signs,
+      _seed(3, 1),
+      collections.OrderedDict(),
+      config,
+      tf.constant(False),
+  )
+  norm, projections = sketch.norm_and_projections(
+      [t.reshape(-1) for t in tensors],
+      groups,
+      [sketch.Signs(s.table.numpy(), s.blocks.numpy()) for s in signs],
+  )
+  np.testing.assert_allclose(row['norm'], norm, rtol=1e-6)
+  np.testing.assert_allclose(
+      row['sketch'],
+      [p.reshape(-1, 16).sum(axis=0) for p in projections],
+      atol=1e-4,
+  )
+  # The first group's signs are those of an update without groups.
+  alone = summaries.draw_signs(_seed(5, 6), 180, groups[0].length)
+  np.testing.assert_array_equal(signs[0].table, alone.table)
+  assert np.any(
+      signs[0].table.numpy().ravel()[:62] != signs[1].table.numpy().ravel()[:62]
   )
 
 

@@ -128,22 +128,25 @@ def test_takes_mode_and_variables_from_the_defence(monkeypatch):
             names.append(mode) or statistics(*args)
         ),
     )
-  weighting = collections.OrderedDict(
-      equations.initial_weighting(NUMPY, fedaot.FedAOTConfig())
-  )
-  weighting['margin'] = np.array([3.0, 4.0, 5.0, 6.0])
+  def weighting(num_statistics):
+    theta = equations.initial_weighting(
+        NUMPY, num_statistics, fedaot.FedAOTConfig()
+    )
+    theta['margin'] = 3.0 + np.arange(num_statistics)
+    return collections.OrderedDict(theta)
+
   poisoning = adaptive_fedaot.AdaptiveFedAOT()
-  for state, mode, margin in (
-      ((), 'holdout', 2.0),
-      ({'value_sum_process': ()}, 'holdout', 2.0),
-      ({'weighting': weighting}, 'holdout', 3.0),
-      ({'weighting': weighting, 'previous': ()}, 'agreement', 3.0),
+  for state, mode, margins in (
+      ((), 'holdout', [2, 2, 2, 2]),
+      ({'value_sum_process': ()}, 'holdout', [2, 2, 2, 2]),
+      ({'weighting': weighting(4)}, 'holdout', [3, 4, 5, 6]),
+      ({'weighting': weighting(3), 'previous': ()}, 'agreement', [3, 4, 5]),
   ):
     names.clear()
     with pytest.raises(Seen) as seen:
       hand_made.agree(poisoning, _honest(), defence_state=state)
     assert names == [mode]
-    assert float(seen.value.args[0]['margin'][0]) == margin
+    assert list(seen.value.args[0]['margin'].numpy()) == margins
 
 
 def test_jitter_is_each_attackers_own():

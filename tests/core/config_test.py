@@ -8,7 +8,6 @@ import pytest
 from fedaot import config as config_lib
 
 _DEFAULTS = dict(
-    sketch_dimension=256,
     projection_dimension=8192,
     max_norm=1e15,
     reference_decay=0.9,
@@ -22,9 +21,10 @@ _DEFAULTS = dict(
     meta_epsilon=1e-3,
     meta_anchor=0.01,
     reference_floor=0.05,
-    copies_floor=0.25,
     max_example_ratio=None,
+    sketch_dimension=256,
     min_examples_to_split=50,
+    copies_floor=0.25,
     copy_cosine=0.95,
     copy_temperature=0.02,
     min_trust=0.05,
@@ -35,21 +35,29 @@ _DEFAULTS = dict(
     root_floor=0.05,
     norm_scale=0.2,
     holdout_log_sharpness=(-1.0, 1.5),
-    agreement_clip_factor=1.0,
-    crowd_cosine=0.9,
-    crowd_temperature=1 / 60,
+    agreement_sketch_dimension=1024,
+    max_groups=2,
+    agreement_clip_factor=2.0,
+    reference_clip_factor=1.0,
+    reference_trust_exponent=0.5,
+    support_rate=0.3,
+    support_range=(0.5, 0.56),
+    reset_support=0.45,
+    camp_range=(1.3, 1.6),
+    camp_decay=0.9,
+    concordance_quantile=0.7,
+    concordance_range=(0.4, 0.6),
+    concordant_share_range=(0.2, 0.6),
+    norm_share=0.6,
     max_norm_bound_ratio=1.5,
-    norm_floor=0.2,
-    norm_tolerance=0.5,
+    norm_tolerance=1.0,
     min_norm_ratio=0.01,
     spectral_floor=0.05,
     agreement_log_sharpness=(0.0, 1.5),
     concentration_penalty=1.0,
 )
-_RANGES = ('holdout_log_sharpness', 'agreement_log_sharpness')
-_INTEGERS = (
-    'sketch_dimension', 'projection_dimension', 'min_examples_to_split'
-)
+_RANGES = [name for name, v in _DEFAULTS.items() if isinstance(v, tuple)]
+_INTEGERS = [name for name, v in _DEFAULTS.items() if isinstance(v, int)]
 _NUMBERS = [name for name in _DEFAULTS if name not in _RANGES]
 
 
@@ -152,10 +160,17 @@ def test_a_number_that_is_not_finite_is_a_value_error(name, value):
         ('root_floor', -0.05, '> 0'),
         ('norm_scale', 0.0, '> 0'),
         ('agreement_clip_factor', 0.0, '> 0'),
-        ('crowd_cosine', -1.1, '>= -1 and <= 1'),
-        ('crowd_temperature', 0.0, '> 0'),
+        ('agreement_sketch_dimension', 1, '>= 2'),
+        ('max_groups', 0, '>= 1 and <= 3'),
+        ('max_groups', 4, '>= 1 and <= 3'),
+        ('reference_clip_factor', 0.0, '> 0'),
+        ('reference_trust_exponent', 1.1, '>= 0 and <= 1'),
+        ('support_rate', 1.1, '>= 0 and <= 1'),
+        ('reset_support', -0.1, '>= 0 and <= 1'),
+        ('camp_decay', 1.1, '>= 0 and <= 1'),
+        ('concordance_quantile', 1.1, '>= 0 and <= 1'),
+        ('norm_share', 0.0, '> 0 and <= 1'),
         ('max_norm_bound_ratio', 0.9, '>= 1'),
-        ('norm_floor', 0.0, '> 0'),
         ('norm_tolerance', -0.5, '>= 0'),
         ('min_norm_ratio', 0.0, '> 0 and <= 1'),
         ('spectral_floor', 0.0, '> 0'),

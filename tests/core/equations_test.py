@@ -1,5 +1,7 @@
 """The equations of FedAOT: hand numbers, invariances and the reference."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from tests.reference import fedaot_reference
 
 _DIMENSION = 100
 _SKETCH = 16
-_CONFIG = fedaot.FedAOTConfig(sketch_dimension=_SKETCH)
+_CONFIG = fedaot.FedAOTConfig()
 _MODES = pytest.mark.parametrize('mode', ['holdout', 'agreement'])
 
 
@@ -20,11 +22,18 @@ def _flat_signs():
   return signs.table.ravel()[:_DIMENSION].astype(float)
 
 
-def _fold(vector):
-  return fedaot_reference.fold_sketch(vector, _flat_signs(), _SKETCH)
+def _fold(vector, num_groups=2):
+  """[G, m], the sketches of groups of equally many coordinates."""
+  parts = zip(
+      np.split(vector, num_groups), np.split(_flat_signs(), num_groups)
+  )
+  return np.stack([
+      fedaot_reference.fold_sketch(part, signs, _SKETCH)
+      for part, signs in parts
+  ])
 
 
-def _table(updates):
+def _table(updates, num_groups=2):
   """Norms and sketches; zeros for what is not usable."""
   with np.errstate(all='ignore'):
     norms = np.linalg.norm(updates, axis=1)
@@ -33,14 +42,14 @@ def _table(updates):
       'finite': usable.astype(float),
       'norm': np.where(usable, norms, 0.0),
       'sketch': np.stack([
-          _fold(u if ok else 0 * _flat_signs())
+          _fold(u if ok else 0 * _flat_signs(), num_groups)
           for u, ok in zip(updates, usable)
       ]),
   }
 
 
 def _holdout_statistics(updates, reference, root):
-  table = _table(updates)
+  table = _table(updates, num_groups=1)
   usable = table['finite'] > 0
   for name, direction in (('reference', reference), ('root', root)):
     products = np.zeros(len(updates))
@@ -51,21 +60,35 @@ def _holdout_statistics(updates, reference, root):
   )
 
 
-def _agreement_statistics(updates, reference):
-  return equations.agreement_statistics(
-      NUMPY, _table(updates), reference, _CONFIG
+def _memory(reference=None, **known):
+  """A memory of nothing but what is given."""
+  zeros = np.zeros([2, _SKETCH])
+  found = equations.Memory(zeros, zeros, np.array(1.0), np.array(0.0))
+  if reference is not None:
+    found = found._replace(reference=reference, age=np.array(5.0))
+  return found._replace(**known)
+
+
+def _agreement_statistics(updates, reference=None):
+  statistics, _, _ = equations.agreement_statistics(
+      NUMPY, _table(updates), _memory(reference), _CONFIG
   )
+  return statistics
 
 
-def _start(config=_CONFIG):
-  return equations.initial_weighting(NUMPY, config)
+def _start(num_statistics=4, config=_CONFIG):
+  return equations.initial_weighting(NUMPY, num_statistics, config)
 
 
 def _weights(statistics, finite=None):
   if finite is None:
     finite = np.ones_like(statistics.clip)
   return equations.weights(
-      NUMPY, _start(), statistics.z, statistics.log_discount, finite
+      NUMPY,
+      _start(statistics.z.shape[1]),
+      statistics.z,
+      statistics.log_base,
+      finite,
   )
 
 
@@ -146,6 +169,61 @@ def test_weighted_quantile_ignores_the_order_even_of_tied_values():
   np.testing.assert_allclose(found, found[0], rtol=1e-12)
 
 
+def test_weighted_quantiles_of_rows_are_those_of_each():
+  rng = np.random.default_rng(5)
+  rows, weights = rng.normal(size=[6, 9]), rng.uniform(size=9)
+  rows[2, :4] = rows[2, 5]
+  weights[3] = 0
+  for w in (weights, np.zeros(9)):
+    np.testing.assert_allclose(
+        equations.weighted_quantile(NUMPY, rows, w, 0.3),
+        [_weighted_quantile(row, w, 0.3) for row in rows],
+    )
+
+
+@pytest.mark.parametrize(
+    'norms, weights, expected',
+    [
+        # Three of five are 60 %: 3, 4 and 5 are densest.
+        ([1.0, 2, 3, 4, 5], [1, 1, 1, 1, 1], 4),
+        ([100.0, 3, 3.1, 3.2, 0.01], [1, 1, 1, 1, 1], 3.1),
+        ([9.0, 9, 1, 2, 1.5], [1, 1, 1, 1, 1], 1.5),
+        # Copies share a weight; who has none is not there.
+        ([9.0, 9, 9, 1, 1.5, 2], [0.3, 0.3, 0.3, 1, 1, 1], 1.5),
+        ([9.0, 9, 9, 1, 1.5, 2], [0, 0, 0, 1, 1, 1], 1.75),
+        ([0.0, 0, 0, 5, 6], [1, 1, 1, 1, 1], 0),
+        ([7.0], [1], 7),
+        ([7.0, 8], [0, 0], 0),
+    ],
+)
+def test_typical_norm_by_hand(norms, weights, expected):
+  for order in (slice(None), slice(None, None, -1)):
+    found = equations.typical_norm(
+        NUMPY, np.array(norms)[order], np.array(weights, float)[order], 0.6
+    )
+    np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize('num_clients', range(5, 105, 5))
+def test_exactly_the_share_is_enough_for_a_typical_norm(num_clients):
+  close = np.linspace(1.0, 1.1, 3 * num_clients // 5)
+  far = np.geomspace(3.0, 1e3, num_clients - len(close))
+  for norms in (np.concatenate([close, far]), np.concatenate([1 / far, close])):
+    found = equations.typical_norm(NUMPY, norms, np.full(len(norms), 0.1), 0.6)
+    np.testing.assert_allclose(found, 1.05)
+
+
+def test_typical_norm_equals_a_search_of_all_intervals():
+  rng = np.random.default_rng(6)
+  for _ in range(50):
+    norms = np.exp(rng.normal(size=rng.integers(1, 12)))
+    weights = rng.uniform(-0.2, 1.0, size=len(norms)).clip(0)
+    np.testing.assert_allclose(
+        equations.typical_norm(NUMPY, norms, weights, 0.6),
+        fedaot_reference.typical_norm(norms, weights, 0.6),
+    )
+
+
 def _standardize(values, floor):
   values = np.asarray(values, float)
   return equations.standardize(
@@ -219,26 +297,54 @@ def test_holdout_statistics_equal_the_reference(seed):
   _check_against_reference(found, expected, updates)
   finite = expected['finite']
   np.testing.assert_allclose(
-      found.log_discount[finite],
+      found.log_base[finite],
       np.log(expected['copies_discount'][finite]),
       atol=1e-9,
   )
 
 
-@pytest.mark.parametrize('seed', range(6))
-def test_agreement_statistics_equal_the_reference(seed):
+def _agreement_reference():
+  return fedaot_reference.AgreementReference(
+      signs=np.split(_flat_signs(), 2), sketch_dimension=_SKETCH
+  )
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_agreement_decision_equals_the_reference(seed):
   rng = np.random.default_rng(seed)
   center = rng.normal(size=_DIMENSION)
   updates = _rough_cohort(rng, center)
-  model = fedaot_reference.AgreementReference(
-      signs=_flat_signs(), sketch_dimension=_SKETCH
-  )
+  if seed > 5:
+    # Colluders who are alike, some of whom turned a layer.
+    updates[-4:] = rng.normal(size=_DIMENSION)
+    updates[-4:] += 0.5 * rng.normal(size=[4, _DIMENSION])
+    updates[-6:-4, 50:] *= -1
+  model = _agreement_reference()
+  memory = _memory()
   if seed:
-    model.reference = _fold(center + rng.normal(size=_DIMENSION))
-  found = _agreement_statistics(updates, model.reference)
+    sign = -1 if seed == 4 else 1
+    model.reference = _fold(sign * center + rng.normal(size=_DIMENSION))
+    model.camp_memory = 0.1 * rng.normal(size=[2, _SKETCH])
+    model.support, model.age = 0.53, 3
+    memory = equations.Memory(
+        model.reference, model.camp_memory, np.array(0.53), np.array(3.0)
+    )
   expected = model.next(updates)
+  found = equations.decide(
+      NUMPY, _start(3), _table(updates), memory, None, _CONFIG
+  )
   _check_against_reference(found, expected, updates)
-  assert not np.any(found.log_discount)
+  finite = expected['finite']
+  np.testing.assert_allclose(
+      found.log_base[finite], expected['log_base'][finite], atol=1e-9
+  )
+  np.testing.assert_allclose(found.weights, expected['weights'], atol=1e-9)
+  for name, value in found.memory._asdict().items():
+    np.testing.assert_allclose(
+        value, getattr(model, name), atol=1e-9, err_msg=name
+    )
+  if seed == 4:  # The reference that most oppose was forgotten.
+    assert found.memory.age == 1
 
 
 def test_pair_cosines_tie_for_closest_neighbours():
@@ -263,7 +369,7 @@ def test_statistics_are_permuted_with_the_clients(mode):
   order = rng.permutation(9)
   statistics = _statistics_of(mode, updates, center)
   permuted = _statistics_of(mode, updates[order], center)
-  for name in ('values', 'z', 'log_discount', 'clip'):
+  for name in ('values', 'z', 'log_base', 'clip'):
     np.testing.assert_allclose(
         getattr(statistics, name)[order],
         getattr(permuted, name),
@@ -310,7 +416,7 @@ def test_copies_together_weigh_about_one_client_with_a_holdout():
     statistics = _holdout_statistics(
         np.concatenate([copies, honest]), center, center
     )
-    discount = np.exp(statistics.log_discount[:num_copies])
+    discount = np.exp(statistics.log_base[:num_copies])
     np.testing.assert_allclose(num_copies * discount, 1, atol=0.15)
     weights = _weights(statistics)
     assert weights[:num_copies].sum() < 1.2 * weights[num_copies:].mean()
@@ -359,7 +465,7 @@ def test_copies_do_not_lose_to_attackers_who_differ(
   weights = _weights(statistics)
   assert weights[-cohort[2] :].sum() < 0.05
   # The copies still weigh no more than one.
-  assert np.exp(statistics.log_discount[: cohort[0]]).sum() < 1.3
+  assert np.exp(statistics.log_base[: cohort[0]]).sum() < 1.3
 
 
 def test_colluding_copies_gain_nothing_by_the_reference():
@@ -420,13 +526,12 @@ def test_copies_and_zeros_hardly_shorten_the_others_without_a_holdout():
   honest = _honest(rng, 9)
   norms = np.sort(np.linalg.norm(honest, axis=1))
   short = np.repeat(0.2 * _honest(rng, 1), 7, axis=0)
-  for others, num_counted in ((short, 1), (0 * short, 0), (1e-3 * short, 0)):
+  for others in (short, 0 * short, 1e-3 * short):
     updates = np.concatenate([honest, others])
-    bound = _agreement_statistics(updates, np.zeros(_SKETCH)).norm_bound
-    # The median of the honest norms, or next to it.
-    middle = norms[4 - num_counted : 5]
-    assert middle[0] * (1 - 1e-6) <= bound <= middle[-1] * (1 + 1e-6)
-    assert bound > np.median(np.linalg.norm(updates, axis=1)) * (1 + 1e-3)
+    bound = _agreement_statistics(updates).norm_bound
+    # Among the middle ones of the honest norms.
+    assert norms[2] <= bound <= norms[6]
+    assert bound > 1.01 * np.median(np.linalg.norm(updates, axis=1))
 
 
 def test_norm_bound_is_near_the_median_without_a_holdout():
@@ -434,32 +539,35 @@ def test_norm_bound_is_near_the_median_without_a_holdout():
   rng = np.random.default_rng(18)
   honest = np.repeat(_honest(rng, 1), 9, axis=0)
   updates = np.concatenate([honest, 5 * _honest(rng, 7)])
-  statistics = _agreement_statistics(updates, np.zeros(_SKETCH))
+  statistics = _agreement_statistics(updates)
   np.testing.assert_allclose(
-      statistics.norm_bound, 1.5 * np.linalg.norm(honest[0])
+      statistics.norm_bound, 1.5**2 * np.linalg.norm(honest[0])
   )
 
 
-def test_colluders_have_low_spectral_and_copies_statistics_without_a_holdout():
+def test_colluders_are_copies_and_spectral_outliers_without_a_holdout():
   rng = np.random.default_rng(16)
   center = 1.5 * rng.normal(size=_DIMENSION)
   updates = _honest(rng, 12, center)
   updates[:4] = _honest(rng, 1)[0] + 0.1 * rng.normal(size=[4, _DIMENSION])
-  values = _agreement_statistics(updates, np.zeros(_SKETCH)).values
-  for name in ('spectral', 'copies'):
-    column = values[:, equations.AGREEMENT_STATISTICS.index(name)]
-    assert column[:4].max() < column[4:].min(), name
-  np.testing.assert_array_equal(
-      values[:, equations.AGREEMENT_STATISTICS.index('reference_cosine')], 0
-  )
+  statistics = _agreement_statistics(updates)
+  reference_cosine, _, spectral = statistics.values.T
+  assert spectral[:4].max() < spectral[4:].min()
+  assert statistics.log_base[:4].max() < statistics.log_base[4:].min() - 1
+  np.testing.assert_array_equal(reference_cosine, 0)
 
 
 @pytest.mark.parametrize('shape', [(5, 30), (30, 5), (12, 12)])
-def test_principal_coordinates_are_the_top_singular_direction(shape):
-  rows = np.random.default_rng(17).normal(size=shape)
-  found = equations._principal_coordinates(NUMPY, rows)
-  left, values, _ = np.linalg.svd(rows, full_matrices=False)
-  expected = left[:, 0] * values[0]
+@pytest.mark.parametrize('is_weighted', [False, True])
+def test_principal_coordinates_are_along_the_first_axis(shape, is_weighted):
+  rng = np.random.default_rng(17)
+  rows, weights = rng.normal(size=shape), np.ones(shape[0])
+  if is_weighted:
+    weights = rng.uniform(size=shape[0])
+    weights[1] = 0
+  found = equations._principal_coordinates(NUMPY, rows, weights)
+  _, vectors = np.linalg.eigh((rows * weights[:, None]).T @ rows)
+  expected = rows @ vectors[:, -1]
   np.testing.assert_allclose(
       found, expected * np.sign(expected[0] * found[0]), atol=1e-9
   )
@@ -489,7 +597,7 @@ def test_two_unusable_updates_change_nothing_for_the_others(mode):
   bad = np.full([2, _DIMENSION], np.inf)
   alone = _statistics_of(mode, good, center)
   together = _statistics_of(mode, np.concatenate([bad, good]), center)
-  for name in ('values', 'z', 'log_discount', 'clip'):
+  for name in ('values', 'z', 'log_base', 'clip'):
     np.testing.assert_allclose(
         getattr(together, name)[2:], getattr(alone, name), atol=1e-9
     )
@@ -500,17 +608,299 @@ def test_two_unusable_updates_change_nothing_for_the_others(mode):
   )
 
 
+# --- Agreement: support, camps, concordance ----------------------------------
+
+
+def _units(*rows):
+  rows = np.array(rows, float)
+  return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _follow_support(cosines, weights=None, **known):
+  cosines = np.asarray(cosines, float)
+  units = np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1)
+  memory = _memory()._replace(
+      **{
+          'reference': np.array([[2.0, 0.0]]),
+          'age': np.array(7.0),
+          **{name: np.asarray(value) for name, value in known.items()},
+      }
+  )
+  weights = np.ones(len(cosines)) if weights is None else np.array(weights)
+  return equations.follow_support(NUMPY, units, weights, memory, _CONFIG)
+
+
+def test_support_follows_the_share_in_favour_of_the_reference():
+  # Votes are 1, 0, 1/2 and 3/4.
+  found, memory = _follow_support([0.9, -0.2, 0.0, 0.025], support=0.8)
+  np.testing.assert_allclose(memory.support, 0.7 * 0.8 + 0.3 * 2.25 / 4)
+  np.testing.assert_allclose(found, [0.9, -0.2, 0.0, 0.025])
+  _, memory = _follow_support([0.9, -0.2], [1.0, 3.0], support=0.8)
+  np.testing.assert_allclose(memory.support, 0.7 * 0.8 + 0.3 * 0.25)
+  assert memory.age == 7
+  _, memory = _follow_support([0.0, 0.0], reference=np.zeros([1, 2]))
+  assert memory.support == 1
+
+
+def test_a_reference_that_most_oppose_is_forgotten():
+  cosines, age = [-0.5, -0.5, -0.5, 0.5], 7
+  support, reference = 1.0, np.array([[2.0, 0.0]])
+  for _ in range(5):
+    found, memory = _follow_support(
+        cosines, support=support, reference=reference, age=age
+    )
+    support, reference, age = memory.support, memory.reference, memory.age
+    if not age:
+      break
+    np.testing.assert_allclose(found, cosines)
+  # 1, .775, .6175, .507, .43.
+  np.testing.assert_array_equal(found, 0)
+  np.testing.assert_array_equal(reference, 0)
+  assert support == 1
+
+
+def test_trust_counts_as_far_as_the_reference_is_supported():
+  cosines = np.array([-0.3, 0.0, 0.025, 0.05, 0.9])
+  full = np.log([0.05, 0.05, 0.525, 1, 1])
+  for support, age, factor in (
+      (1.0, 3.0, 1), (0.53, 3.0, 0.5), (0.5, 3.0, 0), (1.0, 0.0, 0)
+  ):
+    memory = _memory(support=np.array(support), age=np.array(age))
+    np.testing.assert_allclose(
+        equations.log_reference_trust(NUMPY, cosines, memory, _CONFIG),
+        factor * full,
+        atol=1e-12,
+    )
+
+
+def test_the_reference_is_a_plain_mean_at_first():
+  rng = np.random.default_rng(23)
+  center, memory, seen = rng.normal(size=_DIMENSION), _memory(), []
+  for age in range(1, 13):
+    # One client has all of the weight, at its own norm.
+    update = center + 0.1 * rng.normal(size=[1, _DIMENSION])
+    memory = equations.decide(
+        NUMPY, _start(3), _table(update), memory, None, _CONFIG
+    ).memory
+    assert memory.age == age
+    seen.append(_fold(update[0]))
+    if age <= 10:
+      np.testing.assert_allclose(memory.reference, np.mean(seen, axis=0))
+  expected = np.mean(seen[:10], axis=0)
+  for row in seen[10:]:
+    expected = 0.9 * expected + 0.1 * row
+  np.testing.assert_allclose(memory.reference, expected)
+
+
+def _two_camps(rng, num_first, num_second, dimension=400):
+  """Units around two opposed centres, in random order, and who is first."""
+  centre = rng.normal(size=dimension)
+  side = np.repeat([1.0, -0.5], [num_first, num_second])
+  rows = side[:, None] * centre + rng.normal(
+      size=[num_first + num_second, dimension]
+  )
+  order = rng.permutation(len(rows))
+  return _units(*rows[order]), side[order] > 0
+
+
+@pytest.mark.parametrize('sizes', [(12, 8), (8, 12), (18, 2), (3, 2), (60, 40)])
+def test_split_camps_finds_them_whoever_has_no_weight(sizes):
+  rng = np.random.default_rng(24)
+  for _ in range(5):
+    units, is_first = _two_camps(rng, *sizes)
+    camp = equations.split_camps(NUMPY, units, np.ones(len(units)))
+    assert np.array_equal(camp > 0, is_first) or np.array_equal(
+        camp > 0, ~is_first
+    )
+    more = np.concatenate([units, rng.normal(size=units.shape)])
+    weights = np.repeat([1.0, 0.0], len(units))
+    again = equations.split_camps(NUMPY, more, weights)[: len(units)]
+    assert np.array_equal(again, camp) or np.array_equal(again, 1 - camp)
+
+
+def test_camps_are_the_cut_of_most_scatter_along_the_first_axis():
+  rng = np.random.default_rng(32)
+  for _ in range(20):
+    units, weights = _units(*rng.normal(size=[12, 9])), rng.uniform(size=12)
+    camp = equations.split_camps(NUMPY, units, weights)
+    expected = fedaot_reference.camps(units, weights)
+    np.testing.assert_array_equal(camp == camp[0], expected == expected[0])
+
+
+def test_camp_distance_by_hand():
+  # Pairs inside: .8 and .4; across: 0, 0, .2, .2.
+  cosines = np.array([
+      [-1.0, 0.8, 0, 0], [0.8, -1, 0.2, 0.2], [0, 0.2, -1, 0.4],
+      [0, 0.2, 0.4, -1],
+  ])
+  camp = np.array([0.0, 0, 1, 1])
+  spread = np.sqrt((2 * 0.2**2 + 4 * 0.1**2) / 6)
+  distance = lambda camp, weights: equations.camp_distance(
+      NUMPY, cosines, np.array(weights), np.array(camp)
+  )
+  np.testing.assert_allclose(distance(camp, [1.0] * 4), 0.5 / spread)
+  np.testing.assert_allclose(distance(1 - camp, [1.0] * 4), 0.5 / spread)
+  # Pairs weigh 1, 0, 1/2 and 1/2: .8; 0, .2.
+  spread = np.sqrt((0.5 * 0.1**2 + 0.5 * 0.1**2) / 2)
+  np.testing.assert_allclose(
+      distance(camp, [1.0, 1.0, 0.5, 0.0]), 0.7 / spread
+  )
+  # No pair inside, or none across.
+  assert distance([0.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0, 0]) == 0
+  assert distance([0.0, 0.0, 0.0, 0.0], [1.0] * 4) == 0
+
+
+def _camp_trust(units, memory=None, weights=None, config=_CONFIG):
+  weights = np.ones(len(units)) if weights is None else weights
+  cosines = equations.pair_cosines(NUMPY, units, np.ones(len(units)))
+  memory = np.zeros([2, units.shape[1] // 2]) if memory is None else memory
+  return equations.log_camp_trust(
+      NUMPY, units, cosines, weights, memory, config
+  )
+
+
+def test_a_camp_loses_by_the_votes_of_all_rounds():
+  rng = np.random.default_rng(25)
+  centre, memory = rng.normal(size=400), None
+  def cohort(num_honest, num_attackers):
+    side = np.repeat([1.0, -1.0], [num_honest, num_attackers])
+    return _units(*(side[:, None] * centre + rng.normal(size=[len(side), 400])))
+
+  for _ in range(3):
+    trust, memory = _camp_trust(cohort(12, 8), memory)
+    np.testing.assert_allclose(trust[:12], 0, atol=0.5)
+    assert np.exp(trust[12:]).max() < 0.2
+  # More attackers than honest clients, in one round.
+  trust, memory = _camp_trust(cohort(9, 11), memory)
+  assert trust[:9].min() > -0.5 and np.exp(trust[9:]).max() < 0.2
+  # Without a memory the majority has it.
+  trust, _ = _camp_trust(cohort(9, 11))
+  assert trust[9:].min() > -0.5 and np.exp(trust[:9]).max() < 0.2
+
+
+def test_it_does_not_matter_which_camp_is_which(monkeypatch):
+  rng = np.random.default_rng(26)
+  units, _ = _two_camps(rng, 11, 9)
+  memory = 0.1 * rng.normal(size=[2, 200])
+  expected = _camp_trust(units, memory)
+  split = equations.split_camps
+  monkeypatch.setattr(
+      equations, 'split_camps', lambda *args: 1.0 - split(*args)
+  )
+  for found, value in zip(_camp_trust(units, memory), expected):
+    np.testing.assert_allclose(found, value, atol=1e-12)
+  assert np.any(expected[0])
+
+
+def test_no_camp_loses_a_tie_or_where_there_are_no_two():
+  rng = np.random.default_rng(27)
+  centre = rng.normal(size=40)
+  for units in (
+      # Equal masses; two clients; one; all alike; nothing in common.
+      _units(*np.repeat([centre, -centre], 5, axis=0)),
+      _units(centre, -centre),
+      _units(centre),
+      _units(*np.repeat([centre], 6, axis=0)),
+      np.eye(6, 40),
+      np.zeros([3, 40]),
+  ):
+    trust, memory = _camp_trust(units)
+    np.testing.assert_allclose(trust, 0, atol=1e-12)
+    assert np.all(np.isfinite(memory))
+  # Masses that are equal but for rounding.
+  units = _units(*np.repeat([centre, -centre], [3, 2], axis=0))
+  weights = np.array([0.1, 0.2, 0.3, 0.3, 0.3])
+  assert weights[:3].sum() != weights[3:].sum()
+  trust, _ = _camp_trust(units, weights=weights)
+  np.testing.assert_array_equal(trust, 0)
+
+
+def _layers(rng, num_honest, num_turned, num_groups=2, dimension=200):
+  """Sketches [N, G, m] of honest clients and others who turned the last."""
+  centre = rng.normal(size=[num_groups, dimension])
+  rows = centre + rng.normal(
+      size=[num_honest + num_turned, num_groups, dimension]
+  )
+  rows[num_honest:, -1] *= -1
+  return rows
+
+
+@pytest.mark.parametrize('sizes', [(12, 8), (11, 9), (19, 1), (4, 2), (60, 40)])
+@pytest.mark.parametrize('num_groups', [2, 3])
+def test_who_turned_a_layer_loses_trust(sizes, num_groups):
+  rng = np.random.default_rng(28)
+  rows = _layers(rng, *sizes, num_groups)
+  trust = equations.log_concordance(NUMPY, rows, np.ones(len(rows)), _CONFIG)
+  assert trust[: sizes[0]].min() > -0.7
+  assert np.exp(trust[sizes[0] :]).max() < 0.1
+
+
+def test_no_concordance_without_two_groups_or_a_majority():
+  rng = np.random.default_rng(29)
+  halves = np.repeat(_layers(rng, 1, 1), [3, 2], axis=0)
+  for rows, weights in (
+      (_layers(rng, 12, 8)[:, :1], np.ones(20)),
+      # As many as not; as much weight, but for rounding.
+      (np.repeat(_layers(rng, 1, 1), 5, axis=0), np.ones(10)),
+      (halves, np.array([0.1, 0.2, 0.3, 0.3, 0.3])),
+      (np.zeros([4, 2, 8]), np.ones(4)),
+      (rng.normal(size=[1, 2, 8]), np.ones(1)),
+  ):
+    trust = equations.log_concordance(NUMPY, rows, weights, _CONFIG)
+    np.testing.assert_allclose(trust, 0, atol=1e-12)
+
+
+def test_honest_clients_who_differ_have_concordant_layers():
+  rng = np.random.default_rng(30)
+  # Each holds two of ten classes, which show in both layers.
+  classes = rng.normal(size=[10, 2, 200])
+  rows = np.stack([
+      classes[rng.choice(10, 2, replace=False)].sum(axis=0) for _ in range(20)
+  ]) + classes.mean(axis=0)
+  rows = rows + 0.2 * rng.normal(size=rows.shape)
+  trust = equations.log_concordance(NUMPY, rows, np.ones(20), _CONFIG)
+  assert np.exp(trust).mean() > 0.9
+
+
+def test_signs_of_the_majority_are_the_best_there_are():
+  rng = np.random.default_rng(31)
+  every = np.array(list(itertools.product([1.0, -1.0], repeat=9)))
+  # A few near copies, whom half of the others oppose a little.
+  relation = 0.2 * np.ones([9, 9])
+  relation[:3, :3] = 0.9
+  relation[:3, 3:] = [0.1, 0.1, 0.1, -0.1, -0.1, -0.1]
+  relation[3:, :3] = relation[:3, 3:].T
+  relation *= 1 - np.eye(9)
+  np.testing.assert_array_equal(
+      equations._majority_signs(NUMPY, relation, np.ones(9)), 1
+  )
+  for num_turned in (0, 1, 3, 4):
+    rows = _layers(rng, 9 - num_turned, num_turned, dimension=30)
+    first, second = (
+        equations.pair_cosines(NUMPY, _units(*rows[:, g]), np.ones(9)) * (
+            1 - np.eye(9)
+        )
+        for g in range(2)
+    )
+    relation = first * second
+    signs = equations._majority_signs(NUMPY, relation, np.ones(9))
+    best = np.einsum('si,ij,sj->s', every, relation, every).max()
+    np.testing.assert_allclose(signs @ relation @ signs, best)
+    assert signs.sum() > 0
+
+
 # --- Weights -----------------------------------------------------------------
 
 
 def test_initial_weighting():
   theta = _start(
+      3,
       fedaot.FedAOTConfig(
           initial_slope=0.7, initial_margin=-1.0, initial_log_sharpness=0.5
-      )
+      ),
   )
-  np.testing.assert_allclose(np.log1p(np.exp(theta['raw_slope'])), [0.7] * 4)
-  np.testing.assert_allclose(theta['margin'], [-1.0] * 4)
+  np.testing.assert_allclose(np.log1p(np.exp(theta['raw_slope'])), [0.7] * 3)
+  np.testing.assert_allclose(theta['margin'], [-1.0] * 3)
   np.testing.assert_allclose(theta['log_sharpness'], 0.5)
 
 
@@ -529,12 +919,9 @@ def test_scores_by_hand():
 
 
 def test_reference_weights_leave_the_reference_statistic_out():
-  z = np.array([[-9.0, 0, 0, 0], [0.0, 0, 0, 0], [0.0, 0, -4, 0], [0, 0, 0, 0]])
-  decision = equations.Decision(
-      *[None] * 3, z=z, log_base=np.log([1.0, 2, 1, 1]), norm_bound=None
-  )
+  z = np.array([[-9.0, 0, 0], [0.0, 0, 0], [0.0, 0, -4], [0, 0, 0]])
   w = equations.reference_weights(
-      NUMPY, _start(), decision, np.array([1.0, 1, 1, 0])
+      NUMPY, _start(3), z, np.log([1.0, 2, 1, 1]), np.array([1.0, 1, 1, 0])
   )
   np.testing.assert_allclose(w[1] / w[0], 2)
   np.testing.assert_allclose(w[3], 0)
@@ -573,15 +960,18 @@ def test_log_example_weights_by_hand():
 
 
 def test_decide_of_no_client():
+  memory = _memory(np.ones([2, _SKETCH]), camp_memory=np.ones([2, _SKETCH]))
   table = {
-      'finite': np.zeros(0), 'norm': np.zeros(0), 'sketch': np.zeros([0, 16])
+      'finite': np.zeros(0),
+      'norm': np.zeros(0),
+      'sketch': np.zeros([0, 2, _SKETCH]),
   }
-  decision = equations.decide(
-      NUMPY, _start(), table, np.ones(16), None, _CONFIG
-  )
+  decision = equations.decide(NUMPY, _start(3), table, memory, None, _CONFIG)
   assert decision.weights.shape == (0,)
-  assert decision.z.shape == (0, 4)
+  assert decision.z.shape == (0, 3)
   assert decision.norm_bound == 0
+  for found, expected in zip(decision.memory, memory):
+    np.testing.assert_array_equal(found, expected)
 
 
 # --- Meta step ---------------------------------------------------------------
@@ -685,14 +1075,16 @@ def test_alignments_by_hand():
       equations.holdout_alignments(NUMPY, array([6.0]), array([1.0]), 0.0, 2.0),
       [0],
   )
-  sketches = array([[3.0, 4.0], [0.0, -2.0]])
-  np.testing.assert_allclose(
-      equations.agreement_alignments(NUMPY, sketches, array([0.0, 7.0])),
-      [-4, 2],
-  )
-  np.testing.assert_array_equal(
-      equations.agreement_alignments(NUMPY, sketches, np.zeros(2)), [0, 0]
-  )
+  sketches = array([[[3.0], [4.0]], [[0.0], [-2.0]]])
+  for current, expected in (
+      ([[0.0], [7.0]], [-4, 2]),
+      ([[3.0], [4.0]], [-5, 1.6]),
+      ([[0.0], [0.0]], [0, 0]),
+  ):
+    np.testing.assert_allclose(
+        equations.agreement_alignments(NUMPY, sketches, array(current)),
+        expected,
+    )
 
 
 def test_objective_by_hand():
@@ -720,7 +1112,7 @@ def test_learn_equals_adam_by_hand():
       meta_anchor=0.1,
       holdout_log_sharpness=(-50.0, 50.0),
   )
-  start = _start(config)
+  start = _start(config=config)
   theta, slots = start, equations.initial_meta_optimizer(NUMPY, start)
   expected = dict(start)
   first = {name: np.zeros_like(v) for name, v in expected.items()}

@@ -78,8 +78,65 @@ def test_sketch_is_linear_and_equals_the_reference():
     [(1, 16), (16, 16), (17, 32), (64, 64), (99, 112), (100, 112), (999, 112)],
 )
 def test_projection_length(dimension, expected):
-  config = fedaot.FedAOTConfig(sketch_dimension=16, projection_dimension=100)
-  assert sketch.projection_length(dimension, config) == expected
+  config = fedaot.FedAOTConfig(
+      sketch_dimension=16,
+      agreement_sketch_dimension=16,
+      projection_dimension=100,
+  )
+  for has_holdout in (False, True):
+    (group,) = sketch.group_tensors(
+        [(dimension,)], config, has_holdout=has_holdout
+    )
+    assert group == (1, dimension, expected, 16)
+
+
+@pytest.mark.parametrize(
+    'shapes, max_groups, sizes',
+    [
+        ([(3, 4), (4,), (4, 2), (2,)], 2, [16, 10]),
+        ([(3, 4), (4,), (4, 2), (2,)], 1, [26]),
+        # Four layers: two and two.
+        ([(3, 3, 1, 2), (2,), (3, 3, 2, 2), (8, 5), (5,), (5, 2)], 2, [56, 55]),
+        # Three layers: one and two, or each its own.
+        ([(2, 2), (2, 3), (3,), (3, 4)], 2, [4, 21]),
+        ([(2, 2), (2, 3), (3,), (3, 4)], 3, [4, 9, 12]),
+        # What comes before the first kernel is of its layer, as are scales.
+        ([(7,), (2, 3), (3,), (3,), (), (3, 1)], 2, [20, 3]),
+        ([(2,), (), (3,)], 2, [6]),
+        ([()], 2, [1]),
+    ],
+)
+def test_layers_are_dealt_out_to_groups(shapes, max_groups, sizes):
+  config = fedaot.FedAOTConfig(
+      max_groups=max_groups, agreement_sketch_dimension=12
+  )
+  groups = sketch.group_tensors(shapes, config, has_holdout=False)
+  assert [group.num_coordinates for group in groups] == sizes
+  assert sum(group.num_tensors for group in groups) == len(shapes)
+  assert {group.sketch_length for group in groups} == {12 // len(groups)}
+  assert not any(group.length % group.sketch_length for group in groups)
+  (group,) = sketch.group_tensors(shapes, config, has_holdout=True)
+  assert (group.num_tensors, group.sketch_length) == (len(shapes), 256)
+
+
+def test_groups_have_projections_of_their_own_tensors():
+  rng = np.random.default_rng(8)
+  shapes = [(5, 7), (7,), (7, 3), (3,)]
+  tensors = [
+      rng.normal(size=np.prod(shape)).astype(np.float32) for shape in shapes
+  ]
+  config = fedaot.FedAOTConfig(agreement_sketch_dimension=16)
+  groups = sketch.group_tensors(shapes, config, has_holdout=False)
+  signs = [_signs(g.num_coordinates, g.length, g.length) for g in groups]
+  norm, found = sketch.norm_and_projections(iter(tensors), groups, signs)
+  np.testing.assert_allclose(
+      norm, np.linalg.norm(np.concatenate(tensors)), rtol=1e-6
+  )
+  for part, group, of_group, own in zip(
+      found, groups, signs, (tensors[:2], tensors[2:])
+  ):
+    expected = sketch.norm_and_sketch(own, group.num_coordinates, of_group)
+    np.testing.assert_array_equal(part, expected[1])
 
 
 def test_whole_rows_of_all_tensors_come_before_what_is_left():

@@ -3,21 +3,20 @@
 Written from the formulas alone and for reading, not for speed: it is what the
 TensorFlow implementation is compared with. `N` is the number of clients of a
 round, `d` the number of coordinates of an update, `m` the sketch dimension and
-`K = 4` the number of statistics.
+`K` the number of statistics.
 
 Parameters of the weighting are kept as `b` [K], `m` [K] and `log_sharpness`;
 wherever they form one vector (Adam moments, gradients) its order is
 `[b_1..b_K, m_1..m_K, log_sharpness]`.
 """
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
 HOLD_OUT_STATISTICS = ('cref', 'croot', 'dup', 'norm')
-AGREEMENT_STATISTICS = ('cref', 'norm', 'dup', 'spec')
+AGREEMENT_STATISTICS = ('cref', 'norm', 'spec')
 
-_NUM_STATISTICS = 4
 _LARGEST_ENTRY = np.float32(1e15)
 _TINY = 1e-30
 _Z_LIMIT = 10.0
@@ -144,12 +143,12 @@ class _Weighting:
     step: Number of Adam steps so far.
   """
 
-  def __init__(self):
-    self.b = np.full(_NUM_STATISTICS, _B_START)
-    self.m = np.full(_NUM_STATISTICS, _M_START)
+  def __init__(self, num_statistics: int):
+    self.b = np.full(num_statistics, _B_START)
+    self.m = np.full(num_statistics, _M_START)
     self.log_sharpness = 0.0
-    self.first_moment = np.zeros(2 * _NUM_STATISTICS + 1)
-    self.second_moment = np.zeros(2 * _NUM_STATISTICS + 1)
+    self.first_moment = np.zeros(2 * num_statistics + 1)
+    self.second_moment = np.zeros(2 * num_statistics + 1)
     self.step = 0
 
   def scores(self, z: np.ndarray, log_discount: np.ndarray,
@@ -158,7 +157,7 @@ class _Weighting:
     scores = np.zeros(len(z))
     for i in range(len(z)):
       hinges = 0.0
-      for k in range(_NUM_STATISTICS):
+      for k in range(len(self.b)):
         if k != without:
           hinges -= softplus(self.b[k]) * softplus(-(z[i, k] + self.m[k]))
       scores[i] = np.exp(self.log_sharpness) * hinges + log_discount[i]
@@ -179,14 +178,14 @@ class _Weighting:
     # Softmax: d objective / d s_i = w_i (G_i - sum_j w_j G_j).
     score_gradient = weights * (weight_gradient - weights @ weight_gradient)
     sharpness = np.exp(self.log_sharpness)
-    gradient = np.zeros(2 * _NUM_STATISTICS + 1)
+    gradient = np.zeros(2 * len(self.b) + 1)
     for i in range(len(z)):
-      for k in range(_NUM_STATISTICS):
+      for k in range(len(self.b)):
         hinge = softplus(-(z[i, k] + self.m[k]))
         slope = softplus(self.b[k])
         gradient[k] -= (
             score_gradient[i] * sharpness * sigmoid(self.b[k]) * hinge)
-        gradient[_NUM_STATISTICS + k] += (
+        gradient[len(self.b) + k] += (
             score_gradient[i] * sharpness * slope *
             sigmoid(-(z[i, k] + self.m[k])))
         gradient[-1] -= score_gradient[i] * sharpness * slope * hinge
@@ -203,7 +202,7 @@ class _Weighting:
     square = self.second_moment / (1 - _ADAM_BETA_2**self.step)
     change = _LEARNING_RATE * mean / (np.sqrt(square) + _ADAM_EPSILON)
 
-    b, m = change[:_NUM_STATISTICS], change[_NUM_STATISTICS:-1]
+    b, m = change[:len(self.b)], change[len(self.b):-1]
     self.b = self.b - b - _PULL_TO_START * (self.b - _B_START)
     self.m = self.m - m - _PULL_TO_START * (self.m - _M_START)
     self.log_sharpness = float(self.log_sharpness - change[-1] -
@@ -244,7 +243,7 @@ class HoldOutReference(_Weighting):
   """
 
   def __init__(self, *, signs: np.ndarray, sketch_dimension: int = 256):
-    super().__init__()
+    super().__init__(len(HOLD_OUT_STATISTICS))
     self.signs = np.asarray(signs, np.float64)
     self.sketch_dimension = sketch_dimension
     self.reference = np.zeros(len(self.signs))
@@ -363,95 +362,236 @@ class HoldOutReference(_Weighting):
     return dict(advantages=advantages, gradient=gradient)
 
 
+def ramp(x: Any, low: float, high: float) -> Any:
+  """0 up to `low`, 1 from `high` on, linear between."""
+  return np.clip((x - low) / (high - low), 0.0, 1.0)
+
+
+def log_trust(share: Any) -> Any:
+  return np.log(0.05 + 0.95 * share)
+
+
+def copies_discounts(units: np.ndarray, finite: np.ndarray) -> np.ndarray:
+  """mu [N]: one over the soft number of copies; 0 if not finite."""
+  mu = np.zeros(len(units))
+  for i in np.flatnonzero(finite):
+    mu[i] = 1.0 / (1.0 + sum(
+        sigmoid((units[i] @ units[j] - 0.95) / 0.02)
+        for j in np.flatnonzero(finite)
+        if j != i))
+  return mu
+
+
+def typical_norm(norms: np.ndarray, weights: np.ndarray,
+                 share: float) -> float:
+  """Median inside the narrowest interval of log norms with so much weight."""
+  logs = np.log(np.maximum(norms, _TINY))
+  intervals = []
+  for low in logs[weights > 0]:
+    for high in logs[weights > 0]:
+      inside = (logs >= low) & (logs <= high)
+      if np.sum(weights[inside]) >= (share - 1e-9) * np.sum(weights):
+        intervals.append((high - low, low, high))
+  if not intervals:
+    return 0.0
+  _, low, high = min(intervals)
+  return weighted_quantile(
+      norms, weights * (logs >= low) * (logs <= high), 0.5)
+
+
+def principal_coordinates(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  """Coordinates [N] along the first axis of the weighted scatter."""
+  scaled = np.sqrt(weights)[:, None] * rows
+  if not np.any(scaled):
+    return np.zeros(len(rows))
+  return rows @ np.linalg.svd(scaled, full_matrices=False)[2][0]
+
+
+def camps(units: np.ndarray, mu: np.ndarray) -> np.ndarray:
+  """Two camps, bool [N]: the cut of least scatter along the first axis."""
+  mean = lambda members: (mu * members) @ units / np.sum(mu * members)
+  x = principal_coordinates(
+      (units - mean(np.ones(len(mu)))) * (mu > 0)[:, None], mu)
+  best, camp = np.inf, None
+  for cut in np.unique(x[mu > 0])[:-1]:
+    scatter = 0.0
+    for side in (x <= cut, x > cut):
+      middle = np.sum(mu * side * x) / np.sum(mu * side)
+      scatter += np.sum(mu * side * (x - middle)**2)
+    if scatter < best:
+      best, camp = scatter, x > cut
+  if camp is None:
+    return np.zeros(len(mu), bool)
+  return camp
+
+
+def camp_distance(cosines: np.ndarray, mu: np.ndarray,
+                  camp: np.ndarray) -> float:
+  """(mean cosine inside - mean across) / pooled standard deviation."""
+  values, pair_weights, same = [], [], []
+  for i in range(len(mu)):
+    for j in range(i):
+      if mu[i] * mu[j] > 0:
+        values.append(cosines[i, j])
+        pair_weights.append(mu[i] * mu[j])
+        same.append(camp[i] == camp[j])
+  values, pair_weights = np.array(values), np.array(pair_weights)
+  same = np.array(same, bool)
+  if not np.any(same) or np.all(same):
+    return 0.0
+  means, scatter = [], 0.0
+  for kind in (same, ~same):
+    means.append(np.average(values[kind], weights=pair_weights[kind]))
+    scatter += np.sum(pair_weights[kind] * (values[kind] - means[-1])**2)
+  return (means[0] - means[1]) / max(
+      np.sqrt(scatter / np.sum(pair_weights)), 1e-9)
+
+
+def log_concordance(sketches: np.ndarray, mu: np.ndarray) -> np.ndarray:
+  """[N], from one sketch [G, m] a client: do its layers agree?"""
+  count, num_groups, _ = sketches.shape
+  relation = np.zeros([count, count])
+  for i in range(count):
+    for j in range(count):
+      for g in range(num_groups):
+        for h in range(g):
+          if i != j:
+            relation[i, j] += (
+                cosine(sketches[i, g], sketches[j, g]) *
+                cosine(sketches[i, h], sketches[j, h]))
+  kernel = relation * np.sqrt(np.outer(mu, mu))
+  found = []
+  for signs in (np.ones(count), np.sign(np.linalg.eigh(kernel)[1][:, -1])):
+    for _ in range(5):
+      signs = np.sign(np.round(kernel @ signs, 14))
+    found.append((signs @ kernel @ signs, signs))
+  ahead = found[1][0] > found[0][0] + 1e-9 * np.sum(np.abs(kernel))
+  signs = found[1][1] if ahead else found[0][1]
+  lead = np.sum(mu * signs)
+  if abs(lead) <= 1e-9 * np.sum(mu):
+    return np.zeros(count)
+  signs = signs * np.sign(lead)
+
+  y = np.zeros(count)
+  for i in range(count):
+    scale = np.sum(mu * np.abs(relation[i]))
+    y[i] = np.sum(mu * signs * relation[i]) / scale if scale > 0 else 0.0
+  typical = weighted_quantile(y, mu, 0.7)
+  return ramp(typical, 0.4, 0.6) * log_trust(
+      ramp(y / max(typical, 1e-9), 0.2, 0.6))
+
+
 class AgreementReference(_Weighting):
   """FedAOT without clean data; one round is one call of `next`.
 
   Attributes (beside those of theta and its Adam):
-    reference: [m], exponential moving average of sketched aggregates.
+    reference: [G, m], moving average of sketched aggregates.
+    camp_memory: [G, m], decaying sum of votes along the difference of camps.
+    support: Moving average of the share in favour of the reference.
+    age: Rounds that the reference is made from.
     previous: What is kept of the last finite round: a dict of `sketches` (of
-      the clipped updates) [N', m], `norm_bound`, `z` [N', K] and `finite`
-      [N']; None before the first.
+      the clipped updates) [N', G, m], `norm_bound`, `z` [N', K], `log_base`
+      [N'] and `finite` [N']; None before the first.
   """
 
-  def __init__(self, *, signs: np.ndarray, sketch_dimension: int = 256):
-    super().__init__()
-    self.signs = np.asarray(signs, np.float64)
+  def __init__(self, *, signs: Sequence[np.ndarray],
+               sketch_dimension: int = 512):
+    """Initializes `AgreementReference`.
+
+    Args:
+      signs: Those of each of G groups of consecutive coordinates.
+      sketch_dimension: m.
+    """
+    super().__init__(len(AGREEMENT_STATISTICS))
+    self.signs = [np.asarray(s, np.float64) for s in signs]
     self.sketch_dimension = sketch_dimension
-    self.reference = np.zeros(sketch_dimension)
+    self.reference = np.zeros([len(signs), sketch_dimension])
+    self.camp_memory = np.zeros_like(self.reference)
+    self.support, self.age = 1.0, 0
     self.previous = None
 
   def next(self, updates: np.ndarray) -> Dict[str, Any]:
     """Aggregates `updates` [N, d] and takes the predictive meta step.
 
     Returns:
-      A dict of `result` [d], `weights` [N], `scores` [N], `statistics` [N, K],
-      `z` [N, K], `norm_bound` (tau), `norms` [N], `finite` [N], `clipped` (the
-      D_i) [N, d], `clipped_sketches` [N, m], `reference_weights` (without the
-      cref term) [N], and of the meta step `advantages` (A_i of the previous
-      round's clients) [N'] and `gradient` [2 K + 1], both None where none was
-      taken.
+      A dict of `result` [d], `weights` [N], `log_base` [N], `statistics` [N,
+      K], `z` [N, K], `norm_bound` (tau), `norms` [N], `finite` [N], `clipped`
+      (the D_i) [N, d], `clipped_sketches` [N, G, m], `reference_weights` [N],
+      and of the meta step `advantages` (A_i of the previous round's clients)
+      [N'] and `gradient` [2 K + 1], both None where none was taken.
     """
     updates, finite = _zero_non_finite(updates)
     count = len(updates)
     norms = np.array([np.linalg.norm(update) for update in updates])
-    sketches = np.array([
-        fold_sketch(update, self.signs, self.sketch_dimension)
-        for update in updates
-    ]).reshape(count, self.sketch_dimension)
-    units = _unit_rows(sketches)
+    sketches = self._sketches(updates)
+    units = _unit_rows(sketches.reshape(count, self.reference.size))
+    mu = copies_discounts(units, finite)
     v = finite.astype(np.float64)
+    if not np.any(finite):
+      return self._nothing(updates, norms, finite)
 
-    tau = self._norm_bound(norms, units, finite)
-    clipped = np.zeros_like(updates)
-    clipped_sketches = np.zeros_like(sketches)
-    for i in range(count):
-      factor = min(1.0, tau / norms[i]) if norms[i] > 0.0 else 1.0
-      clipped[i] = factor * updates[i]
-      clipped_sketches[i] = factor * sketches[i]
+    cref = self._vote_on_reference(units, mu)
+    trust = np.zeros(count)
+    if self.age > 0:
+      trust = ramp(self.support, 0.5, 0.56) * log_trust(ramp(cref, 0.0, 0.05))
+    log_base = np.where(finite, np.log(np.where(finite, mu, 1.0)), 0.0)
+    concordance = log_concordance(sketches, mu)
+    log_base = log_base + trust + concordance
+    log_base = log_base + self._camp_trust(units, mu * np.exp(concordance))
 
-    log_ratio = np.log(np.maximum(norms / max(tau, _TINY), 1e-2))
+    median = weighted_quantile(norms, v, 0.5)
+    counted = mu * (norms > 0.01 * median)
+    middle = float(np.clip(
+        weighted_quantile(norms, counted, 0.5), median, 1.5 * median))
+    tau = min(typical_norm(norms, counted, 0.6), 1.5 * middle)
+    log_ratio = np.log(np.maximum(norms / max(middle, _TINY), 1e-2))
     spread_below = max(-weighted_quantile(log_ratio, v, 0.25), 0.0)
-    cref = np.zeros(count)
-    norm = np.zeros(count)
-    dup = np.zeros(count)
-    for i in range(count):
-      cref[i] = cosine(sketches[i], self.reference)
-      norm[i] = -max(0.0, log_ratio[i] - 0.5 * spread_below)
-      dup[i] = -np.log(1.0 + sum(
-          sigmoid(60.0 * (units[i] @ units[j] - 0.9))
-          for j in range(count)
-          if finite[j] and j != i))
-    spec = self._spectral_statistic(units, finite)
+    norm = -np.maximum(0.0, log_ratio - spread_below)
 
-    statistics = np.stack([cref, norm, dup, spec], axis=1)
+    center = np.array([
+        weighted_quantile(column, mu, 0.5) for column in units.T
+    ])
+    along = principal_coordinates((units - center) * finite[:, None], mu)
+    spec = -np.abs(along - weighted_quantile(along, mu, 0.5))
+
     z = np.stack([
         _standardize(cref, v, 0.05),
-        _standardize(norm, v, 0.20),
-        _standardize(dup, v, 0.25),
-        _standardize(spec, v, 0.05),
+        np.maximum(norm / 0.20, -_Z_LIMIT),
+        _standardize(spec, mu, 0.05),
     ], axis=1)
-    no_discount = np.zeros(count)
-    scores = self.scores(z, no_discount)
-    weights = softmax_over(scores, finite)
+    weights = softmax_over(self.scores(z, log_base), finite)
     reference_weights = softmax_over(
-        self.scores(z, no_discount, without=AGREEMENT_STATISTICS.index('cref')),
+        self.scores(
+            z,
+            log_base - 0.5 * trust,
+            without=AGREEMENT_STATISTICS.index('cref')),
         finite)
 
+    clip = [min(1.0, 2 * tau / n) if n > 0.0 else 1.0 for n in norms]
+    short = [min(1.0, tau / n) if n > 0.0 else 1.0 for n in norms]
+    clipped = np.array([f * update for f, update in zip(clip, updates)])
+    clipped_sketches = np.array([f * s for f, s in zip(clip, sketches)])
+
     advantages, gradient = None, None
-    if np.any(finite):
-      self.reference = (
-          _EMA_DECAY * self.reference +
-          (1 - _EMA_DECAY) * (reference_weights @ clipped_sketches))
-      if self.previous is not None:
-        advantages, gradient = self._learn(weights @ clipped_sketches)
-      self.previous = dict(
-          sketches=clipped_sketches, norm_bound=tau, z=z, finite=finite)
+    if self.previous is not None:
+      advantages, gradient = self._learn(
+          np.tensordot(weights, clipped_sketches, 1))
+    self.previous = dict(
+        sketches=clipped_sketches,
+        norm_bound=tau,
+        z=z,
+        log_base=log_base,
+        finite=finite)
+    decay = min(_EMA_DECAY, self.age / (self.age + 1))
+    self.reference = decay * self.reference + (1 - decay) * sum(
+        w * f * s for w, f, s in zip(reference_weights, short, sketches))
+    self.age += 1
 
     return dict(
         result=weights @ clipped,
         weights=weights,
-        scores=scores,
-        statistics=statistics,
+        log_base=log_base,
+        statistics=np.stack([cref, norm, spec], axis=1),
         z=z,
         norm_bound=tau,
         norms=norms,
@@ -462,45 +602,81 @@ class AgreementReference(_Weighting):
         advantages=advantages,
         gradient=gradient)
 
-  def _norm_bound(self, norms: np.ndarray, units: np.ndarray,
-                  finite: np.ndarray) -> float:
-    """tau: a median in which copies share a weight, 1 to 1.5 plain medians."""
-    median = weighted_quantile(norms, finite.astype(np.float64), 0.5)
-    weights = np.zeros(len(norms))
-    for i in np.flatnonzero(finite):
-      if norms[i] > 0.01 * median:
-        weights[i] = 1.0 / (1.0 + sum(
-            sigmoid((units[i] @ units[j] - 0.95) / 0.02)
-            for j in np.flatnonzero(finite)
-            if j != i))
-    return float(
-        np.clip(weighted_quantile(norms, weights, 0.5), median, 1.5 * median))
+  def _nothing(self, updates, norms, finite) -> Dict[str, Any]:
+    """The outcome of a round without a usable update."""
+    zeros = np.zeros(len(updates))
+    table = np.zeros([len(updates), len(AGREEMENT_STATISTICS)])
+    return dict(
+        result=np.zeros(updates.shape[1]), weights=zeros, log_base=zeros,
+        statistics=table, z=table, norm_bound=0.0, norms=norms, finite=finite,
+        clipped=updates, reference_weights=zeros, advantages=None,
+        gradient=None)
 
-  def _spectral_statistic(self, units: np.ndarray,
-                          finite: np.ndarray) -> np.ndarray:
-    """Minus the distance to the median along the top singular direction."""
-    deviations = np.zeros_like(units)
-    if np.any(finite):
-      center = np.median(units[finite], axis=0)
-      deviations[finite] = units[finite] - center
-    if not np.any(deviations):
+  def _sketches(self, updates: np.ndarray) -> np.ndarray:
+    """[N, G, m], a fold sketch of each group of coordinates."""
+    ends = np.cumsum([len(signs) for signs in self.signs])
+    sketches = np.zeros([len(updates), *self.reference.shape])
+    for i, update in enumerate(updates):
+      parts = np.split(update, ends[:-1])
+      for g, (part, signs) in enumerate(zip(parts, self.signs)):
+        sketches[i, g] = fold_sketch(part, signs, self.sketch_dimension)
+    return sketches
+
+  def _vote_on_reference(self, units: np.ndarray,
+                         mu: np.ndarray) -> np.ndarray:
+    """The cosines [N] with the reference, which may be voted out."""
+    if not np.any(self.reference):
       return np.zeros(len(units))
-    _, _, right = np.linalg.svd(deviations, full_matrices=False)
-    projections = deviations @ right[0]
-    return -np.abs(projections - np.median(projections[finite]))
+    cref = np.array([cosine(u, self.reference.ravel()) for u in units])
+    votes = np.average(np.clip(cref / 0.1 + 0.5, 0.0, 1.0), weights=mu)
+    self.support = 0.7 * self.support + 0.3 * votes
+    if self.support >= 0.45:
+      return cref
+    self.reference = np.zeros_like(self.reference)
+    self.support, self.age = 1.0, 0
+    return np.zeros(len(units))
+
+  def _camp_trust(self, units: np.ndarray, mu: np.ndarray) -> np.ndarray:
+    """Log trust [N] by the camp that the votes of all rounds favour."""
+    cosines = units @ units.T
+    camp = camps(units, mu)
+    first, second = mu * camp, mu * ~camp
+    clear = ramp(camp_distance(cosines, mu, camp), 1.3, 1.6)
+    memory = 0.9 * self.camp_memory.ravel()
+    if not np.any(first) or not np.any(second):
+      self.camp_memory = memory.reshape(self.reference.shape)
+      return np.zeros(len(units))
+    difference = (
+        first @ units / np.sum(first) - second @ units / np.sum(second))
+    vote = (np.sum(first) - np.sum(second)) / np.sum(mu)
+    memory = memory + clear * vote * difference
+    self.camp_memory = memory.reshape(self.reference.shape)
+    lead = memory @ difference
+    if abs(lead) <= 1e-9 * difference @ difference:
+      return np.zeros(len(units))
+    good, other = (first, second) if lead > 0 else (second, first)
+
+    y = np.zeros(len(units))
+    for i in range(len(units)):
+      for side, members in ((1, good), (-1, other)):
+        rest = np.where(np.arange(len(units)) == i, 0.0, members)
+        if np.any(rest):
+          y[i] += side * np.average(cosines[i], weights=rest)
+    typical = max(weighted_quantile(y, good, 0.5), 1e-9)
+    return clear * log_trust(np.clip(1 + y / typical, 0.0, 1.0))
 
   def _learn(self, direction: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Judges the previous round's weights by this round's `direction` [m]."""
+    """Judges the last round's weights by this round's `direction` [G, m]."""
     previous = self.previous
     length = np.linalg.norm(direction)
     advantages = np.zeros(len(previous['z']))
     if length > 0.0 and previous['norm_bound'] > 0.0:
       for i, sketch in enumerate(previous['sketches']):
-        advantages[i] = -(sketch / previous['norm_bound']) @ direction / length
+        advantages[i] = (
+            -np.sum(sketch * direction) / (previous['norm_bound'] * length))
 
     weights = softmax_over(
-        self.scores(previous['z'], np.zeros(len(previous['z']))),
-        previous['finite'])
+        self.scores(previous['z'], previous['log_base']), previous['finite'])
     gradient = self.gradient(previous['z'], weights, advantages + 2.0 * weights)
     self.descend(gradient)
     self.b = np.maximum(self.b, _B_START)

@@ -20,7 +20,7 @@ def _hold_out(signs):
 
 def _agreement(signs):
   return fedaot_reference.AgreementReference(
-      signs=signs, sketch_dimension=_SKETCH)
+      signs=np.split(signs, 2), sketch_dimension=_SKETCH)
 
 
 def _cohort(rng, center, count=7):
@@ -38,9 +38,10 @@ def _theta(reference):
 
 def _weights_at(theta, z, log_discount):
   """The softmax weights as one array expression of theta."""
-  slopes = np.log1p(np.exp(theta[:4]))
-  scores = np.exp(theta[8]) * -(
-      np.log1p(np.exp(-(z + theta[4:8]))) @ slopes) + log_discount
+  count = z.shape[1]
+  slopes = np.log1p(np.exp(theta[:count]))
+  scores = np.exp(theta[-1]) * -(
+      np.log1p(np.exp(-(z + theta[count:-1]))) @ slopes) + log_discount
   weights = np.exp(scores - scores.max())
   return weights / weights.sum()
 
@@ -162,62 +163,101 @@ def test_hold_out_dup_looks_at_finite_others_only():
 
 def test_agreement_rounds_by_hand():
   reference = fedaot_reference.AgreementReference(
-      signs=np.ones(2), sketch_dimension=2)
-  updates = np.array([[1.0, 0.0], [0.0, 2.0], [-0.5, 0.0]])
-  close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5)
+      signs=[np.ones(2)], sketch_dimension=2)
+  updates = np.array([[1.0, 0.0], [0.0, 2.0], [-0.8, 0.0]])
+  close = lambda x, y: np.testing.assert_allclose(x, y, atol=5e-5)
 
   first = reference.next(updates)
-  close(first['norm_bound'], 1.0)
-  # a = (0, log 2, -log 2), its lower quartile -.519860; client 2 is the median
+  # Of the log norms 0, log 2 and log .8 two are 60 %; log .8 and 0 are closest.
+  close(first['norm_bound'], 0.9)
+  # a = (0, log 2, log .8), its lower quartile -.167358; client 2 is the median
   # along the first axis, on which clients 1 and 3 lie at +-1.
   close(first['statistics'], [
-      [0.0, 0.0, 0.0, -1.0],
-      [0.0, -0.433217, 0.0, 0.0],
-      [0.0, 0.0, 0.0, -1.0],
+      [0.0, 0.0, -1.0],
+      [0.0, -0.525789, 0.0],
+      [0.0, 0.0, -1.0],
   ])
-  # norm: scale .2; spec: median -1, upper quartile -.25, scale 1.16195.
+  # norm: unit .2; spec: median -1, upper quartile -.25, scale 1.16195.
   close(first['z'], [
-      [0.0, 0.0, 0.0, 0.0],
-      [0.0, -2.166085, 0.0, 0.860622],
-      [0.0, 0.0, 0.0, 0.0],
+      [0.0, 0.0, 0.0],
+      [0.0, -2.628945, 0.860622],
+      [0.0, 0.0, 0.0],
   ])
-  close(first['weights'], [0.413556, 0.172888, 0.413556])
-  close(first['result'], [0.206778, 0.172888])
-  close(reference.reference, [0.0206778, 0.0172888])
+  # Camps {1, 2} and {3}, or {1} and {2, 3}: .5 / sqrt(.5 / 3) is below 1.3.
+  close(first['log_base'], 0.0)
+  close(first['weights'], [0.439354, 0.121292, 0.439354])
+  # At most 1.8 long, in the reference .9.
+  close(first['result'], [0.087871, 0.218326])
+  close(first['reference_weights'], first['weights'])
+  close(reference.reference, [[0.043935, 0.109163]])
+  close(reference.camp_memory, 0.0)
   assert first['gradient'] is None
-  assert reference.step == 0
+  assert (reference.step, reference.age, reference.support) == (0, 1, 1.0)
 
   second = reference.next(updates)
-  close(second['statistics'][:, 0], [0.767175, 0.641438, -0.767175])
-  np.testing.assert_allclose(
-      second['z'][:, 0], [0.662423, 0.0, -7.421059], atol=1e-4)
-  close(second['weights'], [0.723226, 0.276541, 0.000234])
-  close(second['reference_weights'], first['weights'])
-  close(reference.reference, [0.0392878, 0.0328487])
-  # The direction is (.934026, .357203).
-  close(second['advantages'], [-0.934026, -0.357203, 0.467013])
-  # d / d scores: (-.246443, -.086518, .332962).
+  close(second['statistics'][:, 0], [0.373366, 0.927684, -0.373366])
+  # Two of three are in favour.
+  close(reference.support, 0.9)
+  close(second['log_base'], [0.0, 0.0, np.log(0.05)])
+  close(second['z'][:, 0], [0.0, 0.831843, -1.120591])
+  close(second['weights'], [0.744919, 0.228311, 0.026770])
+  close(second['reference_weights'], [0.666812, 0.184085, 0.149104])
+  # The mean of both rounds.
+  close(reference.reference, [[0.262392, 0.137420]])
+  # The direction is (.869520, .493900).
+  close(second['advantages'], [-0.966133, -0.987800, 0.772907])
+  # d / d scores: (-.300636, -.162781, .463418).
   close(second['gradient'], [
-      0.0, 0.043870, 0.0, -0.004791, 0.0, -0.054795, 0.0, 0.008444, 0.075455
+      0.0, 0.117525, -0.009013, 0.0, -0.130155, 0.015888, 0.209516
   ])
   # A first Adam step is .05 g / (|g| + .001); only spec may follow it.
   b_start = np.log(np.exp(1.5) - 1)
   np.testing.assert_allclose(
-      reference.b - b_start, [0.0, 0.0, 0.0, 0.041366], atol=1e-5)
-  np.testing.assert_allclose(
-      reference.m, [2.0, 2.0, 2.0, 1.955294], atol=1e-5)
+      reference.b - b_start, [0.0, 0.0, 0.045007], atol=5e-5)
+  np.testing.assert_allclose(reference.m, [2.0, 2.0, 1.952961], atol=5e-5)
   assert reference.log_sharpness == 0.0
-  assert reference.step == 1
+  assert (reference.step, reference.age) == (1, 2)
 
 
-def test_agreement_dup_and_spec_of_a_close_pair():
+def test_agreement_discount_and_spec_of_a_close_pair():
   reference = fedaot_reference.AgreementReference(
-      signs=np.ones(2), sketch_dimension=2)
-  statistics = reference.next(
-      np.array([[2.0, 0.0], [0.95, (1 - 0.95**2)**0.5]]))['statistics']
-  # sigma(60 (.95 - .9)) = .952574; half their distance is sqrt(.1) / 2.
-  np.testing.assert_allclose(statistics[:, 2], -np.log(1.952574), atol=1e-6)
-  np.testing.assert_allclose(statistics[:, 3], -0.5 * 0.1**0.5)
+      signs=[np.ones(2)], sketch_dimension=2)
+  outcome = reference.next(np.array([[2.0, 0.0], [0.95, (1 - 0.95**2)**0.5]]))
+  # Half a copy each; half their distance is sqrt(.1) / 2.
+  np.testing.assert_allclose(outcome['log_base'], np.log(2 / 3))
+  np.testing.assert_allclose(outcome['statistics'][:, 2], -0.5 * 0.1**0.5)
+
+
+def test_camps_by_hand():
+  units = np.array([[1.0, 0.0], [-0.6, 0.8], [-0.6, -0.8], [1.0, 0.0]])
+  camp = fedaot_reference.camps(units, np.ones(4))
+  np.testing.assert_array_equal(camp == camp[0], [True, False, False, True])
+  cosines = units @ units.T
+  # Inside 1 and -.28, across -.6: gap .96, spread sqrt(2 .64^2 / 6).
+  assert fedaot_reference.camp_distance(
+      cosines, np.ones(4), camp) == pytest.approx(0.96 / (0.64 / 3**0.5))
+  reference = fedaot_reference.AgreementReference(
+      signs=[np.ones(2)], sketch_dimension=2)
+  trust = reference._camp_trust(units[:3], np.ones(3))
+  # Camps {1} and {2, 3}: -.28 inside, -.6 across, which is exact. The majority
+  # has it: y = -.28 + .6 for its clients, -.6 for the other.
+  np.testing.assert_allclose(np.exp(trust), [0.05, 1.0, 1.0])
+  difference = np.array([1.6, 0.0])
+  np.testing.assert_allclose(
+      reference.camp_memory[0], -difference / 3, atol=1e-12)
+
+
+def test_concordance_by_hand():
+  # Three agree in both groups, one turned the second.
+  sketches = np.ones([4, 2, 1])
+  sketches[3, 1] = -1
+  np.testing.assert_allclose(
+      np.exp(fedaot_reference.log_concordance(sketches, np.ones(4))),
+      [1, 1, 1, 0.05])
+  # Two against two is no majority.
+  sketches[2, 1] = -1
+  np.testing.assert_array_equal(
+      fedaot_reference.log_concordance(sketches, np.ones(4)), 0.0)
 
 
 def test_hold_out_gradient_is_that_of_the_hold_out_loss():
@@ -255,12 +295,14 @@ def test_agreement_gradient_by_finite_differences():
     previous = reference.previous
     theta = _theta(reference)
     outcome = reference.next(_cohort(rng, center, count))
-    direction = outcome['weights'] @ outcome['clipped_sketches']
+    direction = np.tensordot(
+        outcome['weights'], outcome['clipped_sketches'], 1)
     direction /= np.linalg.norm(direction)
-    advantages = -previous['sketches'] @ direction / previous['norm_bound']
+    advantages = -np.sum(
+        previous['sketches'] * direction, axis=(1, 2)) / previous['norm_bound']
 
     def objective(theta):
-      weights = _weights_at(theta, previous['z'], 0.0)
+      weights = _weights_at(theta, previous['z'], previous['log_base'])
       return weights @ advantages + weights @ weights
 
     expected = _central_differences(objective, theta)
@@ -354,8 +396,11 @@ def _rounds(rng, count=4):
 
 
 def _assert_same_state(reference, expected):
-  for name in ('reference', 'b', 'm', 'log_sharpness', 'first_moment',
-               'second_moment', 'step'):
+  names = ['reference', 'b', 'm', 'log_sharpness', 'first_moment',
+           'second_moment', 'step']
+  if isinstance(reference, fedaot_reference.AgreementReference):
+    names += ['camp_memory', 'support', 'age']
+  for name in names:
     np.testing.assert_allclose(
         getattr(reference, name), getattr(expected, name), rtol=1e-9,
         atol=1e-12, err_msg=name)
