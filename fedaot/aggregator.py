@@ -133,11 +133,13 @@ class FedAOTAggregator:
     self._optimizer = equations.initial_meta_optimizer(NUMPY, self._weighting)
     # With a hold-out the reference [p], without `equations.Memory`; made when
     # the model is known.
-    self._known = None
+    self._known: Any = None
     # Between rounds. Agreement mode: what last round's updates were like.
     # Hold-out mode: what `learn` needs of the round; empty once it has learned.
     self._memory: Dict[str, np.ndarray] = {}
-    self._groups = self._signs = None  # Made when the model is known.
+    # Made when the model is known.
+    self._groups: Sequence[sketch.Group] = ()
+    self._signs: Sequence[sketch.Signs] = ()
 
   def aggregate(
       self,
@@ -315,7 +317,7 @@ class FedAOTAggregator:
       )
     self._optimizer['step'] = state['meta_optimizer.step']
     self._memory = {}
-    self._signs = None
+    self._signs = ()
     for name, array in state.items():
       prefix, dot, rest = name.rpartition('.')
       if dot and name != 'meta_optimizer.step':
@@ -333,6 +335,7 @@ class FedAOTAggregator:
 
   def _prepare(self, model: Arrays) -> None:
     has_holdout = self._holdout is not None
+    known: Any
     groups = sketch.group_tensors(
         [array.shape for array in model], self.config, has_holdout=has_holdout
     )
@@ -343,7 +346,7 @@ class FedAOTAggregator:
       known = equations.Memory(zeros, zeros, np.array(1.0), np.array(0.0))
     if self._known is None:
       self._known = known
-    if self._signs is None:
+    if not self._signs:
       self._groups, self._signs = groups, self._draw_signs(groups)
     is_like = np.shape(self._known[0]) == np.shape(known[0])
     if groups != self._groups or not is_like:

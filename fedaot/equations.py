@@ -446,9 +446,7 @@ def _principal_coordinates(xp, rows: Array, weights: Array) -> Array:
     return vectors[:, -1]
 
   # The same axis up to its length; the smaller eigenproblem is taken.
-  axis = xp.cond(
-      xp.size(rows) <= rows.shape[1], from_clients, from_coordinates
-  )
+  axis = xp.cond(xp.size(rows) <= rows.shape[1], from_clients, from_coordinates)
   return xp.sum(rows * divide(xp, axis, norm(xp, axis)), axis=1)
 
 
@@ -502,9 +500,9 @@ def split_camps(xp, units: Array, weights: Array) -> Array:
   """Two camps, [N] of 0 and 1, in arbitrary order.
 
   The cut of the first principal coordinate x that maximises the scatter between
-  both sides, (sum_below mu x)^2 / (mass_below mass_above). Steps of 2-means from
-  there change nothing: in many dimensions each client is near a mean that it is
-  part of.
+  both sides, (sum_below mu x)^2 / (mass_below mass_above). Steps of 2-means
+  from there change nothing: in many dimensions each client is near a mean that
+  it is part of.
   """
   centre = divide(xp, xp.sum(units * weights[:, None], axis=0), xp.sum(weights))
   rows = (units - centre) * xp.where(weights > 0, 1.0, 0.0)[:, None]
@@ -529,9 +527,7 @@ def camp_distance(xp, cosines: Array, weights: Array, camp: Array) -> Array:
   inside, across = pairs * is_same, pairs * (1.0 - is_same)
   mean = lambda kind: divide(xp, xp.sum(kind * cosines), xp.sum(kind))
   scatter = lambda kind: xp.sum(kind * (cosines - mean(kind)) ** 2)
-  spread = xp.sqrt(
-      divide(xp, scatter(inside) + scatter(across), xp.sum(pairs))
-  )
+  spread = xp.sqrt(divide(xp, scatter(inside) + scatter(across), xp.sum(pairs)))
   gap = (mean(inside) - mean(across)) / xp.maximum(spread, _TIE)
   has_both = (xp.sum(inside) > 0) & (xp.sum(across) > 0)
   return xp.where(has_both, gap, 0.0)
@@ -724,24 +720,28 @@ def decide(
   # A client that takes no part keeps every reduction defined for an empty
   # cohort; it changes no result.
   table = {name: _append_zero_row(xp, rows) for name, rows in table.items()}
-  finite, memory = table['finite'], ()
+  finite = table['finite']
+  memory: Any = ()
   if root_norm is None:
     found, trust, memory = agreement_statistics(xp, table, known, config)
   else:
     found = holdout_statistics(xp, table, norm(xp, known), root_norm, config)
   if 'num_examples' in table:
     found = found._replace(
-        log_base=found.log_base + log_example_weights(
+        log_base=found.log_base
+        + log_example_weights(
             xp, table['num_examples'], finite, config.max_example_ratio
         )
     )
   if root_norm is None:
     memory = _follow_reference(xp, theta, table, found, trust, memory, config)
     # Where nobody has anything to say there is nothing to remember.
-    memory = Memory(*(
-        xp.where(xp.sum(finite) > 0, new, old)
-        for new, old in zip(memory, known)
-    ))
+    memory = Memory(
+        *(
+            xp.where(xp.sum(finite) > 0, new, old)
+            for new, old in zip(memory, known)
+        )
+    )
   return Decision(
       weights=weights(xp, theta, found.z, found.log_base, finite)[:-1],
       clip=found.clip[:-1],
@@ -870,7 +870,9 @@ def initial_meta_optimizer(xp, theta: Theta) -> Dict[str, Any]:
   """Adam's slots for theta: `step`, `first_moment`, `second_moment`."""
   zeros = lambda: {name: xp.zeros_like(v) for name, v in theta.items()}
   return {
-      'step': xp.zeros([]), 'first_moment': zeros(), 'second_moment': zeros()
+      'step': xp.zeros([]),
+      'first_moment': zeros(),
+      'second_moment': zeros(),
   }
 
 

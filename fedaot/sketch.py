@@ -183,14 +183,16 @@ def norm_and_projections(
     signs: Those of each group, see `draw_signs`.
   """
   tensors = iter(tensors)
-  squares, projections = zip(*(
-      _square_and_projection(
-          itertools.islice(tensors, group.num_tensors),
-          group.num_coordinates,
-          group_signs,
+  squares, projections = zip(
+      *(
+          _square_and_projection(
+              itertools.islice(tensors, group.num_tensors),
+              group.num_coordinates,
+              group_signs,
+          )
+          for group, group_signs in zip(groups, signs)
       )
-      for group, group_signs in zip(groups, signs)
-  ))
+  )
   return math.sqrt(sum(squares)), list(projections)
 
 

@@ -199,7 +199,11 @@ class FedAOTRound(model_aware.ModelAwareRound):
           tff.federated_broadcast(evaluation.projection),
       )
       arguments += (
-          weighed.shared, weighed.root, weighed.result, evaluation, products
+          weighed.shared,
+          weighed.root,
+          weighed.result,
+          evaluation,
+          products,
       )
     return tuple(tff.federated_map(self._learn_map, arguments))
 
@@ -307,9 +311,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
     """What the decision knows of earlier rounds, see `equations.decide`."""
     if self.holdout is not None:
       return state['reference']
-    return equations.Memory(
-        *(state[name] for name in equations.Memory._fields)
-    )
+    return equations.Memory(*(state[name] for name in equations.Memory._fields))
 
   def _evaluate(self, state, shared, model):
     """Loss of the updated model on the hold-out, its gradient's projection."""
@@ -467,9 +469,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
             tf.size(weights) - tf.cast(num_finite, tf.int32) - num_empty
         ),
         num_empty=num_empty,
-        num_attenuated=count(
-            weights < tf.math.divide_no_nan(0.5, num_finite)
-        ),
+        num_attenuated=count(weights < tf.math.divide_no_nan(0.5, num_finite)),
         num_clipped=count(decision.clip < 1),
         effective_clients=tf.math.divide_no_nan(
             1.0, tf.reduce_sum(tf.square(weights))

@@ -159,10 +159,12 @@ def summarize_update(
   norm = tf.where(usable, norm, 0.0)
   projections = [tf.where(usable, p, 0.0) for p in projections]
   # A projection of p floats folds into a sketch of a length that divides p.
-  sketches = tf.stack([
-      tf.reduce_sum(tf.reshape(p, [-1, group.sketch_length]), axis=0)
-      for p, group in zip(projections, groups)
-  ])
+  sketches = tf.stack(
+      [
+          tf.reduce_sum(tf.reshape(p, [-1, group.sketch_length]), axis=0)
+          for p, group in zip(projections, groups)
+      ]
+  )
   dots = [tf.tensordot(projections[0], v, 1) for v in directions.values()]
   row = collections.OrderedDict(
       fingerprint=fingerprint(

@@ -27,10 +27,12 @@ _CONFIG = config_lib.FedAOTConfig(
     sketch_dimension=_SKETCH, agreement_sketch_dimension=_SKETCH
 )
 _SEED = 7
-_VALUE_TYPE = tff.to_type((
-    tff.TensorType(np.float32, [_FEATURES, _OUTPUTS]),
-    tff.TensorType(np.float32, [_OUTPUTS]),
-))
+_VALUE_TYPE = tff.to_type(
+    (
+        tff.TensorType(np.float32, [_FEATURES, _OUTPUTS]),
+        tff.TensorType(np.float32, [_OUTPUTS]),
+    )
+)
 _SERVER_LEARNING_RATE, _SERVER_MOMENTUM = 0.5, 0.5
 _MODES = ('agreement', 'holdout')
 # What a round changes in the state.
@@ -276,9 +278,7 @@ def test_factories_are_of_tff(mode):
       _factory(mode).unweighted,
       tff.aggregators.UnweightedAggregationFactory,
   )
-  assert isinstance(
-      _factory(mode), tff.aggregators.WeightedAggregationFactory
-  )
+  assert isinstance(_factory(mode), tff.aggregators.WeightedAggregationFactory)
 
 
 def test_nested_structure_of_mixed_precisions():
@@ -320,12 +320,14 @@ def test_nested_structure_of_mixed_precisions():
   dtypes = tf.nest.map_structure(lambda v: np.asarray(v).dtype, values[0])
   assert tf.nest.map_structure(lambda v: np.asarray(v).dtype, result) == dtypes
 
-  table = np.array([
-      np.concatenate(
-          [np.ravel(v).astype(np.float64) for v in tf.nest.flatten(value)]
-      )
-      for value in values
-  ])
+  table = np.array(
+      [
+          np.concatenate(
+              [np.ravel(v).astype(np.float64) for v in tf.nest.flatten(value)]
+          )
+          for value in values
+      ]
+  )
   measurements = output.measurements
   np.testing.assert_allclose(
       measurements['norms'], np.linalg.norm(table, axis=1), rtol=1e-5
@@ -351,9 +353,7 @@ def test_nested_structure_of_mixed_precisions():
   broken[3]['brain'] = np.array([np.nan, 0, 0], bfloat16)
   output = process.next(state, broken)
   np.testing.assert_array_equal(output.measurements['weights'], [1, 0, 0, 0])
-  tf.nest.map_structure(
-      np.testing.assert_array_equal, output.result, values[0]
-  )
+  tf.nest.map_structure(np.testing.assert_array_equal, output.result, values[0])
 
 
 def test_lone_tensor():
@@ -602,9 +602,7 @@ def test_example_counts_multiply_the_weights(mode):
   counts = np.array([10.0, 20.0, 30.0, 40.0, 50.0])
   state = _warm_state(mode)
   plain = _process(mode).next(state, values).measurements['weights']
-  output = _weighted_process(mode, 2.0).next(
-      state, values, counts.tolist()
-  )
+  output = _weighted_process(mode, 2.0).next(state, values, counts.tolist())
   weights = output.measurements['weights']
   expected = plain * counts
   np.testing.assert_allclose(weights, expected / expected.sum(), atol=1e-4)
@@ -657,7 +655,9 @@ def test_clients_without_a_weight_do_not_vote(mode, poison):
   for name in _LEARNED[mode]:
     _assert_close(found.state[name], expected.state[name], atol=1e-4)
   for name, number in (
-      ('num_clients', 10), ('num_empty', 6), ('num_non_finite', 0)
+      ('num_clients', 10),
+      ('num_empty', 6),
+      ('num_non_finite', 0),
   ):
     assert found.measurements[name] == number
   nobody = process.next(state, values, [0.0] * 10)
@@ -770,7 +770,6 @@ def test_updates_unlike_the_holdout_model():
     assert '\n' not in str(info.value)
 
 
-
 def test_a_short_projection_stands_for_updates_and_directions():
   config = config_lib.FedAOTConfig(
       sketch_dimension=_SKETCH, projection_dimension=_SKETCH
@@ -792,9 +791,7 @@ def test_a_short_projection_stands_for_updates_and_directions():
     )
     return projection.numpy()
 
-  output = process.next(
-      process.initialize(), [_unflatten(u) for u in updates]
-  )
+  output = process.next(process.initialize(), [_unflatten(u) for u in updates])
 
   projected = [project(_unflatten(u)) @ project(root) for u in updates]
   exact = updates @ _flatten(root)

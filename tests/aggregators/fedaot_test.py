@@ -22,10 +22,12 @@ _SEED = 5
 _CLIENT_LEARNING_RATE = 0.3
 _BATCH_SIZE = 8
 _NUM_STEPS = 4
-_VALUE_TYPE = tff.to_type((
-    tff.TensorType(np.float32, [_FEATURES, _CLASSES]),
-    tff.TensorType(np.float32, [_CLASSES]),
-))
+_VALUE_TYPE = tff.to_type(
+    (
+        tff.TensorType(np.float32, [_FEATURES, _CLASSES]),
+        tff.TensorType(np.float32, [_CLASSES]),
+    )
+)
 
 
 def _softmax_regression() -> tff.learning.models.FunctionalModel:
@@ -112,9 +114,9 @@ def agreement_process():
 
 @pytest.fixture(scope='module')
 def holdout_process():
-  return fedaot.fedaot_factory(
-      _holdout(), config=_CONFIG, seed=_SEED
-  ).create(_VALUE_TYPE, tff.TensorType(np.float32))
+  return fedaot.fedaot_factory(_holdout(), config=_CONFIG, seed=_SEED).create(
+      _VALUE_TYPE, tff.TensorType(np.float32)
+  )
 
 
 def _check_theta(state, reference):

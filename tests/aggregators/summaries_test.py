@@ -111,7 +111,12 @@ def test_summary_of_a_usable_update():
   update, root = np.random.default_rng(3).normal(size=[2, _DIMENSION])
   row, projection = _summarize(update, root)
   assert list(row) == [
-      'fingerprint', 'finite', 'is_empty', 'norm', 'sketch', 'dot_root'
+      'fingerprint',
+      'finite',
+      'is_empty',
+      'norm',
+      'sketch',
+      'dot_root',
   ]
   assert row['finite'] == 1
   np.testing.assert_allclose(row['norm'], np.linalg.norm(update), rtol=1e-6)

@@ -128,6 +128,7 @@ def test_takes_mode_and_variables_from_the_defence(monkeypatch):
             names.append(mode) or statistics(*args)
         ),
     )
+
   def weighting(num_statistics):
     theta = equations.initial_weighting(
         NUMPY, num_statistics, fedaot.FedAOTConfig()

@@ -39,8 +39,8 @@ def _run(body: str, *arguments: str, **environment: str):
         (
             'import no_such_package',
             1,
-            "-c: No module named 'no_such_package'; install what requirements.txt"
-            ' lists.\n',
+            "-c: No module named 'no_such_package'; install what"
+            ' requirements.txt lists.\n',
         ),
     ],
 )

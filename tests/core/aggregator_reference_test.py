@@ -85,9 +85,7 @@ def test_rounds_equal_the_reference(has_holdout):
       expected = reference.next(updates)
 
     found, finite = aggregator.last_round, np.asarray(expected['finite'], bool)
-    np.testing.assert_allclose(
-        model - new_model, expected['result'], atol=1e-5
-    )
+    np.testing.assert_allclose(model - new_model, expected['result'], atol=1e-5)
     np.testing.assert_allclose(found.weights, expected['weights'], atol=1e-5)
     for name in ('z', 'statistics'):
       np.testing.assert_allclose(
@@ -114,9 +112,7 @@ def test_rounds_equal_the_reference(has_holdout):
         if has_holdout
         else state['reference']
     )
-    np.testing.assert_allclose(
-        known_reference, reference.reference, atol=1e-5
-    )
+    np.testing.assert_allclose(known_reference, reference.reference, atol=1e-5)
     if not has_holdout:
       for name in ('camp_memory', 'support', 'age'):
         np.testing.assert_allclose(

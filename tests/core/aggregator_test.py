@@ -38,7 +38,9 @@ class _LeastSquares:
     error = x @ model[0] + model[1] + model[2] - y
     scale = 2 / error.size
     gradient = [
-        scale * x.T @ error, scale * error.sum(axis=0), scale * error.sum()
+        scale * x.T @ error,
+        scale * error.sum(axis=0),
+        scale * error.sum(),
     ]
     return float(np.mean(error**2)), [np.asarray(g) for g in gradient]
 
@@ -234,9 +236,7 @@ def test_clients_are_read_one_at_a_time_and_twice():
 
 
 def test_dtypes_and_shapes_are_those_of_the_model():
-  model = [
-      np.ones(3, np.float16), np.ones([2, 2], np.float64), np.float32(1.0)
-  ]
+  model = [np.ones(3, np.float16), np.ones([2, 2], np.float64), np.float32(1.0)]
   clients = [
       [np.asarray(array) * scale for array in model] for scale in (0.5, 0.6)
   ]
@@ -383,9 +383,7 @@ def test_learning_is_at_the_model_that_it_is_given():
     updates = _updates(6)
     updates[0] *= -1
     new_model = aggregator.aggregate(_model(), _clients(updates))
-    model = [
-        m + scale * (n - m) for m, n in zip(_model(), new_model)
-    ]
+    model = [m + scale * (n - m) for m, n in zip(_model(), new_model)]
     aggregator.learn(model)
     loss, _ = _LeastSquares().loss_and_gradient(model, np.arange(60))
     np.testing.assert_allclose(aggregator.holdout_loss_after, loss)

@@ -24,13 +24,13 @@ def _flat_signs():
 
 def _fold(vector, num_groups=2):
   """[G, m], the sketches of groups of equally many coordinates."""
-  parts = zip(
-      np.split(vector, num_groups), np.split(_flat_signs(), num_groups)
+  parts = zip(np.split(vector, num_groups), np.split(_flat_signs(), num_groups))
+  return np.stack(
+      [
+          fedaot_reference.fold_sketch(part, signs, _SKETCH)
+          for part, signs in parts
+      ]
   )
-  return np.stack([
-      fedaot_reference.fold_sketch(part, signs, _SKETCH)
-      for part, signs in parts
-  ])
 
 
 def _table(updates, num_groups=2):
@@ -41,10 +41,12 @@ def _table(updates, num_groups=2):
   return {
       'finite': usable.astype(float),
       'norm': np.where(usable, norms, 0.0),
-      'sketch': np.stack([
-          _fold(u if ok else 0 * _flat_signs(), num_groups)
-          for u, ok in zip(updates, usable)
-      ]),
+      'sketch': np.stack(
+          [
+              _fold(u if ok else 0 * _flat_signs(), num_groups)
+              for u, ok in zip(updates, usable)
+          ]
+      ),
   }
 
 
@@ -226,9 +228,7 @@ def test_typical_norm_equals_a_search_of_all_intervals():
 
 def _standardize(values, floor):
   values = np.asarray(values, float)
-  return equations.standardize(
-      NUMPY, values, np.ones(len(values)), floor, 10.0
-  )
+  return equations.standardize(NUMPY, values, np.ones(len(values)), floor, 10.0)
 
 
 def test_standardize_by_hand_and_bounded():
@@ -429,6 +429,7 @@ def _same_data(num_same, num_other, num_attackers, to_root, to_reference):
   attackers, tell little, and those with the reference much.
   """
   rng = np.random.default_rng(21)
+
   def along(cosines, size, spread):
     root, reference = np.eye(_DIMENSION)[:2]
     rest = spread * rng.normal(size=[size, _DIMENSION])
@@ -438,11 +439,13 @@ def _same_data(num_same, num_other, num_attackers, to_root, to_reference):
     length = np.sqrt(1 - cosines[0] ** 2 - cosines[1] ** 2)
     return cosines[0] * root + cosines[1] * reference + length * rest
 
-  updates = np.concatenate([
-      along((to_root[0], to_reference[0]), num_same, 0.02),
-      along((to_root[0], to_reference[0]), num_other, 0.5),
-      along((to_root[1], to_reference[1]), num_attackers, 1.0),
-  ])
+  updates = np.concatenate(
+      [
+          along((to_root[0], to_reference[0]), num_same, 0.02),
+          along((to_root[0], to_reference[0]), num_other, 0.5),
+          along((to_root[1], to_reference[1]), num_attackers, 1.0),
+      ]
+  )
   return _holdout_statistics(
       updates, np.eye(_DIMENSION)[1], np.eye(_DIMENSION)[0]
   )
@@ -502,9 +505,7 @@ def test_majority_of_short_updates_does_not_shorten_the_others(size):
   short = size * rng.normal(size=[12, _DIMENSION])
   statistics = _holdout_statistics(np.concatenate([honest, short]), root, root)
   alone = _holdout_statistics(honest, root, root)
-  np.testing.assert_allclose(
-      statistics.norm_bound, alone.norm_bound, rtol=0.05
-  )
+  np.testing.assert_allclose(statistics.norm_bound, alone.norm_bound, rtol=0.05)
   np.testing.assert_array_equal(statistics.clip[:8], 1.0)
 
 
@@ -663,7 +664,10 @@ def test_trust_counts_as_far_as_the_reference_is_supported():
   cosines = np.array([-0.3, 0.0, 0.025, 0.05, 0.9])
   full = np.log([0.05, 0.05, 0.525, 1, 1])
   for support, age, factor in (
-      (1.0, 3.0, 1), (0.53, 3.0, 0.5), (0.5, 3.0, 0), (1.0, 0.0, 0)
+      (1.0, 3.0, 1),
+      (0.53, 3.0, 0.5),
+      (0.5, 3.0, 0),
+      (1.0, 0.0, 0),
   ):
     memory = _memory(support=np.array(support), age=np.array(age))
     np.testing.assert_allclose(
@@ -729,10 +733,14 @@ def test_camps_are_the_cut_of_most_scatter_along_the_first_axis():
 
 def test_camp_distance_by_hand():
   # Pairs inside: .8 and .4; across: 0, 0, .2, .2.
-  cosines = np.array([
-      [-1.0, 0.8, 0, 0], [0.8, -1, 0.2, 0.2], [0, 0.2, -1, 0.4],
-      [0, 0.2, 0.4, -1],
-  ])
+  cosines = np.array(
+      [
+          [-1.0, 0.8, 0, 0],
+          [0.8, -1, 0.2, 0.2],
+          [0, 0.2, -1, 0.4],
+          [0, 0.2, 0.4, -1],
+      ]
+  )
   camp = np.array([0.0, 0, 1, 1])
   spread = np.sqrt((2 * 0.2**2 + 4 * 0.1**2) / 6)
   distance = lambda camp, weights: equations.camp_distance(
@@ -742,9 +750,7 @@ def test_camp_distance_by_hand():
   np.testing.assert_allclose(distance(1 - camp, [1.0] * 4), 0.5 / spread)
   # Pairs weigh 1, 0, 1/2 and 1/2: .8; 0, .2.
   spread = np.sqrt((0.5 * 0.1**2 + 0.5 * 0.1**2) / 2)
-  np.testing.assert_allclose(
-      distance(camp, [1.0, 1.0, 0.5, 0.0]), 0.7 / spread
-  )
+  np.testing.assert_allclose(distance(camp, [1.0, 1.0, 0.5, 0.0]), 0.7 / spread)
   # No pair inside, or none across.
   assert distance([0.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0, 0]) == 0
   assert distance([0.0, 0.0, 0.0, 0.0], [1.0] * 4) == 0
@@ -762,6 +768,7 @@ def _camp_trust(units, memory=None, weights=None, config=_CONFIG):
 def test_a_camp_loses_by_the_votes_of_all_rounds():
   rng = np.random.default_rng(25)
   centre, memory = rng.normal(size=400), None
+
   def cohort(num_honest, num_attackers):
     side = np.repeat([1.0, -1.0], [num_honest, num_attackers])
     return _units(*(side[:, None] * centre + rng.normal(size=[len(side), 400])))
@@ -854,9 +861,9 @@ def test_honest_clients_who_differ_have_concordant_layers():
   rng = np.random.default_rng(30)
   # Each holds two of ten classes, which show in both layers.
   classes = rng.normal(size=[10, 2, 200])
-  rows = np.stack([
-      classes[rng.choice(10, 2, replace=False)].sum(axis=0) for _ in range(20)
-  ]) + classes.mean(axis=0)
+  rows = np.stack(
+      [classes[rng.choice(10, 2, replace=False)].sum(axis=0) for _ in range(20)]
+  ) + classes.mean(axis=0)
   rows = rows + 0.2 * rng.normal(size=rows.shape)
   trust = equations.log_concordance(NUMPY, rows, np.ones(20), _CONFIG)
   assert np.exp(trust).mean() > 0.9
@@ -877,9 +884,8 @@ def test_signs_of_the_majority_are_the_best_there_are():
   for num_turned in (0, 1, 3, 4):
     rows = _layers(rng, 9 - num_turned, num_turned, dimension=30)
     first, second = (
-        equations.pair_cosines(NUMPY, _units(*rows[:, g]), np.ones(9)) * (
-            1 - np.eye(9)
-        )
+        equations.pair_cosines(NUMPY, _units(*rows[:, g]), np.ones(9))
+        * (1 - np.eye(9))
         for g in range(2)
     )
     relation = first * second

@@ -49,8 +49,9 @@ def cosine(x: np.ndarray, y: np.ndarray) -> float:
   return float(x @ y / product) if product > 0.0 else 0.0
 
 
-def weighted_quantile(values: np.ndarray, weights: np.ndarray,
-                      q: float) -> float:
+def weighted_quantile(
+    values: np.ndarray, weights: np.ndarray, q: float
+) -> float:
   """Quantile `q` of `values` [N] under non-negative `weights` [N].
 
   The i-th smallest value sits at `(cumsum v - v / 2) / sum v`; in between the
@@ -67,8 +68,9 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray,
   return float(np.interp(q, positions, values[order]))
 
 
-def fold_sketch(vector: np.ndarray, signs: np.ndarray,
-                dimension: int) -> np.ndarray:
+def fold_sketch(
+    vector: np.ndarray, signs: np.ndarray, dimension: int
+) -> np.ndarray:
   """Sketch [dimension] of `vector` [d]: its signed coordinates, folded."""
   sketch = np.zeros(dimension)
   for position, (sign, entry) in enumerate(zip(signs, vector)):
@@ -76,8 +78,9 @@ def fold_sketch(vector: np.ndarray, signs: np.ndarray,
   return sketch
 
 
-def expand_signs(table: np.ndarray, blocks: np.ndarray,
-                 num_coordinates: int) -> np.ndarray:
+def expand_signs(
+    table: np.ndarray, blocks: np.ndarray, num_coordinates: int
+) -> np.ndarray:
   """The sign [d] of each coordinate from a table of fewer signs.
 
   Rows of p coordinates form blocks of 2^16 coordinates, or of as many as make
@@ -101,8 +104,9 @@ def is_finite_update(update: np.ndarray) -> bool:
   """Whether every entry, as float32, is a number of size below 1e15."""
   with np.errstate(over='ignore'):
     single = np.asarray(update).astype(np.float32)
-  return bool(np.all(np.isfinite(single)) and
-              np.all(np.abs(single) < _LARGEST_ENTRY))
+  return bool(
+      np.all(np.isfinite(single)) and np.all(np.abs(single) < _LARGEST_ENTRY)
+  )
 
 
 def softmax_over(scores: np.ndarray, taking_part: np.ndarray) -> np.ndarray:
@@ -115,8 +119,9 @@ def softmax_over(scores: np.ndarray, taking_part: np.ndarray) -> np.ndarray:
   return weights
 
 
-def rough_cohort(rng: np.random.Generator, round_num: int,
-                 base: np.ndarray) -> np.ndarray:
+def rough_cohort(
+    rng: np.random.Generator, round_num: int, base: np.ndarray
+) -> np.ndarray:
   """Updates [N, d] with attackers, copies and broken ones for five rounds."""
   num_clients = [8, 9, 6, 7, 8][round_num]
   noise = rng.normal(size=[num_clients, len(base)])
@@ -151,8 +156,12 @@ class _Weighting:
     self.second_moment = np.zeros(2 * num_statistics + 1)
     self.step = 0
 
-  def scores(self, z: np.ndarray, log_discount: np.ndarray,
-             without: Optional[int] = None) -> np.ndarray:
+  def scores(
+      self,
+      z: np.ndarray,
+      log_discount: np.ndarray,
+      without: Optional[int] = None,
+  ) -> np.ndarray:
     """Scores [N] from `z` [N, K], leaving out the statistic `without`."""
     scores = np.zeros(len(z))
     for i in range(len(z)):
@@ -163,8 +172,9 @@ class _Weighting:
       scores[i] = np.exp(self.log_sharpness) * hinges + log_discount[i]
     return scores
 
-  def gradient(self, z: np.ndarray, weights: np.ndarray,
-               weight_gradient: np.ndarray) -> np.ndarray:
+  def gradient(
+      self, z: np.ndarray, weights: np.ndarray, weight_gradient: np.ndarray
+  ) -> np.ndarray:
     """Gradient [2 K + 1] in theta, given the objective's in the weights.
 
     Args:
@@ -184,10 +194,14 @@ class _Weighting:
         hinge = softplus(-(z[i, k] + self.m[k]))
         slope = softplus(self.b[k])
         gradient[k] -= (
-            score_gradient[i] * sharpness * sigmoid(self.b[k]) * hinge)
+            score_gradient[i] * sharpness * sigmoid(self.b[k]) * hinge
+        )
         gradient[len(self.b) + k] += (
-            score_gradient[i] * sharpness * slope *
-            sigmoid(-(z[i, k] + self.m[k])))
+            score_gradient[i]
+            * sharpness
+            * slope
+            * sigmoid(-(z[i, k] + self.m[k]))
+        )
         gradient[-1] -= score_gradient[i] * sharpness * slope * hinge
     return gradient
 
@@ -195,18 +209,21 @@ class _Weighting:
     """One Adam step along `gradient` with a pull towards the start."""
     self.step += 1
     self.first_moment = (
-        _ADAM_BETA_1 * self.first_moment + (1 - _ADAM_BETA_1) * gradient)
+        _ADAM_BETA_1 * self.first_moment + (1 - _ADAM_BETA_1) * gradient
+    )
     self.second_moment = (
-        _ADAM_BETA_2 * self.second_moment + (1 - _ADAM_BETA_2) * gradient**2)
+        _ADAM_BETA_2 * self.second_moment + (1 - _ADAM_BETA_2) * gradient**2
+    )
     mean = self.first_moment / (1 - _ADAM_BETA_1**self.step)
     square = self.second_moment / (1 - _ADAM_BETA_2**self.step)
     change = _LEARNING_RATE * mean / (np.sqrt(square) + _ADAM_EPSILON)
 
-    b, m = change[:len(self.b)], change[len(self.b):-1]
+    b, m = change[: len(self.b)], change[len(self.b) : -1]
     self.b = self.b - b - _PULL_TO_START * (self.b - _B_START)
     self.m = self.m - m - _PULL_TO_START * (self.m - _M_START)
-    self.log_sharpness = float(self.log_sharpness - change[-1] -
-                               _PULL_TO_START * self.log_sharpness)
+    self.log_sharpness = float(
+        self.log_sharpness - change[-1] - _PULL_TO_START * self.log_sharpness
+    )
 
 
 def _zero_non_finite(updates: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
@@ -267,10 +284,13 @@ class HoldOutReference(_Weighting):
     root_is_usable = np.isfinite(root_norm) and root_norm > 0.0
 
     units = _unit_rows(
-        np.array([
-            fold_sketch(update, self.signs, self.sketch_dimension)
-            for update in updates
-        ]).reshape(count, self.sketch_dimension))
+        np.array(
+            [
+                fold_sketch(update, self.signs, self.sketch_dimension)
+                for update in updates
+            ]
+        ).reshape(count, self.sketch_dimension)
+    )
 
     cref = np.zeros(count)
     croot = np.zeros(count)
@@ -283,8 +303,9 @@ class HoldOutReference(_Weighting):
           units[i] @ units[j] for j in range(count) if finite[j] and j != i
       ]
       dup[i] = np.log(1.01 - max(similarities, default=-1.0))
-      mu[i] = 1.0 / (1.0 + sum(sigmoid((c - 0.95) / 0.02)
-                               for c in similarities))
+      mu[i] = 1.0 / (
+          1.0 + sum(sigmoid((c - 0.95) / 0.02) for c in similarities)
+      )
     trust = 0.05 + 0.95 * np.clip(croot / 0.05, 0.0, 1.0)
     opposed = np.clip(-cref / 0.05, 0.0, 1.0) * np.clip(
         -(croot + 0.5 * cref) / 0.05, 0.0, 1.0
@@ -305,18 +326,20 @@ class HoldOutReference(_Weighting):
       norm[i] = -np.log(max(1.0, ratio))
 
     statistics = np.stack([cref, croot, dup, norm], axis=1)
-    z = np.stack([
-        _standardize(cref, v, 0.05),
-        _standardize(croot, v, 0.05),
-        _standardize(dup, v, 0.25),
-        np.clip(norm / 0.20, -_Z_LIMIT, _Z_LIMIT),
-    ], axis=1)
+    z = np.stack(
+        [
+            _standardize(cref, v, 0.05),
+            _standardize(croot, v, 0.05),
+            _standardize(dup, v, 0.25),
+            np.clip(norm / 0.20, -_Z_LIMIT, _Z_LIMIT),
+        ],
+        axis=1,
+    )
     scores = self.scores(z, np.log(mu))
     weights = softmax_over(scores, finite)
     result = weights @ clipped
     if np.any(finite):
-      self.reference = (
-          _EMA_DECAY * self.reference + (1 - _EMA_DECAY) * result)
+      self.reference = _EMA_DECAY * self.reference + (1 - _EMA_DECAY) * result
 
     self._round = dict(
         result=result,
@@ -329,7 +352,8 @@ class HoldOutReference(_Weighting):
         trust=trust,
         norms=norms,
         finite=finite,
-        clipped=clipped)
+        clipped=clipped,
+    )
     return dict(self._round)
 
   def learn(self, holdout_gradient: np.ndarray) -> Dict[str, Any]:
@@ -375,15 +399,18 @@ def copies_discounts(units: np.ndarray, finite: np.ndarray) -> np.ndarray:
   """mu [N]: one over the soft number of copies; 0 if not finite."""
   mu = np.zeros(len(units))
   for i in np.flatnonzero(finite):
-    mu[i] = 1.0 / (1.0 + sum(
-        sigmoid((units[i] @ units[j] - 0.95) / 0.02)
-        for j in np.flatnonzero(finite)
-        if j != i))
+    mu[i] = 1.0 / (
+        1.0
+        + sum(
+            sigmoid((units[i] @ units[j] - 0.95) / 0.02)
+            for j in np.flatnonzero(finite)
+            if j != i
+        )
+    )
   return mu
 
 
-def typical_norm(norms: np.ndarray, weights: np.ndarray,
-                 share: float) -> float:
+def typical_norm(norms: np.ndarray, weights: np.ndarray, share: float) -> float:
   """Median inside the narrowest interval of log norms with so much weight."""
   logs = np.log(np.maximum(norms, _TINY))
   intervals = []
@@ -395,8 +422,7 @@ def typical_norm(norms: np.ndarray, weights: np.ndarray,
   if not intervals:
     return 0.0
   _, low, high = min(intervals)
-  return weighted_quantile(
-      norms, weights * (logs >= low) * (logs <= high), 0.5)
+  return weighted_quantile(norms, weights * (logs >= low) * (logs <= high), 0.5)
 
 
 def principal_coordinates(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -411,13 +437,14 @@ def camps(units: np.ndarray, mu: np.ndarray) -> np.ndarray:
   """Two camps, bool [N]: the cut of least scatter along the first axis."""
   mean = lambda members: (mu * members) @ units / np.sum(mu * members)
   x = principal_coordinates(
-      (units - mean(np.ones(len(mu)))) * (mu > 0)[:, None], mu)
+      (units - mean(np.ones(len(mu)))) * (mu > 0)[:, None], mu
+  )
   best, camp = np.inf, None
   for cut in np.unique(x[mu > 0])[:-1]:
     scatter = 0.0
     for side in (x <= cut, x > cut):
       middle = np.sum(mu * side * x) / np.sum(mu * side)
-      scatter += np.sum(mu * side * (x - middle)**2)
+      scatter += np.sum(mu * side * (x - middle) ** 2)
     if scatter < best:
       best, camp = scatter, x > cut
   if camp is None:
@@ -425,8 +452,9 @@ def camps(units: np.ndarray, mu: np.ndarray) -> np.ndarray:
   return camp
 
 
-def camp_distance(cosines: np.ndarray, mu: np.ndarray,
-                  camp: np.ndarray) -> float:
+def camp_distance(
+    cosines: np.ndarray, mu: np.ndarray, camp: np.ndarray
+) -> float:
   """(mean cosine inside - mean across) / pooled standard deviation."""
   values, pair_weights, same = [], [], []
   for i in range(len(mu)):
@@ -442,9 +470,10 @@ def camp_distance(cosines: np.ndarray, mu: np.ndarray,
   means, scatter = [], 0.0
   for kind in (same, ~same):
     means.append(np.average(values[kind], weights=pair_weights[kind]))
-    scatter += np.sum(pair_weights[kind] * (values[kind] - means[-1])**2)
+    scatter += np.sum(pair_weights[kind] * (values[kind] - means[-1]) ** 2)
   return (means[0] - means[1]) / max(
-      np.sqrt(scatter / np.sum(pair_weights)), 1e-9)
+      np.sqrt(scatter / np.sum(pair_weights)), 1e-9
+  )
 
 
 def log_concordance(sketches: np.ndarray, mu: np.ndarray) -> np.ndarray:
@@ -456,9 +485,9 @@ def log_concordance(sketches: np.ndarray, mu: np.ndarray) -> np.ndarray:
       for g in range(num_groups):
         for h in range(g):
           if i != j:
-            relation[i, j] += (
-                cosine(sketches[i, g], sketches[j, g]) *
-                cosine(sketches[i, h], sketches[j, h]))
+            relation[i, j] += cosine(sketches[i, g], sketches[j, g]) * cosine(
+                sketches[i, h], sketches[j, h]
+            )
   kernel = relation * np.sqrt(np.outer(mu, mu))
   found = []
   for signs in (np.ones(count), np.sign(np.linalg.eigh(kernel)[1][:, -1])):
@@ -478,7 +507,8 @@ def log_concordance(sketches: np.ndarray, mu: np.ndarray) -> np.ndarray:
     y[i] = np.sum(mu * signs * relation[i]) / scale if scale > 0 else 0.0
   typical = weighted_quantile(y, mu, 0.7)
   return ramp(typical, 0.4, 0.6) * log_trust(
-      ramp(y / max(typical, 1e-9), 0.2, 0.6))
+      ramp(y / max(typical, 1e-9), 0.2, 0.6)
+  )
 
 
 class AgreementReference(_Weighting):
@@ -494,8 +524,9 @@ class AgreementReference(_Weighting):
       [N'] and `finite` [N']; None before the first.
   """
 
-  def __init__(self, *, signs: Sequence[np.ndarray],
-               sketch_dimension: int = 512):
+  def __init__(
+      self, *, signs: Sequence[np.ndarray], sketch_dimension: int = 512
+  ):
     """Initializes `AgreementReference`.
 
     Args:
@@ -541,31 +572,37 @@ class AgreementReference(_Weighting):
 
     median = weighted_quantile(norms, v, 0.5)
     counted = mu * (norms > 0.01 * median)
-    middle = float(np.clip(
-        weighted_quantile(norms, counted, 0.5), median, 1.5 * median))
+    middle = float(
+        np.clip(weighted_quantile(norms, counted, 0.5), median, 1.5 * median)
+    )
     tau = min(typical_norm(norms, counted, 0.6), 1.5 * middle)
     log_ratio = np.log(np.maximum(norms / max(middle, _TINY), 1e-2))
     spread_below = max(-weighted_quantile(log_ratio, v, 0.25), 0.0)
     norm = -np.maximum(0.0, log_ratio - spread_below)
 
-    center = np.array([
-        weighted_quantile(column, mu, 0.5) for column in units.T
-    ])
+    center = np.array(
+        [weighted_quantile(column, mu, 0.5) for column in units.T]
+    )
     along = principal_coordinates((units - center) * finite[:, None], mu)
     spec = -np.abs(along - weighted_quantile(along, mu, 0.5))
 
-    z = np.stack([
-        _standardize(cref, v, 0.05),
-        np.maximum(norm / 0.20, -_Z_LIMIT),
-        _standardize(spec, mu, 0.05),
-    ], axis=1)
+    z = np.stack(
+        [
+            _standardize(cref, v, 0.05),
+            np.maximum(norm / 0.20, -_Z_LIMIT),
+            _standardize(spec, mu, 0.05),
+        ],
+        axis=1,
+    )
     weights = softmax_over(self.scores(z, log_base), finite)
     reference_weights = softmax_over(
         self.scores(
             z,
             log_base - 0.5 * trust,
-            without=AGREEMENT_STATISTICS.index('cref')),
-        finite)
+            without=AGREEMENT_STATISTICS.index('cref'),
+        ),
+        finite,
+    )
 
     clip = [min(1.0, 2 * tau / n) if n > 0.0 else 1.0 for n in norms]
     short = [min(1.0, tau / n) if n > 0.0 else 1.0 for n in norms]
@@ -575,16 +612,19 @@ class AgreementReference(_Weighting):
     advantages, gradient = None, None
     if self.previous is not None:
       advantages, gradient = self._learn(
-          np.tensordot(weights, clipped_sketches, 1))
+          np.tensordot(weights, clipped_sketches, 1)
+      )
     self.previous = dict(
         sketches=clipped_sketches,
         norm_bound=tau,
         z=z,
         log_base=log_base,
-        finite=finite)
+        finite=finite,
+    )
     decay = min(_EMA_DECAY, self.age / (self.age + 1))
     self.reference = decay * self.reference + (1 - decay) * sum(
-        w * f * s for w, f, s in zip(reference_weights, short, sketches))
+        w * f * s for w, f, s in zip(reference_weights, short, sketches)
+    )
     self.age += 1
 
     return dict(
@@ -600,17 +640,27 @@ class AgreementReference(_Weighting):
         clipped_sketches=clipped_sketches,
         reference_weights=reference_weights,
         advantages=advantages,
-        gradient=gradient)
+        gradient=gradient,
+    )
 
   def _nothing(self, updates, norms, finite) -> Dict[str, Any]:
     """The outcome of a round without a usable update."""
     zeros = np.zeros(len(updates))
     table = np.zeros([len(updates), len(AGREEMENT_STATISTICS)])
     return dict(
-        result=np.zeros(updates.shape[1]), weights=zeros, log_base=zeros,
-        statistics=table, z=table, norm_bound=0.0, norms=norms, finite=finite,
-        clipped=updates, reference_weights=zeros, advantages=None,
-        gradient=None)
+        result=np.zeros(updates.shape[1]),
+        weights=zeros,
+        log_base=zeros,
+        statistics=table,
+        z=table,
+        norm_bound=0.0,
+        norms=norms,
+        finite=finite,
+        clipped=updates,
+        reference_weights=zeros,
+        advantages=None,
+        gradient=None,
+    )
 
   def _sketches(self, updates: np.ndarray) -> np.ndarray:
     """[N, G, m], a fold sketch of each group of coordinates."""
@@ -622,8 +672,7 @@ class AgreementReference(_Weighting):
         sketches[i, g] = fold_sketch(part, signs, self.sketch_dimension)
     return sketches
 
-  def _vote_on_reference(self, units: np.ndarray,
-                         mu: np.ndarray) -> np.ndarray:
+  def _vote_on_reference(self, units: np.ndarray, mu: np.ndarray) -> np.ndarray:
     """The cosines [N] with the reference, which may be voted out."""
     if not np.any(self.reference):
       return np.zeros(len(units))
@@ -646,8 +695,7 @@ class AgreementReference(_Weighting):
     if not np.any(first) or not np.any(second):
       self.camp_memory = memory.reshape(self.reference.shape)
       return np.zeros(len(units))
-    difference = (
-        first @ units / np.sum(first) - second @ units / np.sum(second))
+    difference = first @ units / np.sum(first) - second @ units / np.sum(second)
     vote = (np.sum(first) - np.sum(second)) / np.sum(mu)
     memory = memory + clear * vote * difference
     self.camp_memory = memory.reshape(self.reference.shape)
@@ -672,11 +720,13 @@ class AgreementReference(_Weighting):
     advantages = np.zeros(len(previous['z']))
     if length > 0.0 and previous['norm_bound'] > 0.0:
       for i, sketch in enumerate(previous['sketches']):
-        advantages[i] = (
-            -np.sum(sketch * direction) / (previous['norm_bound'] * length))
+        advantages[i] = -np.sum(sketch * direction) / (
+            previous['norm_bound'] * length
+        )
 
     weights = softmax_over(
-        self.scores(previous['z'], previous['log_base']), previous['finite'])
+        self.scores(previous['z'], previous['log_base']), previous['finite']
+    )
     gradient = self.gradient(previous['z'], weights, advantages + 2.0 * weights)
     self.descend(gradient)
     self.b = np.maximum(self.b, _B_START)

@@ -15,12 +15,14 @@ def _signs(rng):
 
 def _hold_out(signs):
   return fedaot_reference.HoldOutReference(
-      signs=signs, sketch_dimension=_SKETCH)
+      signs=signs, sketch_dimension=_SKETCH
+  )
 
 
 def _agreement(signs):
   return fedaot_reference.AgreementReference(
-      signs=np.split(signs, 2), sketch_dimension=_SKETCH)
+      signs=np.split(signs, 2), sketch_dimension=_SKETCH
+  )
 
 
 def _cohort(rng, center, count=7):
@@ -32,16 +34,17 @@ def _cohort(rng, center, count=7):
 
 
 def _theta(reference):
-  return np.concatenate(
-      [reference.b, reference.m, [reference.log_sharpness]])
+  return np.concatenate([reference.b, reference.m, [reference.log_sharpness]])
 
 
 def _weights_at(theta, z, log_discount):
   """The softmax weights as one array expression of theta."""
   count = z.shape[1]
   slopes = np.log1p(np.exp(theta[:count]))
-  scores = np.exp(theta[-1]) * -(
-      np.log1p(np.exp(-(z + theta[count:-1]))) @ slopes) + log_discount
+  scores = (
+      np.exp(theta[-1]) * -(np.log1p(np.exp(-(z + theta[count:-1]))) @ slopes)
+      + log_discount
+  )
   weights = np.exp(scores - scores.max())
   return weights / weights.sum()
 
@@ -56,27 +59,33 @@ def _central_differences(objective, theta, step=1e-5):
   return gradient
 
 
-@pytest.mark.parametrize('q, expected', [
-    (0.0, 1.0),
-    (0.125, 1.0),
-    (0.25, 1.5),
-    (0.375, 2.0),
-    (0.5, 3.0),
-    (0.75, 5.0),
-    (1.0, 5.0),
-])
+@pytest.mark.parametrize(
+    'q, expected',
+    [
+        (0.0, 1.0),
+        (0.125, 1.0),
+        (0.25, 1.5),
+        (0.375, 2.0),
+        (0.5, 3.0),
+        (0.75, 5.0),
+        (1.0, 5.0),
+    ],
+)
 def test_weighted_quantile(q, expected):
   # Sorted (1, 2, 5) with weights (1, 1, 2): positions .125, .375, .75. The
   # entry of weight 0 would otherwise be the smallest.
   values = np.array([5.0, -9.0, 1.0, 2.0])
   weights = np.array([2.0, 0.0, 1.0, 1.0])
   assert fedaot_reference.weighted_quantile(
-      values, weights, q) == pytest.approx(expected)
+      values, weights, q
+  ) == pytest.approx(expected)
 
 
 def test_weighted_quantile_without_weight_is_zero():
-  assert fedaot_reference.weighted_quantile(
-      np.array([3.0, 4.0]), np.zeros(2), 0.5) == 0.0
+  assert (
+      fedaot_reference.weighted_quantile(np.array([3.0, 4.0]), np.zeros(2), 0.5)
+      == 0.0
+  )
 
 
 def test_equal_weights_give_the_usual_median():
@@ -84,37 +93,45 @@ def test_equal_weights_give_the_usual_median():
   for count in (1, 2, 5, 8):
     values = rng.normal(size=count)
     assert fedaot_reference.weighted_quantile(
-        values, np.ones(count), 0.5) == pytest.approx(np.median(values))
+        values, np.ones(count), 0.5
+    ) == pytest.approx(np.median(values))
 
 
 def test_fold_sketch():
   # Rows (1, -2, 3), (4, 5, -6), (-7, 0, 0) after signs and padding.
   sketch = fedaot_reference.fold_sketch(
-      np.arange(1.0, 8.0), np.array([1, -1, 1, 1, 1, -1, -1]), 3)
+      np.arange(1.0, 8.0), np.array([1, -1, 1, 1, 1, -1, -1]), 3
+  )
   np.testing.assert_array_equal(sketch, [-2.0, 3.0, -3.0])
 
 
-@pytest.mark.parametrize('entry, expected', [
-    (0.0, True),
-    (9.9e14, True),
-    (-9.9e14, True),
-    (1e15, False),
-    (-1e15, False),
-    (1e30, False),
-    (1e300, False),
-    (np.inf, False),
-    (np.nan, False),
-])
+@pytest.mark.parametrize(
+    'entry, expected',
+    [
+        (0.0, True),
+        (9.9e14, True),
+        (-9.9e14, True),
+        (1e15, False),
+        (-1e15, False),
+        (1e30, False),
+        (1e300, False),
+        (np.inf, False),
+        (np.nan, False),
+    ],
+)
 def test_is_finite_update(entry, expected):
-  assert fedaot_reference.is_finite_update(
-      np.array([1.0, entry, 0.0])) is expected
+  assert (
+      fedaot_reference.is_finite_update(np.array([1.0, entry, 0.0])) is expected
+  )
 
 
 def test_hold_out_round_by_hand():
   reference = fedaot_reference.HoldOutReference(
-      signs=np.ones(2), sketch_dimension=2)
+      signs=np.ones(2), sketch_dimension=2
+  )
   outcome = reference.aggregate(
-      np.array([[1.0, 0.0], [0.0, 2.0], [4.0, 0.0]]), np.array([1.0, 1.0]))
+      np.array([[1.0, 0.0], [0.0, 2.0], [4.0, 0.0]]), np.array([1.0, 1.0])
+  )
   close = lambda x, y: np.testing.assert_allclose(x, y, atol=3e-6)
   # Clients 1 and 3 share a direction: 1 / (1 + sigma(2.5)).
   close(outcome['copies_discount'], [0.519714, 1.0, 0.519714])
@@ -122,18 +139,24 @@ def test_hold_out_round_by_hand():
   # Both medians of the norms are 2, so that 1.2 sqrt(2) is the smallest.
   close(outcome['norm_bound'], 1.697056)
   close(outcome['clipped'], [[1.0, 0.0], [0.0, 2.0], [3.394113, 0.0]])
-  close(outcome['statistics'], [
-      [0.0, 0.707107, -4.605170, 0.0],
-      [0.0, 0.707107, 0.009950, -0.164252],
-      [0.0, 0.707107, -4.605170, -0.857399],
-  ])
+  close(
+      outcome['statistics'],
+      [
+          [0.0, 0.707107, -4.605170, 0.0],
+          [0.0, 0.707107, 0.009950, -0.164252],
+          [0.0, 0.707107, -4.605170, -0.857399],
+      ],
+  )
   # dup: positions .127417, .382251, .754833; median -3.146622, upper quartile
   # -.049910, scale 1.4826 * 3.096712 + .25 = 4.841185.
-  close(outcome['z'], [
-      [0.0, 0.0, -0.301279, 0.0],
-      [0.0, 0.0, 0.652024, -0.821260],
-      [0.0, 0.0, -0.301279, -4.286995],
-  ])
+  close(
+      outcome['z'],
+      [
+          [0.0, 0.0, -0.301279, 0.0],
+          [0.0, 0.0, 0.652024, -0.821260],
+          [0.0, 0.0, -0.301279, -4.286995],
+      ],
+  )
   # Without the two terms all share: -1.096845, -.504567, -4.482051.
   close(outcome['weights'], [0.351868, 0.636214, 0.011918])
   close(outcome['result'], [0.392319, 1.272428])
@@ -142,10 +165,14 @@ def test_hold_out_round_by_hand():
 
 def test_trust_discounts_the_norm_bound():
   reference = fedaot_reference.HoldOutReference(
-      signs=np.ones(2), sketch_dimension=2)
+      signs=np.ones(2), sketch_dimension=2
+  )
   outcome = reference.aggregate(
-      np.array([[1.0, 0.0], [0.075, 3.0 * (1 - 0.025**2)**0.5], [-10.0, 0.0]]),
-      np.array([5.0, 0.0]))
+      np.array(
+          [[1.0, 0.0], [0.075, 3.0 * (1 - 0.025**2) ** 0.5], [-10.0, 0.0]]
+      ),
+      np.array([5.0, 0.0]),
+  )
   np.testing.assert_allclose(outcome['trust'], [1.0, 0.525, 0.05])
   # Positions .5 / 1.575 and 1.2625 / 1.575 of the norms 1 and 3.
   assert outcome['norm_bound'] == pytest.approx(1 + 2 * 0.2875 / 0.7625)
@@ -156,14 +183,16 @@ def test_hold_out_dup_looks_at_finite_others_only():
   lost = np.array([np.nan, 1.0])
   for updates in ([update, -update, lost], [update, lost], [update]):
     reference = fedaot_reference.HoldOutReference(
-        signs=np.ones(2), sketch_dimension=2)
+        signs=np.ones(2), sketch_dimension=2
+    )
     outcome = reference.aggregate(np.array(updates), update)
     assert outcome['statistics'][0, 2] == pytest.approx(np.log(2.01))
 
 
 def test_agreement_rounds_by_hand():
   reference = fedaot_reference.AgreementReference(
-      signs=[np.ones(2)], sketch_dimension=2)
+      signs=[np.ones(2)], sketch_dimension=2
+  )
   updates = np.array([[1.0, 0.0], [0.0, 2.0], [-0.8, 0.0]])
   close = lambda x, y: np.testing.assert_allclose(x, y, atol=5e-5)
 
@@ -172,17 +201,23 @@ def test_agreement_rounds_by_hand():
   close(first['norm_bound'], 0.9)
   # a = (0, log 2, log .8), its lower quartile -.167358; client 2 is the median
   # along the first axis, on which clients 1 and 3 lie at +-1.
-  close(first['statistics'], [
-      [0.0, 0.0, -1.0],
-      [0.0, -0.525789, 0.0],
-      [0.0, 0.0, -1.0],
-  ])
+  close(
+      first['statistics'],
+      [
+          [0.0, 0.0, -1.0],
+          [0.0, -0.525789, 0.0],
+          [0.0, 0.0, -1.0],
+      ],
+  )
   # norm: unit .2; spec: median -1, upper quartile -.25, scale 1.16195.
-  close(first['z'], [
-      [0.0, 0.0, 0.0],
-      [0.0, -2.628945, 0.860622],
-      [0.0, 0.0, 0.0],
-  ])
+  close(
+      first['z'],
+      [
+          [0.0, 0.0, 0.0],
+          [0.0, -2.628945, 0.860622],
+          [0.0, 0.0, 0.0],
+      ],
+  )
   # Camps {1, 2} and {3}, or {1} and {2, 3}: .5 / sqrt(.5 / 3) is below 1.3.
   close(first['log_base'], 0.0)
   close(first['weights'], [0.439354, 0.121292, 0.439354])
@@ -207,13 +242,15 @@ def test_agreement_rounds_by_hand():
   # The direction is (.869520, .493900).
   close(second['advantages'], [-0.966133, -0.987800, 0.772907])
   # d / d scores: (-.300636, -.162781, .463418).
-  close(second['gradient'], [
-      0.0, 0.117525, -0.009013, 0.0, -0.130155, 0.015888, 0.209516
-  ])
+  close(
+      second['gradient'],
+      [0.0, 0.117525, -0.009013, 0.0, -0.130155, 0.015888, 0.209516],
+  )
   # A first Adam step is .05 g / (|g| + .001); only spec may follow it.
   b_start = np.log(np.exp(1.5) - 1)
   np.testing.assert_allclose(
-      reference.b - b_start, [0.0, 0.0, 0.045007], atol=5e-5)
+      reference.b - b_start, [0.0, 0.0, 0.045007], atol=5e-5
+  )
   np.testing.assert_allclose(reference.m, [2.0, 2.0, 1.952961], atol=5e-5)
   assert reference.log_sharpness == 0.0
   assert (reference.step, reference.age) == (1, 2)
@@ -221,8 +258,9 @@ def test_agreement_rounds_by_hand():
 
 def test_agreement_discount_and_spec_of_a_close_pair():
   reference = fedaot_reference.AgreementReference(
-      signs=[np.ones(2)], sketch_dimension=2)
-  outcome = reference.next(np.array([[2.0, 0.0], [0.95, (1 - 0.95**2)**0.5]]))
+      signs=[np.ones(2)], sketch_dimension=2
+  )
+  outcome = reference.next(np.array([[2.0, 0.0], [0.95, (1 - 0.95**2) ** 0.5]]))
   # Half a copy each; half their distance is sqrt(.1) / 2.
   np.testing.assert_allclose(outcome['log_base'], np.log(2 / 3))
   np.testing.assert_allclose(outcome['statistics'][:, 2], -0.5 * 0.1**0.5)
@@ -235,16 +273,19 @@ def test_camps_by_hand():
   cosines = units @ units.T
   # Inside 1 and -.28, across -.6: gap .96, spread sqrt(2 .64^2 / 6).
   assert fedaot_reference.camp_distance(
-      cosines, np.ones(4), camp) == pytest.approx(0.96 / (0.64 / 3**0.5))
+      cosines, np.ones(4), camp
+  ) == pytest.approx(0.96 / (0.64 / 3**0.5))
   reference = fedaot_reference.AgreementReference(
-      signs=[np.ones(2)], sketch_dimension=2)
+      signs=[np.ones(2)], sketch_dimension=2
+  )
   trust = reference._camp_trust(units[:3], np.ones(3))
   # Camps {1} and {2, 3}: -.28 inside, -.6 across, which is exact. The majority
   # has it: y = -.28 + .6 for its clients, -.6 for the other.
   np.testing.assert_allclose(np.exp(trust), [0.05, 1.0, 1.0])
   difference = np.array([1.6, 0.0])
   np.testing.assert_allclose(
-      reference.camp_memory[0], -difference / 3, atol=1e-12)
+      reference.camp_memory[0], -difference / 3, atol=1e-12
+  )
 
 
 def test_concordance_by_hand():
@@ -253,11 +294,13 @@ def test_concordance_by_hand():
   sketches[3, 1] = -1
   np.testing.assert_allclose(
       np.exp(fedaot_reference.log_concordance(sketches, np.ones(4))),
-      [1, 1, 1, 0.05])
+      [1, 1, 1, 0.05],
+  )
   # Two against two is no majority.
   sketches[2, 1] = -1
   np.testing.assert_array_equal(
-      fedaot_reference.log_concordance(sketches, np.ones(4)), 0.0)
+      fedaot_reference.log_concordance(sketches, np.ones(4)), 0.0
+  )
 
 
 def test_hold_out_gradient_is_that_of_the_hold_out_loss():
@@ -268,22 +311,26 @@ def test_hold_out_gradient_is_that_of_the_hold_out_loss():
   curvature = rng.uniform(0.1, 2.0, size=_DIMENSION)
   for _ in range(4):
     outcome = reference.aggregate(
-        _cohort(rng, center), center + 0.3 * rng.normal(size=_DIMENSION))
+        _cohort(rng, center), center + 0.3 * rng.normal(size=_DIMENSION)
+    )
     target = rng.normal(size=_DIMENSION)
     at_next = curvature * (outcome['result'] - target)
 
     def loss(theta):
       weights = _weights_at(
-          theta, outcome['z'], np.log(outcome['copies_discount']))
+          theta, outcome['z'], np.log(outcome['copies_discount'])
+      )
       return 0.5 * np.sum(
-          curvature * (weights @ outcome['clipped'] - target)**2)
+          curvature * (weights @ outcome['clipped'] - target) ** 2
+      )
 
     expected = _central_differences(loss, _theta(reference))
     learnt = reference.learn(at_next)
     factor = np.linalg.norm(at_next) * outcome['norm_bound']
     assert np.linalg.norm(expected) > 1e-3
     np.testing.assert_allclose(
-        learnt['gradient'] * factor, expected, rtol=1e-6, atol=1e-7)
+        learnt['gradient'] * factor, expected, rtol=1e-6, atol=1e-7
+    )
 
 
 def test_agreement_gradient_by_finite_differences():
@@ -295,11 +342,12 @@ def test_agreement_gradient_by_finite_differences():
     previous = reference.previous
     theta = _theta(reference)
     outcome = reference.next(_cohort(rng, center, count))
-    direction = np.tensordot(
-        outcome['weights'], outcome['clipped_sketches'], 1)
+    direction = np.tensordot(outcome['weights'], outcome['clipped_sketches'], 1)
     direction /= np.linalg.norm(direction)
-    advantages = -np.sum(
-        previous['sketches'] * direction, axis=(1, 2)) / previous['norm_bound']
+    advantages = (
+        -np.sum(previous['sketches'] * direction, axis=(1, 2))
+        / previous['norm_bound']
+    )
 
     def objective(theta):
       weights = _weights_at(theta, previous['z'], previous['log_base'])
@@ -308,7 +356,8 @@ def test_agreement_gradient_by_finite_differences():
     expected = _central_differences(objective, theta)
     assert np.linalg.norm(expected) > 1e-3
     np.testing.assert_allclose(
-        outcome['gradient'], expected, rtol=1e-6, atol=1e-9)
+        outcome['gradient'], expected, rtol=1e-6, atol=1e-9
+    )
 
 
 def test_descend_by_hand():
@@ -341,7 +390,8 @@ def test_log_sharpness_stays_in_its_range():
       outcome = reference.aggregate(_cohort(rng, center), center)
       order = outcome['scores'] - np.mean(outcome['scores'])
       reference.learn(
-          sign * np.linalg.lstsq(outcome['clipped'], order, rcond=None)[0])
+          sign * np.linalg.lstsq(outcome['clipped'], order, rcond=None)[0]
+      )
     assert reference.log_sharpness == limit
 
 
@@ -355,15 +405,19 @@ def test_hold_out_copies_weigh_as_one():
   np.testing.assert_allclose(
       outcome['copies_discount'],
       [copied, 1.0, 1.0, 1.0, copied, copied],
-      atol=1e-12)
+      atol=1e-12,
+  )
 
 
 @pytest.mark.parametrize(
     'root',
-    [np.zeros(_DIMENSION),
-     np.full(_DIMENSION, np.nan),
-     np.full(_DIMENSION, np.inf)],
-    ids=['zero', 'nan', 'inf'])
+    [
+        np.zeros(_DIMENSION),
+        np.full(_DIMENSION, np.nan),
+        np.full(_DIMENSION, np.inf),
+    ],
+    ids=['zero', 'nan', 'inf'],
+)
 def test_hold_out_without_a_usable_root(root):
   rng = np.random.default_rng(5)
   reference = _hold_out(_signs(rng))
@@ -372,7 +426,9 @@ def test_hold_out_without_a_usable_root(root):
   np.testing.assert_array_equal(outcome['trust'], 0.05)
   assert outcome['norm_bound'] == pytest.approx(
       fedaot_reference.weighted_quantile(
-          outcome['norms'], outcome['copies_discount'], 0.5))
+          outcome['norms'], outcome['copies_discount'], 0.5
+      )
+  )
 
 
 def _run_hold_out(signs, rounds):
@@ -391,19 +447,36 @@ def _run_agreement(signs, rounds):
 
 def _rounds(rng, count=4):
   center = 0.5 * rng.normal(size=_DIMENSION)
-  return [(_cohort(rng, center), center + 0.3 * rng.normal(size=_DIMENSION),
-           rng.normal(size=_DIMENSION)) for _ in range(count)]
+  return [
+      (
+          _cohort(rng, center),
+          center + 0.3 * rng.normal(size=_DIMENSION),
+          rng.normal(size=_DIMENSION),
+      )
+      for _ in range(count)
+  ]
 
 
 def _assert_same_state(reference, expected):
-  names = ['reference', 'b', 'm', 'log_sharpness', 'first_moment',
-           'second_moment', 'step']
+  names = [
+      'reference',
+      'b',
+      'm',
+      'log_sharpness',
+      'first_moment',
+      'second_moment',
+      'step',
+  ]
   if isinstance(reference, fedaot_reference.AgreementReference):
     names += ['camp_memory', 'support', 'age']
   for name in names:
     np.testing.assert_allclose(
-        getattr(reference, name), getattr(expected, name), rtol=1e-9,
-        atol=1e-12, err_msg=name)
+        getattr(reference, name),
+        getattr(expected, name),
+        rtol=1e-9,
+        atol=1e-12,
+        err_msg=name,
+    )
 
 
 @pytest.mark.parametrize('run_rounds', [_run_hold_out, _run_agreement])
@@ -413,16 +486,22 @@ def test_permutation_equivariance(run_rounds):
   orders = [rng.permutation(len(updates)) for updates, _, _ in rounds]
   expected_state, expected = run_rounds(signs, rounds)
   state, outcomes = run_rounds(
-      signs, [(updates[order], root, gradient)
-              for order, (updates, root, gradient) in zip(orders, rounds)])
+      signs,
+      [
+          (updates[order], root, gradient)
+          for order, (updates, root, gradient) in zip(orders, rounds)
+      ],
+  )
   assert state.step > 0
   _assert_same_state(state, expected_state)
   for order, outcome, wanted in zip(orders, outcomes, expected):
     np.testing.assert_allclose(outcome['result'], wanted['result'], rtol=1e-9)
     np.testing.assert_allclose(
-        outcome['weights'], wanted['weights'][order], rtol=1e-9)
+        outcome['weights'], wanted['weights'][order], rtol=1e-9
+    )
     np.testing.assert_allclose(
-        outcome['z'], wanted['z'][order], rtol=1e-9, atol=1e-9)
+        outcome['z'], wanted['z'][order], rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf, 1e30])
@@ -434,16 +513,22 @@ def test_a_non_finite_client_counts_as_absent(run_rounds, bad):
   broken = rng.normal(size=_DIMENSION)
   broken[3] = bad
   state, outcomes = run_rounds(
-      signs, [(np.insert(updates, 2, broken, axis=0), root, gradient)
-              for updates, root, gradient in rounds])
+      signs,
+      [
+          (np.insert(updates, 2, broken, axis=0), root, gradient)
+          for updates, root, gradient in rounds
+      ],
+  )
   assert state.step > 0
   _assert_same_state(state, expected_state)
   for outcome, wanted in zip(outcomes, expected):
     assert outcome['weights'][2] == 0.0
     np.testing.assert_allclose(
-        np.delete(outcome['weights'], 2), wanted['weights'], rtol=1e-9)
+        np.delete(outcome['weights'], 2), wanted['weights'], rtol=1e-9
+    )
     np.testing.assert_allclose(
-        np.delete(outcome['z'], 2, axis=0), wanted['z'], rtol=1e-9, atol=1e-9)
+        np.delete(outcome['z'], 2, axis=0), wanted['z'], rtol=1e-9, atol=1e-9
+    )
     np.testing.assert_allclose(outcome['result'], wanted['result'], rtol=1e-9)
     assert outcome['norm_bound'] == pytest.approx(wanted['norm_bound'])
 
@@ -483,11 +568,12 @@ def test_most_updates_zero_leaves_finite_numbers():
   # Against the root, so that it is trusted no more than the zeros.
   updates[0, 0] = -1.0
   state, outcomes = _run_hold_out(
-      np.ones(_DIMENSION),
-      [(updates, np.ones(_DIMENSION), np.ones(_DIMENSION))])
+      np.ones(_DIMENSION), [(updates, np.ones(_DIMENSION), np.ones(_DIMENSION))]
+  )
   assert outcomes[0]['norm_bound'] == 0.0
   np.testing.assert_allclose(
-      outcomes[0]['statistics'][:, 3], [-30 * np.log(10), 0, 0, 0, 0])
+      outcomes[0]['statistics'][:, 3], [-30 * np.log(10), 0, 0, 0, 0]
+  )
   np.testing.assert_array_equal(outcomes[0]['result'], 0.0)
   np.testing.assert_array_equal(state.first_moment, 0.0)
   assert state.step == 1
