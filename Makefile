@@ -50,7 +50,9 @@ endef
 others = $(if $(PYTHON_$(2)),.venv-$(2)/bin/python -m pytest tests/$(2) $(1),\
     echo "Skipped tests/$(2): no Python $(3) was found." $(if $(CI),&& false))
 
-test: $(STAMP) $(OTHERS) lint docs
+test:
+	@$(MAKE) --no-print-directory -j2 $(STAMP) $(OTHERS) $(TOOLS)/.installed
+	@$(MAKE) --no-print-directory lint docs
 	$(call tests,-m "not slow")
 
 test-all: $(STAMP) $(OTHERS)

@@ -244,7 +244,7 @@ def test_oracle_of_nothing_is_zero():
         ),
         (
             'fedaot:sketch_dimension=1',
-            "aggregator 'fedaot': sketch_dimension must be >= 2; found 1",
+            "aggregator 'fedaot': sketch_dimension must be >= 2 and <= 1048576",
         ),
         (
             'fedaot_frozen:meta_learning_rate=1',

@@ -46,8 +46,8 @@ def test_learns_where_updates_vary_and_imitates_the_farthest_client():
 @pytest.mark.parametrize('columns', [slice(1), slice(5), slice(None, None, 2)])
 def test_imitates_the_same_client_beside_an_offset_of_1e9(columns):
   for seed in range(5):
-    # Multiples of 64, which float32 can hold at 1e9.
-    rows = 64 * np.round(5 * hand_made.updates(7, 10, seed=seed))
+    # Multiples of 128, which float32 can hold at 1e9.
+    rows = 128 * np.round(5 * hand_made.updates(7, 10, seed=seed))
     offset = np.zeros(10, np.float32)
     offset[columns] = 2.0**30
     expected, _ = hand_made.agree(mimic.Mimic(), rows)
