@@ -258,13 +258,27 @@ def pair_cosines(xp, units: Array, finite: Array) -> Array:
   return xp.where(is_pair > 0, _products(xp, units), -1.0)
 
 
-def _copies_discount(xp, cosines: Array, config) -> Array:
-  """mu [N]: 1 / (1 + sum_j sigma((C_ij - copy_cosine) / copy_temperature)).
+def _count_alike(xp, cosines: Array, threshold: float, config) -> Array:
+  """Soft number [N] of updates like each: 1 + sum_j sigma((C_ij - c) / T)."""
+  likeness = (cosines - threshold) / config.copy_temperature
+  return 1.0 + xp.sum(0.5 + 0.5 * xp.tanh(0.5 * likeness), axis=1)
 
-  One over the soft number of copies of an update, itself included.
+
+def _copies_discount(xp, cosines: Array, config) -> Array:
+  """mu [N]: one over the number of copies of an update, itself included."""
+  return 1.0 / _count_alike(xp, cosines, config.copy_cosine, config)
+
+
+def _voices(xp, cosines: Array, finite: Array, config) -> Array:
+  """mu [N], but 1 for those who are like the majority of the cohort.
+
+  That majority is honest, as most clients are: honest clients with much the
+  same data must not be one voice against attackers who differ.
   """
-  likeness = (cosines - config.copy_cosine) / config.copy_temperature
-  return 1.0 / (1.0 + xp.sum(0.5 + 0.5 * xp.tanh(0.5 * likeness), axis=1))
+  alike = _count_alike(xp, cosines, config.majority_cosine, config)
+  share = divide(xp, alike, xp.sum(finite))
+  is_majority = _ramp(xp, share, config.majority_range)
+  return _copies_discount(xp, cosines, config) ** (1.0 - is_majority)
 
 
 def _clip_factor(xp, norms: Array, bound: Array) -> Array:
@@ -366,7 +380,7 @@ def agreement_statistics(
   finite, norms = table['finite'], table['norm']
   units = _unit_rows(xp, table['sketch'])
   cosines = pair_cosines(xp, units, finite)
-  discount = _copies_discount(xp, cosines, config)
+  discount = _voices(xp, cosines, finite, config)
   weights = finite * discount
   reference_cosine, memory = follow_support(xp, units, weights, memory, config)
   trust = log_reference_trust(xp, reference_cosine, memory, config)

@@ -541,3 +541,27 @@ def test_honest_clients_with_the_same_data_keep_the_weight(num_same, is_exact):
     model = aggregator.aggregate(model, clients)
     aggregator.learn(model)
     assert aggregator.last_round.weights[7:].sum() < 0.1
+
+
+@pytest.mark.parametrize('cosine', [0.999, 0.96, 0.92, 0.8])
+@pytest.mark.parametrize('jitter', [0.0, 0.5, 2.0])
+def test_honest_clients_who_are_alike_outvote_those_who_differ(cosine, jitter):
+  """Six of ten with much the same data, four that send the opposite."""
+  d = 500
+  for seed in range(3):
+    rng = np.random.default_rng(seed)
+    target = rng.standard_normal(d)
+    model = [np.zeros(d)]
+    aggregator = fedaot.FedAOTAggregator(seed=seed)
+    spread = np.sqrt(1 / cosine - 1)
+    for _ in range(6):
+      step = target - model[0]
+      noise = rng.standard_normal((10, d)) * np.linalg.norm(step) / np.sqrt(d)
+      honest = [step + spread * e for e in noise[:6]]
+      others = [-step - jitter * e for e in noise[6:]]
+      model = aggregator.aggregate(
+          model, [[model[0] + 0.3 * u] for u in honest + others]
+      )
+      aggregator.learn(model)
+    assert aggregator.last_round.weights[6:].sum() < 0.05
+    assert np.linalg.norm(model[0] - target) < 0.3 * np.linalg.norm(target)

@@ -101,7 +101,7 @@ def test_attackers_lose_their_weight_and_clients_do_not_see_a_new_type():
       n: (a.shape, a.dtype) for n, a in arrays.items()
   }
   assert list(new) == list(arrays)
-  assert sum(metrics['fedaot-weights'][:3]) < 0.05
+  assert sum(metrics['fedaot-weights'][:3]) < 0.02
   update = new['conv.weight'] - arrays['conv.weight']
   product = np.sum(update * common['conv.weight'])
   assert product > 0.9 * _norm([update]) * _norm([common['conv.weight']])
@@ -422,7 +422,7 @@ def test_central_differential_privacy_goes_around_it(kind, options):
   update = new['w'] - arrays['w']
   assert 4 < _norm([update]) < 6
   assert np.sum(update * common) > 0.9 * _norm([update]) * _norm([common])
-  assert sum(metrics['fedaot-weights'][:3]) < 0.05
+  assert sum(metrics['fedaot-weights'][:3]) < 0.02
 
 
 def test_flower_accounts_for_no_privacy_around_it():
@@ -449,7 +449,7 @@ def test_server_optimizers_mix_in():
   ]
   new, metrics = messages.train(FedAOTAdam(eta=0.01), arrays, replies)
   assert np.all(new['w'] > arrays['w'])
-  assert sum(metrics['fedaot-weights'][:3]) < 0.05
+  assert sum(metrics['fedaot-weights'][:3]) < 0.02
 
 
 def test_secure_aggregation_is_refused():

@@ -396,17 +396,22 @@ def log_trust(share: Any) -> Any:
 
 
 def copies_discounts(units: np.ndarray, finite: np.ndarray) -> np.ndarray:
-  """mu [N]: one over the soft number of copies; 0 if not finite."""
+  """mu [N]: one over the soft number of copies; 0 if not finite.
+
+  Less so for who is like half of the cohort, not for who is like 60 %.
+  """
   mu = np.zeros(len(units))
   for i in np.flatnonzero(finite):
-    mu[i] = 1.0 / (
-        1.0
-        + sum(
-            sigmoid((units[i] @ units[j] - 0.95) / 0.02)
-            for j in np.flatnonzero(finite)
-            if j != i
-        )
-    )
+
+    def alike(threshold):
+      return 1.0 + sum(
+          sigmoid((units[i] @ units[j] - threshold) / 0.02)
+          for j in np.flatnonzero(finite)
+          if j != i
+      )
+
+    share = alike(0.85) / np.sum(finite)
+    mu[i] = alike(0.95) ** (ramp(share, 0.5, 0.6) - 1.0)
   return mu
 
 

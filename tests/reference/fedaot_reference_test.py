@@ -261,9 +261,21 @@ def test_agreement_discount_and_spec_of_a_close_pair():
       signs=[np.ones(2)], sketch_dimension=2
   )
   outcome = reference.next(np.array([[2.0, 0.0], [0.95, (1 - 0.95**2) ** 0.5]]))
-  # Half a copy each; half their distance is sqrt(.1) / 2.
-  np.testing.assert_allclose(outcome['log_base'], np.log(2 / 3))
+  # Both are alike and all there are; half their distance is sqrt(.1) / 2.
+  np.testing.assert_allclose(outcome['log_base'], 0.0, atol=1e-12)
   np.testing.assert_allclose(outcome['statistics'][:, 2], -0.5 * 0.1**0.5)
+
+
+def test_copies_are_discounted_but_for_a_majority():
+  pair = [[1.0, 0.0], [0.95, (1 - 0.95**2) ** 0.5]]
+  others = [[0.0, -1.0], [-1.0, 0.0]]
+  mu = fedaot_reference.copies_discounts(np.array(pair + others), np.ones(4))
+  # Half a copy each, and half of the cohort.
+  np.testing.assert_allclose(mu, [2 / 3, 2 / 3, 1, 1], rtol=1e-5)
+  mu = fedaot_reference.copies_discounts(
+      np.array(pair + others), np.array([1, 1, 1, 0])
+  )
+  np.testing.assert_allclose(mu, [1, 1, 1, 0], rtol=1e-5)
 
 
 def test_camps_by_hand():
