@@ -610,6 +610,8 @@ def test_sparse_gradients_in_a_process(kind):
     weights = holdout_lib.GlobalModel((tf.constant(table),))
     everything = tf.range(4)
     _, gradient = holdout.loss_and_gradient(weights, everything)
+    # An aggregator flattens it, which takes a static shape.
+    assert [g.shape for g in gradient] == [table.shape]
     return gradient, holdout.root_update(weights, everything)
 
   (gradient,), (update,) = gradient_and_update()

@@ -34,6 +34,16 @@ def _at_each(indices):
   return tff.federated_map(_at, indices)
 
 
+@tff.tensorflow.computation(np.int32, np.int32)
+def _add(x, y):
+  return x + y
+
+
+@tff.federated_computation(*[tff.FederatedType(np.int32, tff.CLIENTS)] * 2)
+def _add_at_each(x, y):
+  return tff.federated_map(_add, (x, y))
+
+
 @pytest.fixture(name='default_context_again')
 def _default_context_again():
   default = tff.framework.get_context_stack().current
@@ -169,12 +179,14 @@ def test_an_error_of_one_client_is_raised_and_the_next_call_works():
     [native.NativeExecutionContext, in_process.InProcessExecutionContext],
 )
 def test_threads_with_many_numbers_of_clients_share_a_context(make):
+  # Natively, calls of two arguments take turns; those of one would not.
   context = make()
   results = {}
 
   def run(number):
     results[number] = [
-        both_contexts.run_in(context, _at_each, [2] * number) for _ in range(5)
+        both_contexts.run_in(context, _add_at_each, [2] * number, [1] * number)
+        for _ in range(5)
     ]
 
   threads = [threading.Thread(target=run, args=(i,)) for i in range(1, 7)]
@@ -183,7 +195,7 @@ def test_threads_with_many_numbers_of_clients_share_a_context(make):
   for thread in threads:
     thread.join()
   context.close()
-  assert results == {number: [[2] * number] * 5 for number in range(1, 7)}
+  assert results == {number: [[3] * number] * 5 for number in range(1, 7)}
 
 
 def test_a_graph_that_the_caller_builds_is_left_alone():
