@@ -89,7 +89,7 @@ def read_rows(
   none are, all are taken, and there need be no checksums.
   """
   try:
-    content = path.read_bytes()
+    content = output_folder.read_file(path)
   except FileNotFoundError:
     return []
   except OSError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -83,10 +84,17 @@ def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
   replace_file(path, json.dumps(dict(content), indent=2) + '\n')
 
 
+def read_file(path: pathlib.Path) -> bytes:
+  """A file's content; OSError, also for a pipe or device, which may not end."""
+  if path.exists() and not path.is_file():
+    raise OSError(errno.EINVAL, 'It is no file')
+  return path.read_bytes()
+
+
 def read_json(path: pathlib.Path) -> Optional[Dict[str, Any]]:
   """What `write_json` left in a file; None for none, UserError for another."""
   try:
-    content = json.loads(path.read_text(encoding='utf-8'))
+    content = json.loads(read_file(path).decode('utf-8'))
     if not isinstance(content, dict):
       raise ValueError('it holds no settings')
   except FileNotFoundError:

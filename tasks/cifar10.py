@@ -15,11 +15,13 @@ from tasks import spec
 _URL = 'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz'
 
 
+def _place(options):
+  return 'cifar10', data_files.find_folder(options['data_dir']), _URL
+
+
 def _read(options, seeds):
   return spec.split_given_sets(
-      *prepared_data.read(
-          'cifar10', data_files.find_folder(options['data_dir']), _URL
-      ),
+      *prepared_data.read(*_place(options)),
       holdout_size=options['holdout_size'],
       seed=next(seeds),
   )
@@ -43,6 +45,7 @@ TASK = spec.TaskSpec(
     models={'resnet20': {}, 'resnet18': {}, 'cnn': {}, 'mlp': {}},
     num_classes=10,
     read=_read,
+    find=lambda options: prepared_data.check(*_place(options)),
     max_examples=50000,
     max_pool=10000,
     # Of the training images, in [0, 1].

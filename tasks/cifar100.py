@@ -15,11 +15,15 @@ from it when they are sampled. Models, which standardise and augment the images:
 """
 
 import collections
+import functools
 
+from tasks import data_files
+from tasks import hosted_files
 from tasks import partition
 from tasks import spec
 
 _URL = 'https://storage.googleapis.com/tff-datasets-public/cifar100.sqlite.lzma'
+_SPLITS = ('train', 'test')
 
 
 def _read(options, seeds):
@@ -29,12 +33,12 @@ def _read(options, seeds):
 
   from tasks import hosted_data
 
-  path = hosted_data.file_path(_URL, options['data_dir'])
+  path = hosted_files.file_path(_URL, options['data_dir'])
   train, test = hosted_data.load(
       tff.simulation.datasets.cifar100.load_data,
       path=path,
       url=_URL,
-      splits=('train', 'test'),
+      splits=_SPLITS,
       features=lambda element: element['image'],
   )
   clients = hosted_data.choose_clients(
@@ -50,6 +54,16 @@ def _read(options, seeds):
       for part in drawn
   )
   return clients, holdout, test
+
+
+def _find_file(options):
+  data_files.check(
+      hosted_files.file_path(_URL, options['data_dir']),
+      url=_URL,
+      find_problem=functools.partial(
+          hosted_files.find_problem, splits=_SPLITS
+      ),
+  )
 
 
 TASK = spec.TaskSpec(
@@ -69,6 +83,7 @@ TASK = spec.TaskSpec(
     models={'resnet20': {}, 'resnet18': {}, 'cnn': {}, 'mlp': {}},
     num_classes=100,
     read=_read,
+    find=_find_file,
     max_examples=50000,
     max_pool=10000,
     max_clients=500,

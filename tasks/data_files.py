@@ -1,5 +1,6 @@
 """Data files: where they are, and downloads that are whole or leave nothing."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -40,16 +41,10 @@ def ensure_whole(
     fetch: Writes the file to the path it is given, in an empty folder.
     find_problem: Returns what is wrong with a file, '' if nothing is.
   """
-  if os.path.exists(path):
-    problem = find_problem(path)
-    if problem:
-      raise ValueError(
-          f'cannot use the file {path}: {problem}; delete it to download it'
-          f' anew from {url}.'
-      )
+  if _is_there(path, url, find_problem):
     return
   folder, name = os.path.split(path)
-  try:
+  with _obtained(path, url):
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f'{name}.part-', dir=folder
@@ -60,6 +55,33 @@ def ensure_whole(
       if problem:
         raise OSError(f'what came is not whole: {problem}')
       os.replace(received, path)
+
+
+def check(path: str, *, url: str, find_problem: Callable[[str], str]) -> None:
+  """Raises as `ensure_whole` does where that is clear without a download."""
+  if not _is_there(path, url, find_problem):
+    with _obtained(path, url):
+      check_server(url)
+
+
+def _is_there(path, url, find_problem) -> bool:
+  """Whether a file is there; ValueError if it is unsound."""
+  if not os.path.exists(path):
+    return False
+  problem = find_problem(path) if os.path.isfile(path) else 'it is no file'
+  if problem:
+    raise ValueError(
+        f'cannot use the file {path}: {problem}; delete it to download it'
+        f' anew from {url}.'
+    )
+  return True
+
+
+@contextlib.contextmanager
+def _obtained(path, url):
+  """Raises what goes wrong in a download as FileNotFoundError."""
+  try:
+    yield
   # Connections, compressed data and databases break in many ways.
   except Exception as error:  # pylint: disable=broad-exception-caught
     raise FileNotFoundError(

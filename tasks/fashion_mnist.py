@@ -20,7 +20,7 @@ The images are taken from the first of these places that has them:
 """
 
 import dataclasses
-from typing import Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import numpy as np
 
@@ -66,23 +66,43 @@ def _read_halves(
     folder: Optional[str],
 ) -> Tuple[Tuple[np.ndarray, np.ndarray], ...]:
   """The training and the test data from the first place that has them."""
-  folders = [folder] if folder else []
-  folders.append(_DEBIAN_FOLDER)
-  for candidate in folders:
+  if paths := _find_paths(folder):
+    return tuple(_read_half(*pair) for pair in paths)
+  return _prepared(prepared_data.read, folder)
+
+
+def _find(options) -> None:
+  folder = data_files.find_folder(options['data_dir'])
+  if not _find_paths(folder):
+    _prepared(prepared_data.check, folder)
+
+
+def _folders(folder: Optional[str]) -> List[str]:
+  return [*filter(None, [folder]), _DEBIAN_FOLDER]
+
+
+def _find_paths(folder: Optional[str]) -> List[List[str]]:
+  """The files of each half, in the first folder with all; [] if none has."""
+  for candidate in _folders(folder):
     paths = [
         [idx.find(candidate, name) for name in names] for names in _FILE_NAMES
     ]
     if all(map(all, paths)):
-      return tuple(_read_half(*pair) for pair in paths)
+      return paths
+  return []
+
+
+def _prepared(use: Callable[..., Any], folder: Optional[str]) -> Any:
+  """What `use` makes of the data of TensorFlow Datasets."""
   try:
-    return prepared_data.read('fashion_mnist', folder, _URL)
+    return use('fashion_mnist', folder, _URL)
   except FileNotFoundError as error:
     names = ', '.join(name for names in _FILE_NAMES for name in names)
     raise FileNotFoundError(
         f'fashion_mnist needs the files {names}, each with or without .gz, but'
-        f' not all are in {" or ".join(folders)}; get them with `apt-get'
-        ' install dataset-fashion-mnist` or put them into the data folder.'
-        f' Neither did TensorFlow Datasets help: {error}'
+        f' not all are in {" or ".join(_folders(folder))}; get them with'
+        ' `apt-get install dataset-fashion-mnist` or put them into the data'
+        f' folder. Neither did TensorFlow Datasets help: {error}'
     ) from error
 
 
@@ -124,6 +144,7 @@ TASK = spec.TaskSpec(
     models={'mlp': {}, 'cnn': {}},
     num_classes=_NUM_CLASSES,
     read=_read,
+    find=_find,
     max_examples=_MAX_IMAGES,
     max_pool=10000,
 )

@@ -18,8 +18,11 @@ from it when they are sampled. Models: 'cnn_dropout' (1,206,590 parameters, or
 """
 
 import collections
+import functools
 
 from fedaot import checks
+from tasks import data_files
+from tasks import hosted_files
 from tasks import spec
 
 _URL = (
@@ -38,7 +41,7 @@ def _read(options, seeds):
 
   from tasks import hosted_data
 
-  path = hosted_data.file_path(_URL, options['data_dir'])
+  path = hosted_files.file_path(_URL, options['data_dir'])
   train, test = hosted_data.load(
       lambda folder: tff.simulation.datasets.emnist.load_data(
           only_digits=options['classes'] == 10, cache_dir=folder
@@ -73,6 +76,16 @@ def _read(options, seeds):
   return clients, holdout, test
 
 
+def _find_file(options):
+  data_files.check(
+      hosted_files.file_path(_URL, options['data_dir']),
+      url=_URL,
+      find_problem=functools.partial(
+          hosted_files.find_problem, splits=_SPLITS[options['classes']]
+      ),
+  )
+
+
 TASK = spec.TaskSpec(
     summary='Handwritten characters by writer (federated EMNIST).',
     defaults=dict(
@@ -93,6 +106,7 @@ TASK = spec.TaskSpec(
     models={'cnn_dropout': {}, 'cnn': {}, 'mlp': {}},
     num_classes=62,
     read=_read,
+    find=_find_file,
     max_examples=671585,
     max_pool=77483,
     max_clients=3400,

@@ -1,17 +1,14 @@
 """The federated data sets that the TensorFlow Federated project hosts.
 
-Each is one SQLite file with an example a row, which TFF's loaders in
-`tff.simulation.datasets` read one client at a time. If the file is missing, the
-loader downloads it, of several hundred megabytes, from `url`: the file's LZMA
-compression.
+TFF's loaders in `tff.simulation.datasets` read one client at a time from a file
+(see `hosted_files`). If it is missing, the loader downloads it, of several
+hundred megabytes, from `url`: the file's LZMA compression.
 """
 
 import collections
 from collections.abc import Callable
-import contextlib
+import functools
 import os
-import pathlib
-import sqlite3
 from typing import Any, Optional, Sequence, Tuple
 
 import numpy as np
@@ -20,27 +17,14 @@ import tensorflow_federated as tff
 
 from fedaot import checks
 from tasks import data_files
+from tasks import hosted_files
 from tasks import pixels
 
-_DEFAULT_DIR = os.path.join('~', '.tff')
 # More than any client has. TensorFlow may make room for a whole batch: one of
 # 10**6 images takes seconds, and one of int64.max kills the process.
 _READ_AT_ONCE = 5000
 
-# No page of the file is the root of a view or a virtual table, which may have
-# rows without end.
-_FIND_TABLE = (
-    "SELECT 1 FROM sqlite_master WHERE type = 'table' AND rootpage > 0 AND"
-    ' name = ? COLLATE NOCASE'
-)
-
 _ClientData = tff.simulation.datasets.ClientData
-
-
-def file_path(url: str, data_dir: Optional[str]) -> str:
-  """Returns where a loader looks for its file, by default in `~/.tff`."""
-  folder = data_files.find_folder(data_dir) or os.path.expanduser(_DEFAULT_DIR)
-  return os.path.join(folder, os.path.basename(url)[: -len('.lzma')])
 
 
 def load(
@@ -71,7 +55,7 @@ def load(
       path,
       url=url,
       fetch=lambda received: loader(os.path.dirname(received)),
-      find_problem=lambda received: _find_problem(received, splits),
+      find_problem=functools.partial(hosted_files.find_problem, splits=splits),
   )
 
   @tf.autograph.experimental.do_not_convert
@@ -155,29 +139,3 @@ def sample(
   return collections.OrderedDict(
       (key, array[drawn]) for key, array in examples.items()
   )
-
-
-def _find_problem(path: str, splits: Sequence[str]) -> str:
-  """What is wrong with a file, as far as can be told at a glance, or ''."""
-  uri = pathlib.Path(os.path.abspath(path)).as_uri() + '?mode=ro'
-  try:
-    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-      for name in ('examples', 'client_metadata'):
-        if not connection.execute(_FIND_TABLE, (name,)).fetchall():
-          return f'it has no ordinary table {name!r}'
-      connection.execute(
-          'SELECT split_name, client_id, serialized_example_proto FROM examples'
-          ' LIMIT 1'
-      ).fetchall()
-      for split in splits:
-        if not connection.execute(
-            'SELECT client_id FROM client_metadata WHERE split_name = ?'
-            ' LIMIT 1',
-            (split,),
-        ).fetchall():
-          return f'it has no clients in the split {split!r}'
-      (page_size,) = connection.execute('PRAGMA page_size').fetchone()
-  except sqlite3.Error as error:
-    return data_files.one_line(error)
-  # Of a truncated file SQLite overlooks that the last page is not whole.
-  return 'it is truncated' if os.path.getsize(path) % page_size else ''

@@ -33,7 +33,9 @@ def _find_file(options):
         f'mnist5k needs the file {path}, which does not exist; get it with'
         f' `{_PIP_INSTALL}`.'
     )
-  problem = data_files.compare_md5(path, _MD5)
+  problem = 'it is no file'
+  if os.path.isfile(path):
+    problem = data_files.compare_md5(path, _MD5)
   if problem:
     raise ValueError(
         f'mnist5k cannot use the file {path}: {problem}; get it anew with'

@@ -1,11 +1,15 @@
 """Data sets that TensorFlow Datasets downloads and converts once."""
 
 import contextlib
+import os
+import pathlib
 from typing import Optional, Tuple
 
 import numpy as np
 
 from tasks import data_files
+
+_DEFAULT_DIR = '~/tensorflow_datasets'
 
 
 def read(
@@ -28,13 +32,8 @@ def read(
   )
   with _described(ValueError, broken, folder):
     builder = tfds.builder(name, data_dir=data_dir)
-  missing = (
-      f'{name} needs the folder {{}}, which does not exist and could not be'
-      f' made from {url} ({{}}); make it where there is a network with `tfds'
-      f' build {name}` and copy it there.'
-  )
   if not builder.is_prepared():
-    with _described(FileNotFoundError, missing, builder.data_dir):
+    with _obtained(name, url, builder.data_dir):
       data_files.check_server(url)
       builder.download_and_prepare(
           download_config=tfds.download.DownloadConfig(try_download_gcs=False)
@@ -46,6 +45,27 @@ def read(
             builder.as_dataset(split=['train', 'test'], batch_size=-1)
         )
     )
+
+
+def check(name: str, data_dir: Optional[str], url: str) -> None:
+  """Raises as `read` does if no data are there and no server answers.
+
+  TensorFlow Datasets, which imports TensorFlow, is not asked.
+  """
+  root = data_dir or os.environ.get('TFDS_DATA_DIR') or _DEFAULT_DIR
+  folder = pathlib.Path(root).expanduser() / name
+  if not any(folder.glob('*/dataset_info.json')):
+    with _obtained(name, url, folder):
+      data_files.check_server(url)
+
+
+def _obtained(name, url, folder):
+  missing = (
+      f'{name} needs the folder {{}}, which does not exist and could not be'
+      f' made from {url} ({{}}); make it where there is a network with `tfds'
+      f' build {name}` and copy it there.'
+  )
+  return _described(FileNotFoundError, missing, folder)
 
 
 @contextlib.contextmanager

@@ -130,8 +130,10 @@ def read(
         (metrics, run_metrics.FILE_NAME, _CURVES, ['round']),
         (weights, run_metrics.WEIGHTS_FILE_NAME, _WEIGHTS, [*_WEIGHTS]),
     ):
+      path = run_folder / file_name
+      if tables is metrics and not path.exists():
+        problems.append(f'there is no {path}.')
       try:
-        path = run_folder / file_name
         of_run = None if settings is None else {**settings, **names}
         table = _read_csv(path, kinds, required, of_run)
         tables.append(table.assign(**names))
@@ -248,9 +250,9 @@ def _begun(runs_folder: pathlib.Path, problems: List[str]) -> Iterator[RunKey]:
 def _find_state(run_folder: pathlib.Path) -> Tuple[str, str]:
   """What a run without a result is, and its error in a line."""
   try:
-    text = (run_folder / ERROR_FILE).read_text('utf-8', errors='replace')
+    content = output_folder.read_file(run_folder / ERROR_FILE)
   except OSError:
     return (_UNFINISHED if run_folder.is_dir() else _NOT_RUN), ''
   # The last line names the error.
-  lines = text.strip().split('\n')
+  lines = content.decode('utf-8', errors='replace').strip().split('\n')
   return FAILED, lines[-1][:300] or 'unknown error'

@@ -134,6 +134,13 @@ def test_file_without_a_complete_line_has_no_rows(path):
   assert csv_log.read_rows(path, _COLUMNS, settings=_SETTINGS) == []
 
 
+@pytest.mark.parametrize('make', [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_read(path, make):
+  make(path)
+  with pytest.raises(application.UserError, match='It is no file; restore'):
+    csv_log.read_rows(path, _COLUMNS, settings=_SETTINGS)
+
+
 def test_other_columns_are_refused(path):
   path.write_text('name,value,more\na,1,2\n')
   with pytest.raises(application.UserError, match='other columns than name, v'):

@@ -133,6 +133,7 @@ def test_corrupt_files_raise(load, tmp_path, index, content, reason):
         (_IMAGES[:4] + np.array((42000, 28, 28), '>u4').tobytes(), 'shape'),
         (_idx((1, 28, 28)), 'more than 784 entries'),
     ],
+    ids=['kind', 'shape', 'count', 'size'],
 )
 def test_refused_file_is_not_unpacked(tmp_path, start, reason, suffix):
   path = tmp_path / ('images' + suffix)

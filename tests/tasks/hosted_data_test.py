@@ -10,6 +10,7 @@ import pytest
 import tensorflow_federated as tff
 
 from tasks import hosted_data
+from tasks import hosted_files
 from tests.tasks import small_files
 
 _FILE_NAME = 'cifar100.sqlite'
@@ -64,8 +65,8 @@ def _serve(monkeypatch, compressed):
 
 def test_file_path(monkeypatch):
   monkeypatch.setenv('HOME', '/home/me')
-  assert hosted_data.file_path(_URL, None) == f'/home/me/.tff/{_FILE_NAME}'
-  assert hosted_data.file_path(_URL, '/mine') == f'/mine/{_FILE_NAME}'
+  assert hosted_files.file_path(_URL, None) == f'/home/me/.tff/{_FILE_NAME}'
+  assert hosted_files.file_path(_URL, '/mine') == f'/mine/{_FILE_NAME}'
 
 
 def test_download(monkeypatch, tmp_path, content):

@@ -1,11 +1,13 @@
 """Tests for registry."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 import tasks
+from tasks import fashion_mnist
 from tasks import loading
 from tasks import registry
 
@@ -126,9 +128,64 @@ def test_more_than_there_are_data_for_is_refused(name, option, maximum, others):
   assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('name', ['mnist5k', 'pneumonia'])
+_FILES = {
+    'mnist5k': ('mnist_5k.csv.gz', 'its MD5 checksum is'),
+    'pneumonia': ('pneumoniamnist.npz', 'its MD5 checksum is'),
+    'femnist': ('emnist_all.sqlite', 'file is not a database'),
+    'cifar100': ('cifar100.sqlite', 'file is not a database'),
+}
+
+
+@pytest.mark.parametrize('name', _FILES)
 def test_unsound_data_file_is_found_before_it_is_loaded(tmp_path, name):
-  file = {'mnist5k': 'mnist_5k.csv.gz', 'pneumonia': 'pneumoniamnist.npz'}[name]
-  (tmp_path / file).write_text('no data')
-  with pytest.raises(ValueError, match=f'{file}: its MD5 checksum is'):
+  file, reason = _FILES[name]
+  path = tmp_path / file
+  path.write_text('no data')
+  with pytest.raises(ValueError, match=f'{file}: {reason}'):
     registry.find_data(name, data_dir=str(tmp_path))
+  path.unlink()
+  # Nobody writes into it; to read it would take for ever.
+  os.mkfifo(path)
+  with pytest.raises(ValueError, match=f'{file}: it is no file'):
+    registry.find_data(name, data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize('name', ['femnist', 'cifar10', 'cifar100', 'pneumonia'])
+def test_unobtainable_data_are_told_before_they_are_loaded(tmp_path, name):
+  """Without TensorFlow, which takes seconds to load."""
+  program = f"""
+import sys, urllib.error, urllib.request
+from tasks import registry
+def urlopen(*_, **__):
+  raise urllib.error.URLError('no network')
+urllib.request.urlopen = urlopen
+try:
+  registry.find_data({name!r}, data_dir={str(tmp_path)!r})
+except FileNotFoundError as error:
+  print([m for m in sys.modules if 'tensorflow' in m], error)
+"""
+  result = subprocess.run(
+      [sys.executable, '-c', program],
+      check=True,
+      capture_output=True,
+      text=True,
+      timeout=60,
+  )
+  assert result.stdout.startswith('[] ') and 'no network' in result.stdout
+  assert str(tmp_path) in result.stdout
+  assert result.stdout.count('\n') == 1
+
+
+def test_unobtainable_fashion_mnist_is_told_before_it_is_loaded(
+    monkeypatch, tmp_path
+):
+  monkeypatch.setattr(fashion_mnist, '_DEBIAN_FOLDER', '/no/debian')
+  with pytest.raises(FileNotFoundError, match='or /no/debian.*no network'):
+    registry.find_data('fashion_mnist', data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'name', ['fashion_mnist', 'pneumonia', 'cifar10', 'femnist', 'cifar100']
+)
+def test_data_that_are_there_are_found(folders, name):
+  registry.find_data(name, data_dir=str(folders[name]))

@@ -1,6 +1,7 @@
 """Tests for results."""
 
 import json
+import os
 import math
 
 import pytest
@@ -141,6 +142,20 @@ def test_other_files_that_cannot_be_read_are_problems(tmp_path, file, content):
   assert file.rpartition('/')[2] in problem
   assert results.metrics.empty == (file == 'metrics.csv')
   assert _run(results, *_KEY)['test_accuracy'] == 0.5
+
+
+def test_metrics_that_are_gone_or_no_file_are_a_problem(tmp_path):
+  report_folder.write(tmp_path, {_KEY: 0.5})
+  path = report_folder.run_folder(tmp_path, _KEY) / 'metrics.csv'
+  path.unlink()
+  assert results_lib.read(tmp_path).problems == [f'there is no {path}.']
+  # Nobody writes into it; to read it would take for ever.
+  os.mkfifo(path)
+  (problem,) = results_lib.read(tmp_path).problems
+  assert problem.startswith(f'cannot read {path}: It is no file;')
+  os.mkfifo(path.with_name('weights.csv'))
+  os.mkfifo(tmp_path / 'run.json')
+  assert len(results_lib.read(tmp_path).problems) == 3
 
 
 def test_weights_of_rounds_that_tell_clients_apart(tmp_path):
