@@ -50,4 +50,6 @@ def _print_peak_mb(aggregator, num_clients, dimension):
 
 
 if __name__ == '__main__':
+  if len(sys.argv) != 4:
+    sys.exit('usage: python -m benchmarks.bench_memory AGGREGATOR N D')
   _print_peak_mb(*sys.argv[1:])

@@ -28,6 +28,7 @@ sys.path.insert(0, str(_APP))
 # ruff: noqa: E402
 from fedaotapp import client_app
 from fedaotapp import server_app
+from fedaotapp import task
 from flwr.app import Context
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
@@ -110,27 +111,58 @@ def run(**run_config):
     return {int(k): v for k, v in json.load(result).items()}
 
 
+def _list_of(known):
+  """A parser of names with commas between, of those that are known."""
+
+  def parse(text):
+    names = text.split(',')
+    for name in names:
+      if name not in known:
+        raise argparse.ArgumentTypeError(
+            f'{name!r} is not one of {", ".join(known)}'
+        )
+    return names
+
+  return parse
+
+
+def _integers(text):
+  return [int(number) for number in text.split(',')]
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--attacks', default='none,sign_flip,label_flip')
-  parser.add_argument('--seeds', default='0,1,2')
+  parser.add_argument(
+      '--attacks',
+      default='none,sign_flip,label_flip',
+      type=_list_of(task.ATTACKS),
+  )
+  parser.add_argument('--seeds', default='0,1,2', type=_integers)
   parser.add_argument('--byzantine_fraction', type=float, default=0.4)
   parser.add_argument('--rounds', type=int, default=20)
-  parser.add_argument('--strategies', default=','.join(server_app.STRATEGIES))
-  parser.add_argument('--csv', help='a file for all accuracies')
+  parser.add_argument(
+      '--strategies',
+      default=','.join(server_app.STRATEGIES),
+      type=_list_of(server_app.STRATEGIES),
+  )
+  parser.add_argument(
+      '--csv',
+      type=argparse.FileType('w', encoding='utf-8'),
+      help='a file for all accuracies',
+  )
   flags = parser.parse_args()
   logging.getLogger('flwr').setLevel(logging.ERROR)
   torch.set_num_threads(1)
   TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
   server_app.STRATEGIES['honest_mean'] = _honest_mean
-  attacks, rows = flags.attacks.split(','), []
+  attacks, rows = flags.attacks, []
   print('| strategy |', ' | '.join(attacks), '|')
   print('| --- |', ' | '.join(['---:'] * len(attacks)), '|')
-  for strategy in [*flags.strategies.split(','), 'honest_mean']:
+  for strategy in [*flags.strategies, 'honest_mean']:
     cells = []
     for attack in attacks:
       finals = []
-      for seed in map(int, flags.seeds.split(',')):
+      for seed in flags.seeds:
         accuracy = run(
             **{
                 'strategy': strategy,
@@ -148,10 +180,9 @@ def main():
       )
     print(f'| {strategy} |', ' | '.join(cells), '|', flush=True)
   if flags.csv:
-    with open(flags.csv, 'w', encoding='utf-8', newline='') as file:
-      csv.writer(file, lineterminator='\n').writerows(
-          [('strategy', 'attack', 'seed', 'accuracy'), *rows]
-      )
+    csv.writer(flags.csv, lineterminator='\n').writerows(
+        [('strategy', 'attack', 'seed', 'accuracy'), *rows]
+    )
 
 
 if __name__ == '__main__':

@@ -109,7 +109,12 @@ def main():
   TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
   strategies = _strategies(flags.clients)
   if flags.strategies:
-    strategies = {k: strategies[k] for k in flags.strategies.split(',')}
+    names = flags.strategies.split(',')
+    if unknown := set(names) - set(strategies):
+      parser.error(
+          f'--strategies: {", ".join(unknown)}; known: {", ".join(strategies)}'
+      )
+    strategies = {name: strategies[name] for name in names}
   arrays, records = _cohort(flags.clients)
   times = {name: [] for name in strategies}
   for repetition in range(flags.repetitions + 1):

@@ -60,9 +60,7 @@ def _find_file(options):
   data_files.check(
       hosted_files.file_path(_URL, options['data_dir']),
       url=_URL,
-      find_problem=functools.partial(
-          hosted_files.find_problem, splits=_SPLITS
-      ),
+      find_problem=functools.partial(hosted_files.find_problem, splits=_SPLITS),
   )
 
 

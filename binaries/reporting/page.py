@@ -51,6 +51,11 @@ def write(folder: pathlib.Path, page: Optional[pathlib.Path] = None) -> Written:
   # Replacing a device would break it.
   if page.exists() and not page.is_file():
     raise application.UserError(f'--output={page} is no file; name one.')
+  # Nor is what a comparison left replaced by it.
+  if page.suffix != '.html':
+    raise application.UserError(
+        f'--output={page} does not end in .html; name a page.'
+    )
   output_folder.make_folder(page.parent)
   files_folder = output_folder.make_folder(page.parent / _FILES_FOLDER)
   parts = make_parts(results)

@@ -30,10 +30,13 @@ from syft_flwr.bootstrap import bootstrap
 from syft_flwr.run_simulation import run
 
 NUM_DATASITES, NUM_ATTACKERS = 5, 2
+_STRATEGIES = {'fedavg', 'fedaot', 'fedaot_holdout'}
 
 
 def main(folder, strategy='fedaot'):
   folder = pathlib.Path(folder).resolve()
+  if folder.exists():
+    sys.exit(f'{folder} exists; name a new folder.')
   folder.mkdir(parents=True)
   tempfile.tempdir = str(folder)  # Where the messages are.
   x, y = task.load()
@@ -66,4 +69,6 @@ def main(folder, strategy='fedaot'):
 
 
 if __name__ == '__main__':
+  if len(sys.argv) not in (2, 3) or not {*sys.argv[2:]} <= _STRATEGIES:
+    sys.exit(__doc__)
   main(*sys.argv[1:])

