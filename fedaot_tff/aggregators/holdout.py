@@ -17,7 +17,7 @@ from fedaot_tff.aggregators import trained_model
 # a MB; beyond this size that shows.
 _LARGE_CONSTANT_BYTES = 5_000_000
 # A data set that goes on beyond this does not end.
-_MOST_BYTES, _MOST_ELEMENTS = 500_000_000, 100_000
+_MOST_BYTES, _MOST_EXAMPLES = 500_000_000, 100_000
 
 
 class HoldOutSplit(NamedTuple):
@@ -410,12 +410,15 @@ def _to_arrays(input_spec: Any, dataset: Any) -> Tuple[Any, Any, Optional[int]]:
           'The hold-out repeats without end; give a tf.data.Dataset without'
           ' repeat().'
       )
-    elements, num_bytes = [], 0
+    elements, num_bytes, num_examples, batched = [], 0, 0, False
     for element in dataset.as_numpy_iterator():
       elements.append(_split_element(element))
+      leaf = tf.nest.flatten(elements[-1])[0]
+      batched = np.ndim(leaf) == tf.nest.flatten(spec)[0].shape.rank
+      num_examples += max(1, len(leaf)) if batched else 1
       num_bytes += sum(np.asarray(a).nbytes for a in tf.nest.flatten(element))
       # The cardinality of a repeated data set is lost in filter(), say.
-      if num_bytes > _MOST_BYTES or len(elements) > _MOST_ELEMENTS:
+      if num_bytes > _MOST_BYTES or num_examples > _MOST_EXAMPLES:
         raise ValueError(
             'The hold-out repeats without end or is too large: it has more than'
             f' {len(elements) - 1} elements; about 100 examples are meant, give'
@@ -423,8 +426,6 @@ def _to_arrays(input_spec: Any, dataset: Any) -> Tuple[Any, Any, Optional[int]]:
         )
     if not elements:
       raise ValueError('The hold-out has no examples; give at least one.')
-    element_rank = np.ndim(tf.nest.flatten(elements[0])[0])
-    batched = element_rank == tf.nest.flatten(spec)[0].shape.rank
     if batched:
       batch_size = tf.nest.flatten(elements[0])[0].shape[0]
     combine = np.concatenate if batched else np.stack

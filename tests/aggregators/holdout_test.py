@@ -267,6 +267,14 @@ def _changed(array, position, value):
             ValueError,
             'repeats without end or is too large: it has more than 999',
         ),
+        (
+            lambda x, y: tf.data.Dataset.from_tensor_slices((x, y))
+            .repeat()
+            .filter(lambda x, y: y > y - 1)
+            .batch(10),
+            ValueError,
+            'it has more than 99 elements',
+        ),
         (lambda x, y: x, TypeError, 'found ndarray'),
         (lambda x, y: None, TypeError, 'found NoneType'),
         (lambda x, y: (x, y, y), TypeError, 'found tuple'),
@@ -294,7 +302,7 @@ def _changed(array, position, value):
     ],
 )
 def test_wrong_examples(make_examples, error, expected, monkeypatch):
-  monkeypatch.setattr(holdout_lib, '_MOST_ELEMENTS', 999)
+  monkeypatch.setattr(holdout_lib, '_MOST_EXAMPLES', 999)
   examples = make_examples(*_examples())
   assert expected in _error_message(error, _linear_model(), examples)
 
