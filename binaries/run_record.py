@@ -151,12 +151,11 @@ def _git() -> Dict[str, Any]:
   """The commit of our sources, if they are under git's control."""
   try:
     _run_git('ls-files', '--error-unmatch', 'fedaot_tff/__init__.py')
-    found = _run_git(
-        'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'
-    )
+    commit = _run_git('rev-parse', 'HEAD')
+    # `describe --dirty` locks the index, for good if it is killed.
+    changes = _run_git('status', '--porcelain', '--untracked-files=no')
   except (OSError, subprocess.SubprocessError):
     return {}
-  commit, _, changes = found.partition('-')
   return {'git': {'commit': commit, 'has_changes': bool(changes)}}
 
 

@@ -1,6 +1,7 @@
 """Tests for run_record."""
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -108,3 +109,13 @@ def test_commit_is_that_of_the_work_tree_of_the_sources(tmp_path, monkeypatch):
   assert run_record._git() == {'git': found}
   source.write_text('changed')
   assert run_record._git() == {'git': {**found, 'has_changes': True}}
+
+  # Where no file can be written, git is killed; its index stays unlocked.
+  os.utime(tmp_path / 'fedaot_tff' / '__init__.py', (0, 0))
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+  try:
+    run_record._git()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert not (tmp_path / '.git' / 'index.lock').exists()
