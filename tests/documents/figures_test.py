@@ -1,0 +1,36 @@
+"""The tables of the README are those of the published runs."""
+
+import pandas as pd
+
+from tests.documents import pages
+
+_DEMO, _ATTACKS = pages.tables(pages.read('README.md'))
+
+
+def _accuracies(name):
+  """In %, a row an aggregator, a column an attack."""
+  runs = pd.read_csv(pages.ROOT / 'docs' / name)
+  return 100 * runs.pivot(
+      index='aggregator', columns='attack', values='test_accuracy'
+  )
+
+
+def test_demo():
+  (_, *columns, last), *rows = _DEMO
+  assert last == 'average'
+  found = _accuracies('demo.csv')
+  assert {name for name, *_ in rows} == set(found.index)
+  for name, *cells in rows:
+    values = found.loc[name]
+    expected = [*values[columns], values.mean()]
+    assert cells == [f'{value:.1f}' for value in expected]
+
+
+def test_averages_of_all_attacks():
+  (_, *names), *rows = _ATTACKS
+  for share, *cells in rows:
+    found = _accuracies(f'attacks_{share.split()[0]}.csv')
+    assert len(found.columns) == 1 + 28
+    means = found.mean(axis='columns').to_dict()
+    expected = [f'{means[n]:.1f}' if n in means else '-' for n in names]
+    assert cells == expected
