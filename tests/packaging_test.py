@@ -13,10 +13,12 @@ from unittest import mock
 from packaging import requirements
 from packaging import utils
 import pytest
+import setuptools
 from setuptools.config import pyprojecttoml
 
 import fedaot_tff
 from fedaot_tff import _tff_import
+from tests.documents import pages
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -252,16 +254,44 @@ def test_gpu_extra_is_that_of_the_pinned_tensorflow_without_tensorrt():
   assert {name for name in theirs if not name.startswith('tensorrt')} == ours
 
 
-def test_wheel_serves_arrays_where_it_is_installed(tmp_path):
-  pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
-  here = ['--no-deps', '--no-build-isolation', '--no-index', '--quiet']
-  # From a copy: setuptools writes into the folder that it builds.
+_ARRAYS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import fedaot
+
+class Client:
+  def train(self, model):
+    return [w + 1 for w in model]
+
+num_rounds, clients = 3, [Client()] * 5
+model, updates = [np.zeros((2, 2)), np.zeros(3)], np.ones((5, 7))
+exec(sys.argv[2])
+print(fedaot.__file__, *model[0].ravel(), *aggregate)
+"""
+
+
+@pytest.mark.parametrize('is_sdist', [False, True])
+def test_arrays_are_served_where_it_is_installed(
+    is_sdist, tmp_path, monkeypatch
+):
+  """From a checkout and from an sdist, both by way of a wheel."""
+  # Setuptools' own copy of packaging: that of TFF is older than it needs.
+  vendored = pathlib.Path(setuptools.__file__).parent / '_vendor'
+  monkeypatch.setenv('PYTHONPATH', str(vendored))
+  # A copy: setuptools writes into the folder that it builds.
   source = tmp_path / 'source'
   source.mkdir()
   for name in ('fedaot', 'fedaot_tff'):
     shutil.copytree(_ROOT / name, source / name)
   for name in ('pyproject.toml', 'setup.py', 'README.md', 'LICENSE'):
     shutil.copy(_ROOT / name, source)
+  if is_sdist:
+    build = 'from setuptools import build_meta as b; b.build_sdist("dist")'
+    subprocess.run([sys.executable, '-c', build], cwd=source, check=True)
+    (source,) = source.glob('dist/*.tar.gz')
+  pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
+  here = ['--no-deps', '--no-build-isolation', '--no-index', '--quiet']
   site = tmp_path / 'site'
   subprocess.run([*pip, 'install', *here, '--target', site, source], check=True)
   assert {path.name for path in site.iterdir()} == {
@@ -269,20 +299,23 @@ def test_wheel_serves_arrays_where_it_is_installed(tmp_path):
       'fedaot_tff',
       f'fedaot-{fedaot_tff.__version__}.dist-info',
   }
-  assert (site / 'fedaot' / 'py.typed').exists()
-  code = (
-      f'import sys; sys.path.insert(0, {str(site)!r}); import fedaot;'
-      ' print(fedaot.__file__);'
-      ' updates = [[0.], [1.], [1.], [1.], [9.]];'
-      ' print(fedaot.rules.krum(num_byzantine=1)(updates))'
-  )
+  for top in ('fedaot', 'fedaot_tff'):
+    assert (site / top / 'py.typed').exists()
+    assert _modules(site / top) == _modules(_ROOT / top)
+  _, example = pages.blocks('README.md', 'python')
   result = subprocess.run(
-      [sys.executable, '-I', '-c', code],
+      [sys.executable, '-I', '-c', _ARRAYS, site, example],
       check=True,
       capture_output=True,
       text=True,
   )
-  assert result.stdout.split() == [str(site / 'fedaot/__init__.py'), '[1.]']
+  path, *numbers = result.stdout.split()
+  assert path == str(site / 'fedaot/__init__.py')
+  assert [float(x) for x in numbers] == pytest.approx([3.0] * 4 + [1.0] * 7)
+
+
+def _modules(folder: pathlib.Path) -> set[str]:
+  return {str(path.relative_to(folder)) for path in folder.rglob('*.py')}
 
 
 @pytest.mark.parametrize(
