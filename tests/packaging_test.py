@@ -107,6 +107,18 @@ def test_missing_tff_is_an_import_error_that_tells_what_to_do(module):
   assert 'pip install --no-deps tensorflow-federated==0.87.0' in last_line
 
 
+@pytest.mark.parametrize('module', ['absl', 'tensorflow_federated'])
+def test_missing_package_of_programs_is_told_in_a_line(module):
+  result = _run_python(f"""
+      import sys
+      sys.modules[{module!r}] = None
+      import binaries.compare
+  """)
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert module in line and '`make demo` installs' in line
+
+
 def test_missing_flower_is_an_import_error_that_tells_what_to_do():
   result = _run_python("""
       import sys
@@ -121,7 +133,14 @@ def test_missing_flower_is_an_import_error_that_tells_what_to_do():
 
 def test_not_installed_tff_is_an_import_error():
   with mock.patch.object(importlib.util, 'find_spec', return_value=None):
-    with pytest.raises(ImportError, match='not installed; install it with:'):
+    with pytest.raises(ImportError, match=r"install it with: .*'\.\[tff\]'"):
+      _tff_import.check_tff_installed()
+
+
+def test_python_that_is_too_new_is_an_import_error(monkeypatch):
+  monkeypatch.setattr(sys, 'version_info', (3, 13, 0))
+  with mock.patch.object(importlib.util, 'find_spec', return_value=None):
+    with pytest.raises(ImportError, match=r'Python 3\.9 to 3\.11.* is 3\.13;'):
       _tff_import.check_tff_installed()
 
 
