@@ -207,8 +207,13 @@ def test_every_folder_of_modules_is_packaged():
 
 def test_numpy_alone_is_required():
   assert _metadata()['project']['dependencies'] == ['numpy>=1.23']
-  for requirement in _extras()['tff']:
-    assert utils.canonicalize_name(requirement.name) != 'tensorflow-federated'
+
+
+def test_tff_is_named_only_where_it_cannot_run():
+  """Where it can, its own pins cannot be met."""
+  (tff,) = (r for r in _extras()['tff'] if r.name == 'tensorflow-federated')
+  assert not tff.marker.evaluate({'python_version': '3.11'})
+  assert tff.marker.evaluate({'python_version': '3.12'})
 
 
 def test_tff_extra_requires_what_tff_requires():
