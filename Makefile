@@ -69,7 +69,7 @@ format: $(TOOLS)/.installed
 	@$(TOOLS)/bin/pyink --quiet $(FOLDERS)
 
 docs: $(TOOLS)/.installed
-	@NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build
 	@echo "docs: out/site/index.html"
 
 benchmark: $(STAMP)
