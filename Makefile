@@ -24,12 +24,13 @@ OTHERS = $(if $(PYTHON_flower),.venv-flower/.torch) \
     $(if $(PYTHON_syft),.venv-syft/.installed)
 FOLDERS = fedaot fedaot_tff tasks binaries benchmarks tests docs
 
-.PHONY: help demo test test-all lint format docs benchmark clean
+.PHONY: help demo test test-all coverage lint format docs benchmark clean
 
 help:
 	@echo "make demo      compare aggregators in a small attacked federation; report in out/demo/report.html"
 	@echo "make test      run the quick tests, make lint and make docs"
 	@echo "make test-all  run all tests"
+	@echo "make coverage  name the lines of fedaot/ that its own quick tests leave out"
 	@echo "make lint      check style and types; make format mends the style"
 	@echo "make docs      build the site in out/site"
 	@echo "make benchmark time the rounds of some aggregators, small (docs/speed.md)"
@@ -57,6 +58,16 @@ test:
 
 test-all: $(STAMP) $(OTHERS)
 	$(call tests)
+
+# Of what needs no TensorFlow.
+coverage: $(STAMP) $(if $(PYTHON_flower),.venv-flower/.torch)
+	@rm -rf out/coverage
+	@mkdir -p out/coverage
+	@$(RUN) -m coverage run -m pytest tests/core tests/rules -q -m "not slow"
+	@$(if $(PYTHON_flower),.venv-flower/bin/python \
+	    -m coverage run -m pytest tests/flower -q -m "not slow")
+	@$(RUN) -m coverage combine --quiet
+	@$(RUN) -m coverage report
 
 lint: $(TOOLS)/.installed
 	@$(TOOLS)/bin/ruff check --quiet $(FOLDERS)

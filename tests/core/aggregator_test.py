@@ -333,6 +333,16 @@ def test_a_saved_state_goes_on_as_if_uninterrupted(has_holdout):
     np.testing.assert_array_equal(states[0][name], states[1][name])
 
 
+@_MODES
+def test_a_state_of_before_the_first_round_is_a_new_start(has_holdout):
+  fresh, used = _aggregator(has_holdout), _aggregator(has_holdout)
+  _run(used, _updates(6, 1))
+  used.load_state_dict(fresh.state_dict())
+  np.testing.assert_array_equal(
+      _run(used, _updates(6, 2)), _run(fresh, _updates(6, 2))
+  )
+
+
 def test_state_dict_is_a_copy():
   aggregator = _aggregator(False)
   _run(aggregator, _updates(3))
