@@ -81,7 +81,7 @@ format: $(TOOLS)/.installed
 
 docs: $(TOOLS)/.installed
 	@NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build
-	@echo "docs: out/site/index.html"
+	@echo "docs: out/site/index.html; search works from a server: python3 -m http.server -d out/site"
 
 benchmark: $(STAMP)
 	@$(RUN) -m pytest benchmarks/bench_aggregators.py --dimension=10000

@@ -15,5 +15,8 @@ def on_page_content(content: str, **_) -> str:
 
 
 def _as_mathml(match) -> str:
-  display = 'inline' if match[2] == '(' else 'block'
-  return converter.convert(html.unescape(match[3]), display=display)
+  formula = html.unescape(match[3])
+  if match[2] == '(':
+    return converter.convert(formula)
+  mathml = converter.convert(formula, display='block')
+  return f'<div class="formula">{mathml}</div>'
