@@ -22,6 +22,10 @@ STAMP = $(VENV)/.installed
 TOOLS = .venv-tools
 OTHERS = $(if $(PYTHON_flower),.venv-flower/.torch) \
     $(if $(PYTHON_syft),.venv-syft/.installed)
+# Of pip's lines the last ones say too little.
+NOT_INSTALLED = { echo "make: pip failed, see above; is the network there, and is\
+ $$(df -Ph . | awk 'NR == 2 {print $$4}') of free disk enough? The same command\
+ goes on." >&2; exit 1; }
 FOLDERS = fedaot fedaot_tff tasks binaries benchmarks tests docs
 
 .PHONY: help demo test test-all coverage lint format docs benchmark clean
@@ -97,7 +101,7 @@ $(STAMP): requirements.txt
 	@echo "Installing pinned packages into $(VENV): about 2.7 GB, 2 to 5 minutes."
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 \
-	  --no-deps -r requirements.txt </dev/null
+	  --no-deps -r requirements.txt </dev/null || $(NOT_INSTALLED)
 	@touch $(STAMP)
 
 # The other environments, each from its own requirements.
@@ -105,11 +109,11 @@ $(STAMP): requirements.txt
 	@echo "Installing pinned packages into .venv-$*."
 	@$(or $(PYTHON_$*),$(PYTHON)) -m venv .venv-$*
 	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --no-deps -r requirements-$*.txt </dev/null
+	  --no-deps -r requirements-$*.txt </dev/null || $(NOT_INSTALLED)
 	@touch .venv-$*/.installed
 
 # Where PyTorch is not the one for CPUs, it needs CUDA's libraries to load.
 .venv-flower/.torch: .venv-flower/.installed
 	@.venv-flower/bin/python -c 'import torch' 2>/dev/null \
-	  || .venv-flower/bin/python -m pip install --quiet torch
+	  || .venv-flower/bin/python -m pip install --quiet torch || $(NOT_INSTALLED)
 	@touch $@

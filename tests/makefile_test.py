@@ -6,6 +6,7 @@ down what it was asked to run.
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -127,7 +128,11 @@ def test_what_has_no_python_is_skipped_but_not_in_ci(checkout):
 
 
 def test_failed_installation_is_tried_again(checkout):
-  assert _make(checkout, 'demo', FAKE_PIP_STATUS='1').returncode != 0
+  result = _make(checkout, 'demo', FAKE_PIP_STATUS='1')
+  assert result.returncode != 0
+  line, end = result.stderr.splitlines()
+  assert re.match(r'make: pip failed, .* network .* is \S+ of free disk', line)
+  assert end.startswith('make: *** ')
   assert _calls(checkout) == [_PIP]
   assert _make(checkout, 'demo').returncode == 0
   assert _calls(checkout)[1] == _PIP
