@@ -26,9 +26,13 @@ with open({calls!r}, 'a') as file:
 _STUBS = (
     'apt-get',
     'dpkg-deb',
+    'flower-superlink',
+    'flower-supernode',
+    'flwr',
     'make',
     'pip',
     'python',
+    'sh',
     '.venv/bin/python',
     '.venv/bin/pytest-benchmark',
     '.venv-flower/bin/python',
@@ -118,17 +122,22 @@ def test_targets_of_make(calls):
 def test_what_pip_installs(calls):
   project = pyprojecttoml.read_configuration(pages.ROOT / 'pyproject.toml')
   extras = project['project']['optional-dependencies']
-  pins = pages.read('requirements.txt').splitlines()
+  pins = [
+      line
+      for name in ('requirements.txt', 'requirements-syft.txt')
+      for line in pages.read(name).splitlines()
+  ]
+  known = {'-r', 'requirements.txt', '--no-deps', 'flwr[simulation]', 'torch'}
   for command, *arguments in _arguments(calls, 'pip'):
     assert command == 'install'
-    for argument in arguments:
-      if argument.startswith('.'):
-        wanted = re.fullmatch(r'\.(?:\[(.*)\])?', argument)[1]
-        assert set((wanted or 'tff').split(',')) <= set(extras)
+    for argument in {*arguments} - known:
+      ours = re.fullmatch(r'(?:\.|\.\./\.\.)(?:\[(.*)\])?', argument)
+      if ours:
+        assert {*(ours[1] or 'tff').split(',')} <= set(extras)
       elif '==' in argument:
         assert argument in pins
       else:
-        assert argument in ('-r', 'requirements.txt', '--no-deps')
+        assert any(pin.startswith(f'{argument}==') for pin in pins)
 
 
 @pytest.mark.parametrize('program', ['compare', 'report', 'train'])

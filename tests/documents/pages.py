@@ -8,7 +8,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # By their paths from the root.
 NAMES = sorted(
     str(path.relative_to(ROOT))
-    for path in (*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'))
+    for pattern in ('*.md', 'docs/*.md', 'examples/*/*.md')
+    for path in ROOT.glob(pattern)
 )
 _BLOCK = re.compile(r'^( *)```(\S*)\n(.*?)^\1```$', re.MULTILINE | re.DOTALL)
 

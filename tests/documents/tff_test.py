@@ -52,7 +52,7 @@ def test_every_example_is_run():
 
 
 def test_every_block_has_a_language():
-  """Of which `text` and `bibtex` are neither commands nor sources."""
+  """Of which `bibtex`, `text` and `toml` are neither commands nor sources."""
   languages = {
       (name, language)
       for name in pages.NAMES
@@ -65,6 +65,8 @@ def test_every_block_has_a_language():
       ('docs/adding_a_rule.md', 'diff'),
       ('docs/adding_a_rule.md', 'text'),
       ('docs/flower.md', 'diff'),
+      ('examples/flower/README.md', 'diff'),
+      ('examples/flower/README.md', 'toml'),
   }
 
 

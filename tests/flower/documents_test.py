@@ -1,7 +1,15 @@
 """The examples of Flower in the documents run as they are written."""
 
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
 import flwr.serverapp.strategy
 import numpy as np
+import pytest
 import torch
 
 import fedaot.flower
@@ -16,8 +24,9 @@ def _run(example, **names):
   return names
 
 
-def test_swap_of_the_readme():
-  (diff,) = pages.blocks('README.md', 'diff')
+@pytest.mark.parametrize('name', ['README.md', 'examples/flower/README.md'])
+def test_swap_of_the_readme(name):
+  (diff,) = pages.blocks(name, 'diff')
   for source, kind in zip(
       pages.sides(diff), (flwr.serverapp.strategy.FedAvg, FedAOT)
   ):
@@ -60,3 +69,32 @@ def test_holdout_rules_and_restart(tmp_path, monkeypatch):
   exec('#' + loaded, names)
   for name, array in names['arrays'].items():
     np.testing.assert_array_equal(array.numpy(), start[name])
+
+
+@pytest.mark.slow  # Each takes seconds to load.
+def test_options_of_flowers_programs():
+  """Of the example; its settings are in its pyproject.toml."""
+  folder, found = pages.ROOT / 'examples' / 'flower', set()
+  settings = (folder / 'pyproject.toml').read_text(encoding='utf-8')
+  commands = ''.join(pages.blocks('examples/flower/README.md', 'sh'))
+  for command in commands.replace('\\\n', '').splitlines():
+    words = shlex.split(command, comments=True)
+    if words[0] == 'sh':
+      assert (folder / words[1]).exists()
+    options = {word.split('=')[0] for word in words if word[:2] == '--'}
+    found.update((words[0], option) for option in options if words[0] != 'pip')
+    for value in re.findall("--run-config '([^']*)'", command):
+      for key in re.findall(r'([\w-]+)=', value):
+        assert f'\n{key} = ' in settings
+  for program in {program for program, _ in found}:
+    run = subprocess.run(
+        [
+            pathlib.Path(sys.executable).with_name(program),
+            *['run'] * (program == 'flwr'),
+            '--help',
+        ],
+        env={**os.environ, 'COLUMNS': '200'},
+        capture_output=True,
+        text=True,
+    )
+    assert {o for p, o in found if p == program} <= set(run.stdout.split())
