@@ -1,6 +1,7 @@
 """FedAOT on lists of arrays, for any framework."""
 
 import dataclasses
+import math
 from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
@@ -184,14 +185,14 @@ class FedAOTAggregator:
       )
     self._prepare(model)
     root = self._root(model)
-    norms, sketches, projections = self._summarize(model, client_models)
-    table = self._table(norms, sketches, projections, num_examples, root)
+    energies, sketches, projections = self._summarize(model, client_models)
+    table = self._table(energies, sketches, projections, num_examples, root)
     decision = equations.decide(
         NUMPY,
         self._weighting,
         table,
         self._known,
-        root and root['norm'],
+        root and {name: root[name] for name in ('norm', 'profile')},
         self.config,
     )
     coefficients = decision.weights * decision.clip
@@ -235,7 +236,7 @@ class FedAOTAggregator:
     loss, gradient = self._holdout.loss_and_gradient(
         model, memory['evaluation']
     )
-    norm, projection = self._project(gradient)
+    norm, _, projection = self._project(gradient)
     self._memory = {}
     self._round += 1
     self.holdout_loss_after = float(loss)
@@ -379,33 +380,44 @@ class FedAOTAggregator:
       training = evaluation = order
     trained = self._holdout.train(model, training)
     _check_like(model, trained, "The hold-out's trained model")
-    norm, projection = self._project(
+    norm, profile, projection = self._project(
         before - after for before, after in zip(model, trained)
     )
     loss, _ = self._holdout.loss_and_gradient(model, evaluation)
     return {
-        'norm': np.asarray(norm),
+        'norm': norm,
+        'profile': profile,
         'projection': projection,
         'loss': float(loss),
         'evaluation': evaluation,
     }
 
   def _project(self, arrays):
-    """Norm and projection of a vector; 0, which says nothing, if not finite."""
-    tensors = [_flat(array) for array in arrays]
-    norm, projection = sketch.norm_and_sketch(
-        tensors, sum(t.size for t in tensors), self._signs[0]
-    )
+    """Norm, profile, projection; 0, which says nothing, if not finite."""
+    energies, (projection,) = self._see(arrays)
+    norm, profile = _norm_and_profile(energies)
     usable = np.isfinite(norm)
-    return (norm, projection) if usable else (0.0, np.zeros_like(projection))
+    return tuple(
+        np.where(usable, seen, 0.0) for seen in (norm, profile, projection)
+    )
+
+  def _see(self, arrays):
+    return sketch.energies_and_projections(
+        (_flat(array) for array in arrays),
+        self._groups,
+        self._signs,
+        sketch.block_size(self._groups, self.config),
+    )
 
   def _summarize(self, model: Arrays, client_models: Sequence[Client]):
-    """Norms [N], NaN for a missing client, sketches and projections [N, p].
+    """Energies [N, B], NaN for a missing client, sketches, projections [N, p].
 
     Without a hold-out no projections are kept.
     """
     num_clients, groups = len(client_models), self._groups
-    norms = np.full(num_clients, np.nan)
+    size = sketch.block_size(groups, self.config)
+    num_blocks = sum(math.ceil(array.size / size) for array in model)
+    energies = np.full([num_clients, num_blocks], np.nan)
     sketches = np.zeros([num_clients, len(groups), groups[0].sketch_length])
     length = 0 if self._holdout is None else groups[0].length
     projections = np.zeros([num_clients, length], np.float32)
@@ -415,10 +427,8 @@ class FedAOTAggregator:
         continue
       _check_like(model, arrays, f'The model of client {i}')
       with np.errstate(all='ignore'):  # Forged updates overflow.
-        norms[i], parts = sketch.norm_and_projections(
-            (_flat(before - after) for before, after in zip(model, arrays)),
-            groups,
-            self._signs,
+        energies[i], parts = self._see(
+            before - after for before, after in zip(model, arrays)
         )
         # A projection folds into a sketch, whose length divides its own.
         sketches[i] = [
@@ -426,11 +436,12 @@ class FedAOTAggregator:
             for part, group in zip(parts, groups)
         ]
       projections[i] = parts[0][:length]
-    return norms, sketches, projections
+    return energies, sketches, projections
 
   def _table(
-      self, norms, sketches, projections, num_examples, root
+      self, energies, sketches, projections, num_examples, root
   ) -> equations.Table:
+    norms, profiles = _norm_and_profile(energies)
     usable = norms < self.config.max_norm  # A NaN compares false.
     counts = np.ones_like(norms)
     if num_examples is not None:
@@ -442,12 +453,13 @@ class FedAOTAggregator:
     )
     if use_counts:
       usable &= np.isfinite(counts)
-    sketches[~usable] = projections[~usable] = 0.0
+    sketches[~usable] = projections[~usable] = profiles[~usable] = 0.0
     table = {
         'finite': usable.astype(float),
         'is_empty': 1.0 - has_vote,
         'norm': np.where(usable, norms, 0.0),
         'sketch': sketches,
+        'profile': profiles,
     }
     if use_counts:
       table['num_examples'] = np.where(usable, counts, 0.0)
@@ -517,6 +529,16 @@ def _describe(table, decision, coefficients, root) -> Round:
 
 def _read(client: Client) -> Optional[Arrays]:
   return client() if callable(client) else client
+
+
+def _norm_and_profile(energies):
+  """Norms [] or [N] and shares of the energies [B] or [N, B] of blocks."""
+  with np.errstate(invalid='ignore'):  # What is infinite has no shares.
+    total = energies.sum(axis=-1, dtype=float)
+    return (
+        np.sqrt(total),
+        equations.divide(NUMPY, energies, total[..., None]),
+    )
 
 
 def _flat(array: np.ndarray) -> np.ndarray:

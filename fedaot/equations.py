@@ -29,8 +29,14 @@ Table = Dict[str, Array]
 # `log_sharpness` is the scalar l.
 Theta = Dict[str, Array]
 
-HOLDOUT_STATISTICS = ('reference_cosine', 'root_cosine', 'copies', 'norm')
-AGREEMENT_STATISTICS = ('reference_cosine', 'norm', 'spectral')
+HOLDOUT_STATISTICS = (
+    'reference_cosine',
+    'root_cosine',
+    'copies',
+    'norm',
+    'profile',
+)
+AGREEMENT_STATISTICS = ('reference_cosine', 'norm', 'spectral', 'profile')
 
 # Turns a quartile's distance from the median into a standard deviation.
 _QUARTILE_TO_STDDEV = 1.4826
@@ -291,11 +297,31 @@ def _clip_factor(xp, norms: Array, bound: Array) -> Array:
 # --- Statistics --------------------------------------------------------------
 
 
+def profile_divergence(xp, profiles: Array, typical: Array, config) -> Array:
+  """Renyi divergence [N] of order 2, log sum_b p_b^2 / m_b, of profiles.
+
+  Who writes where others do not, as a backdoor's trigger does, differs in where
+  an update's energy is, however small the part and whatever its direction.
+
+  Args:
+    xp: The namespace.
+    profiles: [N, B], each block's share of an update's energy; zeros for an
+      update of zeros, whose divergence is 0.
+    typical: [B], what they are compared with, not normalised.
+    config: A `FedAOTConfig`.
+  """
+  even = config.profile_smoothing
+  shares = divide(xp, typical, xp.sum(typical))
+  shares = (1.0 - even) * shares + even / typical.shape[0]
+  # At least 1, by Cauchy and Schwarz, but for rounding.
+  return xp.log(xp.maximum(xp.sum(profiles**2 / shares, axis=1), 1.0))
+
+
 def holdout_statistics(
     xp,
     table: Table,
     reference_norm: Array,
-    root_norm: Array,
+    root: Table,
     config: config_lib.FedAOTConfig,
 ) -> Statistics:
   """Statistics of hold-out mode, in the order of `HOLDOUT_STATISTICS`.
@@ -306,16 +332,17 @@ def holdout_statistics(
 
   Args:
     xp: The namespace.
-    table: `finite` [N], `norm` [N], `sketch` [N, G, m], and the inner products
-      `dot_reference` [N] and `dot_root` [N]; N >= 1.
+    table: `finite` [N], `norm` [N], `sketch` [N, G, m], `profile` [N, B], and
+      the inner products `dot_reference` [N] and `dot_root` [N]; N >= 1.
     reference_norm: Scalar, the norm of the EMA reference.
-    root_norm: Scalar, that of the root update; 0 if there is no usable one.
+    root: `norm` and `profile` [B] of the root update; zeros if there is no
+      usable one.
     config: A `FedAOTConfig`.
 
   Returns:
-    `Statistics` with K = 4.
+    `Statistics` with K = 5.
   """
-  finite, norms = table['finite'], table['norm']
+  finite, norms, root_norm = table['finite'], table['norm'], root['norm']
   cosines = pair_cosines(xp, _unit_rows(xp, table['sketch']), finite)
   discount = _copies_discount(xp, cosines, config)
   reference_cosine = divide(xp, table['dot_reference'], norms * reference_norm)
@@ -341,18 +368,26 @@ def holdout_statistics(
   copies = xp.amin(_symmetric(xp, xp.log(1.01 - cosines)), axis=1)
   # Absolute, not relative to the cohort: a majority cannot make it normal.
   excess = -xp.log(xp.maximum(1.0, norms / xp.maximum(norm_bound, _TINY)))
+  profile = xp.where(
+      root_norm > 0,
+      -profile_divergence(xp, table['profile'], root['profile'], config),
+      0.0,
+  )
 
   def z(values, floor):
     return standardize(xp, values, weights, floor, config.max_abs_z)
 
   return Statistics(
-      values=xp.stack([reference_cosine, root_cosine, copies, excess], axis=1),
+      values=xp.stack(
+          [reference_cosine, root_cosine, copies, excess, profile], axis=1
+      ),
       z=xp.stack(
           [
               z(reference_cosine, config.reference_floor),
               z(root_cosine, config.root_floor),
               z(copies, config.copies_floor),
               xp.maximum(excess / config.norm_scale, -config.max_abs_z),
+              z(profile, config.profile_floor),
           ],
           axis=1,
       ),
@@ -369,12 +404,13 @@ def agreement_statistics(
 
   Args:
     xp: The namespace.
-    table: `finite` [N], `norm` [N] and `sketch` [N, G, m]; N >= 1.
+    table: `finite` [N], `norm` [N], `sketch` [N, G, m] and `profile` [N, B];
+      N >= 1.
     memory: What is remembered of the rounds before.
     config: A `FedAOTConfig`.
 
   Returns:
-    `Statistics` with K = 3; the part [N] of its `log_base` that is trust in the
+    `Statistics` with K = 4; the part [N] of its `log_base` that is trust in the
     reference; and the memory with this round's votes on reference and camps.
   """
   finite, norms = table['finite'], table['norm']
@@ -425,14 +461,19 @@ def agreement_statistics(
   spectral = -xp.abs(
       coordinates - weighted_quantile(xp, coordinates, weights, 0.5)
   )
+  typical = weighted_quantile(
+      xp, xp.transpose(table['profile']), weights, 0.5
+  )
+  profile = -profile_divergence(xp, table['profile'], typical, config)
   standard = functools.partial(standardize, xp, max_abs_z=config.max_abs_z)
   found = Statistics(
-      values=xp.stack([reference_cosine, excess, spectral], axis=1),
+      values=xp.stack([reference_cosine, excess, spectral, profile], axis=1),
       z=xp.stack(
           [
               standard(reference_cosine, finite, config.reference_floor),
               xp.maximum(excess / config.norm_scale, -config.max_abs_z),
               standard(spectral, weights, config.spectral_floor),
+              standard(profile, weights, config.profile_floor),
           ],
           axis=1,
       ),
@@ -714,7 +755,7 @@ def decide(
     theta: Theta,
     table: Table,
     known: Any,
-    root_norm: Optional[Array],
+    root: Optional[Table],
     config: config_lib.FedAOTConfig,
 ) -> Decision:
   """The weights of a round.
@@ -725,7 +766,7 @@ def decide(
     table: As `holdout_statistics` or `agreement_statistics` takes it, with N
       >= 0; with `num_examples` [N] if example counts are to be used.
     known: The EMA reference, or in agreement mode the `Memory`.
-    root_norm: The norm of the root update; None in agreement mode.
+    root: See `holdout_statistics`; None in agreement mode.
     config: A `FedAOTConfig`.
 
   Returns:
@@ -736,10 +777,10 @@ def decide(
   table = {name: _append_zero_row(xp, rows) for name, rows in table.items()}
   finite = table['finite']
   memory: Any = ()
-  if root_norm is None:
+  if root is None:
     found, trust, memory = agreement_statistics(xp, table, known, config)
   else:
-    found = holdout_statistics(xp, table, norm(xp, known), root_norm, config)
+    found = holdout_statistics(xp, table, norm(xp, known), root, config)
   if 'num_examples' in table:
     found = found._replace(
         log_base=found.log_base
@@ -747,7 +788,7 @@ def decide(
             xp, table['num_examples'], finite, config.max_example_ratio
         )
     )
-  if root_norm is None:
+  if root is None:
     memory = _follow_reference(xp, theta, table, found, trust, memory, config)
     # Where nobody has anything to say there is nothing to remember.
     memory = Memory(

@@ -156,63 +156,73 @@ def draw_signs(
   return Signs(draw(layout.table_rows, length), draw(layout.num_blocks))
 
 
-def norm_and_sketch(
-    tensors: Iterable[np.ndarray], num_coordinates: int, signs: Signs
-) -> Tuple[float, np.ndarray]:
-  """The Euclidean norm and the projection, float32 [p], of a vector.
-
-  Args:
-    tensors: Flat float32 arrays, d coordinates in all; read one at a time.
-    num_coordinates: d.
-    signs: See `draw_signs`.
-  """
-  square, projection = _square_and_projection(tensors, num_coordinates, signs)
-  return math.sqrt(square), projection
+def block_size(
+    groups: Sequence[Group], config: config_lib.FedAOTConfig
+) -> int:
+  """The coordinates in a block of the profile, see `block_energies`."""
+  num_coordinates = sum(group.num_coordinates for group in groups)
+  return math.ceil(num_coordinates / config.profile_blocks)
 
 
-def norm_and_projections(
+def block_energies(tensor: np.ndarray, size: int) -> np.ndarray:
+  """Sums of squares of runs of `size` coordinates; the last may be shorter."""
+  whole = tensor.shape[0] // size * size
+  rows, rest = tensor[:whole].reshape(-1, size), tensor[whole:]
+  energies = np.einsum('ij,ij->i', rows, rows)
+  return np.append(energies, np.dot(rest, rest)) if len(rest) else energies
+
+
+def energies_and_projections(
     tensors: Iterable[np.ndarray],
     groups: Sequence[Group],
     signs: Sequence[Signs],
-) -> Tuple[float, List[np.ndarray]]:
-  """The norm of an update and the projection of each group, float32 [p].
+    size: int,
+) -> Tuple[np.ndarray, List[np.ndarray]]:
+  """What is seen of an update.
 
   Args:
     tensors: Flat float32 arrays; read one at a time.
     groups: See `group_tensors`.
     signs: Those of each group, see `draw_signs`.
+    size: The coordinates in a block.
+
+  Returns:
+    The energies of all blocks, tensor by tensor, and each group's projection,
+    float32 [p]. The norm is the root of the sum of energies.
   """
-  tensors = iter(tensors)
-  squares, projections = zip(
-      *(
-          _square_and_projection(
-              itertools.islice(tensors, group.num_tensors),
-              group.num_coordinates,
-              group_signs,
-          )
-          for group, group_signs in zip(groups, signs)
-      )
-  )
-  return math.sqrt(sum(squares)), list(projections)
+  energies = []
+
+  def measured():
+    for tensor in tensors:
+      energies.append(block_energies(tensor, size))
+      yield tensor
+
+  rest = measured()
+  with np.errstate(over='ignore', invalid='ignore'):  # Forged updates overflow.
+    projections = [
+        _projection(itertools.islice(rest, group.num_tensors), group, own)
+        for group, own in zip(groups, signs)
+    ]
+  return np.concatenate(energies), projections
 
 
-def _square_and_projection(tensors, num_coordinates, signs):
+def _projection(
+    tensors: Iterable[np.ndarray], group: Group, signs: Signs
+) -> np.ndarray:
   length = signs.table.shape[1]
   table = signs.table.reshape(-1)
-  num_rows = math.ceil(num_coordinates / length)
+  num_rows = math.ceil(group.num_coordinates / length)
   layout = sign_layout(num_rows, length)
   scratch = np.empty([layout.block_rows, length], np.float32)
-  square, sketch = 0.0, np.zeros(length, np.float32)
+  sketch = np.zeros(length, np.float32)
   rest, row = [], 0
 
   def add(rows):
     """Adds rows, the first of which is number `row` of the update."""
-    nonlocal square, row
+    nonlocal row
     while len(rows):
       block, position = divmod(row, layout.block_rows)
       part = rows[: layout.block_rows - position]
-      flat = part.reshape(-1)
-      square += float(np.dot(flat, flat))
       start = layout.first_sign(block, length) + position * length
       signed = np.multiply(
           part,
@@ -223,13 +233,12 @@ def _square_and_projection(tensors, num_coordinates, signs):
       sketch[:] += total * signs.blocks[block] if layout.is_reused else total
       rows, row = rows[len(part) :], row + len(part)
 
-  with np.errstate(over='ignore', invalid='ignore'):  # Forged updates overflow.
-    for tensor in tensors:
-      whole = tensor.shape[0] // length * length
-      add(tensor[:whole].reshape(-1, length))
-      rest.append(tensor[whole:].copy())
-    ends = np.zeros([num_rows - row, length], np.float32)
-    rest = np.concatenate(rest)
-    ends.reshape(-1)[: rest.shape[0]] = rest
-    add(ends)
-  return square, sketch
+  for tensor in tensors:
+    whole = tensor.shape[0] // length * length
+    add(tensor[:whole].reshape(-1, length))
+    rest.append(tensor[whole:].copy())
+  ends = np.zeros([num_rows - row, length], np.float32)
+  rest = np.concatenate(rest)
+  ends.reshape(-1)[: rest.shape[0]] = rest
+  add(ends)
+  return sketch

@@ -254,11 +254,13 @@ class FedAOTRound(model_aware.ModelAwareRound):
     directions, root = collections.OrderedDict(), ()
     if self.holdout is not None:
       split = self._split(state)
-      norm, projection = _norm_and_projection(
-          self.holdout.root_update(model, split.training), signs[0]
+      norm, profile, projection = self._see(
+          self.holdout.root_update(model, split.training), signs
       )
       loss = self.holdout.loss(model, split.evaluation)
-      root = collections.OrderedDict(norm=norm, loss=tf.cast(loss, tf.float32))
+      root = collections.OrderedDict(
+          norm=norm, profile=profile, loss=tf.cast(loss, tf.float32)
+      )
       directions.update(reference=state['reference'], root=projection)
     shared = collections.OrderedDict(
         signs=signs,
@@ -298,7 +300,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
         _widen(state['weighting']),
         _widen({k: v for k, v in table.items() if k != 'fingerprint'}),
         _widen(self._known(state)),
-        None if self.holdout is None else _widen(root['norm']),
+        None if self.holdout is None else _widen(root),
         self._config,
     )
     lookup = collections.OrderedDict(
@@ -318,9 +320,22 @@ class FedAOTRound(model_aware.ModelAwareRound):
     loss, gradient = self.holdout.loss_and_gradient(
         model, self._split(state).evaluation
     )
-    norm, projection = _norm_and_projection(gradient, shared['signs'][0])
+    norm, _, projection = self._see(gradient, shared['signs'])
     return collections.OrderedDict(
         loss=tf.cast(loss, tf.float32), norm=norm, projection=projection
+    )
+
+  def _see(self, struct, signs):
+    """Norm, profile, projection; 0, which says nothing, if not finite."""
+    norm, profile, (projection,) = summaries.profile_and_projections(
+        tf.nest.flatten(struct),
+        self._groups,
+        signs,
+        sketch.block_size(self._groups, self._config),
+    )
+    usable = tf.math.is_finite(norm)
+    return tuple(
+        tf.where(usable, seen, 0.0) for seen in (norm, profile, projection)
     )
 
   def _split(self, state) -> holdout_lib.HoldOutSplit:
@@ -354,9 +369,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
     )
     any_finite = tf.reduce_sum(finite) > 0
     learned, meta = self._meta_step(state, judgement, any_finite)
-    _, projection = summaries.norm_and_sketch(
-        tf.nest.flatten(result), shared['signs'][0]
-    )
+    _, _, projection = self._see(result, shared['signs'])
     reference = equations.follow(
         state['reference'], projection, self._config.reference_decay
     )
@@ -497,13 +510,6 @@ def _narrow(struct):
   if isinstance(struct, dict):
     return collections.OrderedDict((k, _narrow(v)) for k, v in struct.items())
   return tf.nest.map_structure(lambda t: tf.cast(t, tf.float32), struct)
-
-
-def _norm_and_projection(struct, signs):
-  """Norm and projection of a vector; 0, which says nothing, if not finite."""
-  norm, projection = summaries.norm_and_sketch(tf.nest.flatten(struct), signs)
-  usable = tf.math.is_finite(norm)
-  return tf.where(usable, norm, 0.0), tf.where(usable, projection, 0.0)
 
 
 def _look_up_coefficient(arguments):

@@ -2,7 +2,7 @@
 
 import collections
 import math
-from typing import Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 import tensorflow as tf
 
@@ -55,26 +55,55 @@ def _random_signs(seed: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
   return tf.where(tf.reshape(signed_bytes, shape) < 0, -1.0, 1.0)
 
 
-def norm_and_sketch(
-    tensors: Sequence[tf.Tensor], signs: sketch.Signs
-) -> Tuple[tf.Tensor, tf.Tensor]:
-  """Norm, a float32 scalar, and projection, float32 [p], of a vector.
+def profile_and_projections(
+    tensors: Sequence[tf.Tensor],
+    groups: Sequence[sketch.Group],
+    signs: Sequence[sketch.Signs],
+    size: int,
+) -> Tuple[tf.Tensor, tf.Tensor, List[tf.Tensor]]:
+  """What is seen of an update.
 
   Args:
-    tensors: Float tensors of any static shapes, d coordinates in all.
-    signs: See `draw_signs`.
+    tensors: Float tensors of any static shapes.
+    groups: Which of them are projected together.
+    signs: See `draw_group_signs`.
+    size: The coordinates in a block.
+
+  Returns:
+    The norm, each block's share of the energy, [B], and the projection of each
+    group, [p]; float32.
   """
-  half_square, projection = _half_square_and_projection(tensors, signs)
-  return tf.sqrt(2.0 * half_square), projection
+  flat = [tf.reshape(tf.cast(t, tf.float32), [-1]) for t in tensors]
+  energies = tf.concat([_block_energies(t, size) for t in flat], axis=0)
+  total = tf.reduce_sum(energies)
+  projections, first = [], 0
+  for group, own in zip(groups, signs):
+    projections.append(project(flat[first : first + group.num_tensors], own))
+    first += group.num_tensors
+  return (
+      tf.sqrt(total),
+      tf.math.divide_no_nan(energies, total),
+      projections,
+  )
 
 
-def _half_square_and_projection(tensors, signs):
+def _block_energies(flat: tf.Tensor, size: int) -> tf.Tensor:
+  """See `sketch.block_energies`."""
+  squares = tf.square(flat)
+  whole = flat.shape[0] // size * size
+  energies = tf.reduce_sum(tf.reshape(squares[:whole], [-1, size]), axis=1)
+  if whole == flat.shape[0]:
+    return energies
+  return tf.concat([energies, [tf.reduce_sum(squares[whole:])]], axis=0)
+
+
+def project(flat: Sequence[tf.Tensor], signs: sketch.Signs) -> tf.Tensor:
+  """The projection, float32 [p], of float32 tensors [d_i]."""
   length = signs.table.shape[1]
   table = tf.reshape(signs.table, [-1])
-  flat = [tf.reshape(tf.cast(t, tf.float32), [-1]) for t in tensors]
   num_rows = math.ceil(sum(tensor.shape[0] for tensor in flat) / length)
   layout = sketch.sign_layout(num_rows, length)
-  squares, sums, rest, row = [], [], [], 0
+  sums, rest, row = [], [], 0
 
   def add(rows, row):
     """Adds rows, the first of which is number `row` of the update."""
@@ -86,8 +115,6 @@ def _half_square_and_projection(tensors, signs):
       signed = rows[first : first + size] * tf.reshape(
           table[start : start + size * length], [size, length]
       )
-      # The signs do not change the squares.
-      squares.append(tf.nn.l2_loss(signed))
       total = tf.reduce_sum(signed, axis=0)
       sums.append(total * signs.blocks[block] if layout.is_reused else total)
       first += size
@@ -102,7 +129,7 @@ def _half_square_and_projection(tensors, signs):
   rest = tf.concat(rest, axis=0)
   padding = (num_rows - row) * length - rest.shape[0]
   add(tf.reshape(tf.pad(rest, [[0, padding]]), [num_rows - row, length]), row)
-  return tf.add_n(squares), tf.add_n(sums)
+  return tf.add_n(sums)
 
 
 def fingerprint(numbers: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -130,7 +157,7 @@ def summarize_update(
   """Summary of one client update: all that the weighting sees of it.
 
   Args:
-    tensors: See `norm_and_sketch`.
+    tensors: See `profile_and_projections`.
     groups: Which of them are sketched together.
     signs: See `draw_group_signs`.
     seed: int64 [2], of the fingerprint.
@@ -145,18 +172,12 @@ def summarize_update(
     [p], of the first group. All but these is 0 for an update that is not
     usable.
   """
-  half_squares, projections, first = [], [], 0
-  for group, group_signs in zip(groups, signs):
-    half_square, projection = _half_square_and_projection(
-        tensors[first : first + group.num_tensors], group_signs
-    )
-    half_squares.append(half_square)
-    projections.append(projection)
-    first += group.num_tensors
-  norm = tf.sqrt(2.0 * tf.add_n(half_squares))
+  norm, profile, projections = profile_and_projections(
+      tensors, groups, signs, sketch.block_size(groups, config)
+  )
   # No entry is larger than the norm, and a NaN compares false.
   usable = (norm < config.max_norm) & ~is_empty
-  norm = tf.where(usable, norm, 0.0)
+  norm, profile = tf.where(usable, norm, 0.0), tf.where(usable, profile, 0.0)
   projections = [tf.where(usable, p, 0.0) for p in projections]
   # A projection of p floats folds into a sketch of a length that divides p.
   sketches = tf.stack(
@@ -169,7 +190,8 @@ def summarize_update(
   row = collections.OrderedDict(
       fingerprint=fingerprint(
           tf.concat(
-              [tf.stack([norm] + dots), tf.reshape(sketches, [-1])], axis=0
+              [tf.stack([norm] + dots), tf.reshape(sketches, [-1]), profile],
+              axis=0,
           ),
           seed,
       ),
@@ -177,6 +199,7 @@ def summarize_update(
       is_empty=tf.cast(is_empty, tf.float32),
       norm=norm,
       sketch=sketches,
+      profile=profile,
   )
   row.update((f'dot_{name}', dot) for name, dot in zip(directions, dots))
   return row, projections[0]

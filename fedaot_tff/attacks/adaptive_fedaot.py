@@ -2,12 +2,14 @@
 
 import collections
 from collections.abc import Mapping
+import math
 
 import tensorflow as tf
 
 from fedaot import checks
 from fedaot import config as config_lib
 from fedaot import equations
+from fedaot import sketch
 from fedaot_tff.aggregators import flat_updates
 from fedaot_tff.aggregators import summaries
 from fedaot_tff.attacks import attack
@@ -147,28 +149,40 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
         if mode == 'agreement'
         else config.sketch_dimension
     )
+    num_coordinates = mean.shape[0]
+    group = sketch.Group(1, num_coordinates, sketch_length, sketch_length)
     signs = summaries.draw_signs(
-        tf.cast(knowledge.seed, tf.int64), mean.shape[0], sketch_length
+        tf.cast(knowledge.seed, tf.int64), num_coordinates, sketch_length
     )
+    size = sketch.block_size([group], config)
 
-    def fold(vector):
-      return summaries.norm_and_sketch([vector], signs)[1]
+    def see(vector):
+      """Profile and sketch of an update, taken as one tensor."""
+      _, profile, (fold,) = summaries.profile_and_projections(
+          [vector], [group], [signs], size
+      )
+      return profile, fold
 
-    sketches = tf.map_fn(
-        fold,
+    profiles, sketches = tf.map_fn(
+        see,
         honest,
-        # Says the shape where there are no honest clients.
-        fn_output_signature=tf.TensorSpec([sketch_length]),
+        # Says the shapes where there are no honest clients.
+        fn_output_signature=(
+            tf.TensorSpec([math.ceil(num_coordinates / size)]),
+            tf.TensorSpec([sketch_length]),
+        ),
     )
     # What the noise of an attacker adds to its sketch, for |p| = 1.
     noise = (self._jitter / sketch_length**0.5) * tf.random.stateless_normal(
         [num_attackers, sketch_length], knowledge.seed
     )
     root = typical * vectors.unit(mean)
+    root_profile, _ = see(root)
     gram = tf.matmul(honest, honest, transpose_b=True)
 
     def simulate(vector):
       norm = _norm(vector)
+      profile, fold = see(vector)
 
       def with_attackers(of_honest, of_attacker):
         return tf.concat([of_honest, tf.fill([num_attackers], of_attacker)], 0)
@@ -177,18 +191,23 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
           finite=tf.ones([knowledge.num_honest + num_attackers]),
           norm=with_attackers(norms, norm * (1 + self._jitter**2) ** 0.5),
           # One group of tensors.
-          sketch=tf.concat([sketches, fold(vector) + norm * noise], 0)[:, None],
+          sketch=tf.concat([sketches, fold + norm * noise], 0)[:, None],
+          # That of the noise, which is even, is left out.
+          profile=tf.concat(
+              [profiles, tf.repeat(profile[None], num_attackers, 0)], 0
+          ),
       )
       if mode == 'agreement':
-        root_norm = None
+        seen_root = None
         known = equations.Memory(
-            reference=fold(reference)[None],
+            reference=see(reference)[1][None],
             camp_memory=tf.zeros([1, sketch_length]),
             support=tf.constant(1.0),
             age=tf.cast(tf.norm(reference) > 0, tf.float32),
         )
       else:
-        known, root_norm = reference, tf.cast(typical, tf.float64)
+        known = reference
+        seen_root = {'norm': typical, 'profile': root_profile}
         for name, direction in (('reference', reference), ('root', root)):
           table[f'dot_{name}'] = with_attackers(
               tf.linalg.matvec(honest, direction),
@@ -198,8 +217,9 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
           TENSORFLOW,
           theta,
           {name: tf.cast(rows, tf.float64) for name, rows in table.items()},
-          tf.nest.map_structure(lambda t: tf.cast(t, tf.float64), known),
-          root_norm,
+          *tf.nest.map_structure(
+              lambda t: tf.cast(t, tf.float64), (known, seen_root)
+          ),
           config,
       )
       coefficients = tf.cast(decision.weights * decision.clip, tf.float32)

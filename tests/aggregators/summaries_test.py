@@ -44,7 +44,7 @@ def _summarize(update, root=None, is_empty=False):
 
 def _sketch(vector):
   vector = np.asarray(vector, np.float32)
-  return sketch.norm_and_sketch([vector], len(vector), _signs())[1]
+  return sketch.energies_and_projections([vector], _GROUPS, [_signs()], 1)[1][0]
 
 
 @pytest.mark.parametrize('dimension', [1000, 2**18])
@@ -67,27 +67,32 @@ def test_block_signs_differ_between_seeds():
 @pytest.mark.parametrize(
     'shapes', [[(300_000,)], [(10, 100), (200_000,), (7,), (99, 1000), ()]]
 )
-def test_norm_and_sketch_are_those_of_numpy(shapes, length):
+def test_what_is_seen_is_that_of_numpy(shapes, length):
   rng = np.random.default_rng(9)
   arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
   dimension = sum(array.size for array in arrays)
   signs = _signs(dimension, length)
-  norm, found = summaries.norm_and_sketch(
-      [tf.constant(array) for array in arrays], signs
+  groups = [sketch.Group(len(shapes), dimension, length, length)]
+  norm, profile, (found,) = summaries.profile_and_projections(
+      [tf.constant(array) for array in arrays], groups, [signs], 999
   )
-  expected_norm, expected = sketch.norm_and_sketch(
-      [array.reshape(-1) for array in arrays], dimension, signs
+  energies, (expected,) = sketch.energies_and_projections(
+      [array.reshape(-1) for array in arrays], groups, [signs], 999
   )
   np.testing.assert_allclose(found, expected, atol=1e-3)
-  np.testing.assert_allclose(norm, expected_norm, rtol=1e-5)
+  np.testing.assert_allclose(norm, math.sqrt(energies.sum()), rtol=1e-5)
+  np.testing.assert_allclose(profile, energies / energies.sum(), rtol=1e-5)
 
 
 def test_other_precisions_are_cast():
-  norm, _ = summaries.norm_and_sketch(
+  norm, profile, _ = summaries.profile_and_projections(
       [tf.constant([3.0], tf.float16), tf.constant([4.0], tf.float64)],
-      _signs(2, 2),
+      [sketch.Group(2, 2, 2, 2)],
+      [_signs(2, 2)],
+      1,
   )
   assert norm == 5
+  np.testing.assert_allclose(profile, [0.36, 0.64])
 
 
 def test_fingerprints_are_equal_if_and_only_if_the_numbers_are():
@@ -116,6 +121,7 @@ def test_summary_of_a_usable_update():
       'is_empty',
       'norm',
       'sketch',
+      'profile',
       'dot_root',
   ]
   assert row['finite'] == 1
@@ -146,12 +152,16 @@ def test_each_group_has_a_sketch_of_its_own():
       config,
       tf.constant(False),
   )
-  norm, projections = sketch.norm_and_projections(
+  energies, projections = sketch.energies_and_projections(
       [t.reshape(-1) for t in tensors],
       groups,
       [sketch.Signs(s.table.numpy(), s.blocks.numpy()) for s in signs],
+      1,
   )
-  np.testing.assert_allclose(row['norm'], norm, rtol=1e-6)
+  np.testing.assert_allclose(row['norm'], math.sqrt(energies.sum()), rtol=1e-6)
+  np.testing.assert_allclose(
+      row['profile'], energies / energies.sum(), rtol=1e-6
+  )
   np.testing.assert_allclose(
       row['sketch'],
       [p.reshape(-1, 16).sum(axis=0) for p in projections],

@@ -76,6 +76,7 @@ def test_rounds_equal_the_reference(has_holdout):
           if has_holdout
           else aggregator.flat_signs,
           sketch_dimension=_SKETCH,
+          sizes=[12, 4, 2],
       )
     if has_holdout:
       expected = reference.aggregate(updates, root)

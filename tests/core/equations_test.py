@@ -47,7 +47,19 @@ def _table(updates, num_groups=2):
               for u, ok in zip(updates, usable)
           ]
       ),
+      'profile': np.stack(
+          [
+              _profile(u) if ok else 0 * _profile(u)
+              for u, ok in zip(updates, usable)
+          ]
+      ),
   }
+
+
+def _profile(update):
+  """A share for each coordinate, of which there are fewer than blocks."""
+  with np.errstate(all='ignore'):
+    return fedaot_reference.profile(np.asarray(update, float), [len(update)])
 
 
 def _holdout_statistics(updates, reference, root):
@@ -58,7 +70,11 @@ def _holdout_statistics(updates, reference, root):
     products[usable] = np.asarray(updates)[usable] @ direction
     table[f'dot_{name}'] = products
   return equations.holdout_statistics(
-      NUMPY, table, np.linalg.norm(reference), np.linalg.norm(root), _CONFIG
+      NUMPY,
+      table,
+      np.linalg.norm(reference),
+      {'norm': np.linalg.norm(root), 'profile': _profile(root)},
+      _CONFIG,
   )
 
 
@@ -331,7 +347,7 @@ def test_agreement_decision_equals_the_reference(seed):
     )
   expected = model.next(updates)
   found = equations.decide(
-      NUMPY, _start(3), _table(updates), memory, None, _CONFIG
+      NUMPY, _start(), _table(updates), memory, None, _CONFIG
   )
   _check_against_reference(found, expected, updates)
   finite = expected['finite']
@@ -546,13 +562,47 @@ def test_norm_bound_is_near_the_median_without_a_holdout():
   )
 
 
+def test_profile_divergence_by_hand():
+  profiles = np.array([[0.5, 0.25, 0.25], [0, 0, 1], [0, 0, 0]])
+  config = fedaot.FedAOTConfig(profile_smoothing=0.1)
+  # Of .9 (.5, .25, .25) + .1 / 3.
+  m = np.array([0.45, 0.225, 0.225]) + 0.1 / 3
+  np.testing.assert_allclose(
+      equations.profile_divergence(
+          NUMPY, profiles, np.array([2.0, 1, 1]), config
+      ),
+      [np.log(0.25 / m[0] + 0.125 / m[1]), -np.log(m[2]), 0],
+  )
+  # None to compare with: all shares are even.
+  np.testing.assert_allclose(
+      equations.profile_divergence(NUMPY, profiles, np.zeros(3), config),
+      [np.log(0.375 * 30), np.log(30), 0],
+  )
+
+
+@pytest.mark.parametrize('mode', ['holdout', 'agreement'])
+def test_who_writes_where_others_do_not_loses(mode):
+  rng = np.random.default_rng(21)
+  center = 3 * rng.normal(size=_DIMENSION)
+  center[:8] = 0.0
+  updates = _honest(rng, 10, center)
+  updates[:, :8] *= 1e-3
+  # A fifth of the energy, in a place that says nothing about the direction.
+  updates[:4, :8] = 0.5 * np.linalg.norm(updates[0]) / np.sqrt(8)
+  statistics = _statistics_of(mode, updates, center)
+  profile = statistics.values[:, -1]
+  assert profile[:4].max() < profile[4:].min() - 1
+  weights = _weights(statistics)
+  assert weights[:4].sum() < 0.05 and weights[4:].min() > 0.08
+
+
 def test_colluders_are_copies_and_spectral_outliers_without_a_holdout():
   rng = np.random.default_rng(16)
   center = 1.5 * rng.normal(size=_DIMENSION)
   updates = _honest(rng, 12, center)
   updates[:4] = _honest(rng, 1)[0] + 0.1 * rng.normal(size=[4, _DIMENSION])
   statistics = _agreement_statistics(updates)
-  reference_cosine, _, spectral = statistics.values.T
+  reference_cosine, _, spectral, _ = statistics.values.T
   assert spectral[:4].max() < spectral[4:].min()
   assert statistics.log_base[:4].max() < statistics.log_base[4:].min() - 1
   np.testing.assert_array_equal(reference_cosine, 0)
@@ -684,7 +734,7 @@ def test_the_reference_is_a_plain_mean_at_first():
     # One client has all of the weight, at its own norm.
     update = center + 0.1 * rng.normal(size=[1, _DIMENSION])
     memory = equations.decide(
-        NUMPY, _start(3), _table(update), memory, None, _CONFIG
+        NUMPY, _start(), _table(update), memory, None, _CONFIG
     ).memory
     assert memory.age == age
     seen.append(_fold(update[0]))
@@ -925,9 +975,9 @@ def test_scores_by_hand():
 
 
 def test_reference_weights_leave_the_reference_statistic_out():
-  z = np.array([[-9.0, 0, 0], [0.0, 0, 0], [0.0, 0, -4], [0, 0, 0]])
+  z = np.array([[-9.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, -4, 0], [0, 0, 0, 0]])
   w = equations.reference_weights(
-      NUMPY, _start(3), z, np.log([1.0, 2, 1, 1]), np.array([1.0, 1, 1, 0])
+      NUMPY, _start(), z, np.log([1.0, 2, 1, 1]), np.array([1.0, 1, 1, 0])
   )
   np.testing.assert_allclose(w[1] / w[0], 2)
   np.testing.assert_allclose(w[3], 0)
@@ -971,10 +1021,11 @@ def test_decide_of_no_client():
       'finite': np.zeros(0),
       'norm': np.zeros(0),
       'sketch': np.zeros([0, 2, _SKETCH]),
+      'profile': np.zeros([0, 5]),
   }
-  decision = equations.decide(NUMPY, _start(3), table, memory, None, _CONFIG)
+  decision = equations.decide(NUMPY, _start(), table, memory, None, _CONFIG)
   assert decision.weights.shape == (0,)
-  assert decision.z.shape == (0, 3)
+  assert decision.z.shape == (0, 4)
   assert decision.norm_bound == 0
   for found, expected in zip(decision.memory, memory):
     np.testing.assert_array_equal(found, expected)

@@ -14,9 +14,19 @@ def _signs(dimension, length, seed=17):
   return sketch.draw_signs(np.random.default_rng(seed), dimension, length)
 
 
+def _see(tensors, signs, size=1):
+  """Energies and projection of one group of tensors."""
+  num_coordinates = sum(len(tensor) for tensor in tensors)
+  length = signs.table.shape[1]
+  group = sketch.Group(len(tensors), num_coordinates, length, length)
+  energies, (found,) = sketch.energies_and_projections(
+      iter(tensors), [group], [signs], size
+  )
+  return energies, found
+
+
 def _sketch(vector, signs):
-  vector = np.asarray(vector, np.float32)
-  return sketch.norm_and_sketch([vector], len(vector), signs)[1]
+  return _see([np.asarray(vector, np.float32)], signs)[1]
 
 
 @pytest.mark.parametrize('dimension, num_rows', [(1000, 16), (2**18, 2049)])
@@ -128,15 +138,22 @@ def test_groups_have_projections_of_their_own_tensors():
   config = fedaot.FedAOTConfig(agreement_sketch_dimension=16)
   groups = sketch.group_tensors(shapes, config, has_holdout=False)
   signs = [_signs(g.num_coordinates, g.length, g.length) for g in groups]
-  norm, found = sketch.norm_and_projections(iter(tensors), groups, signs)
+  energies, found = sketch.energies_and_projections(
+      iter(tensors), groups, signs, 10
+  )
   np.testing.assert_allclose(
-      norm, np.linalg.norm(np.concatenate(tensors)), rtol=1e-6
+      energies,
+      [
+          np.sum(t[i : i + 10] ** 2)
+          for t in tensors
+          for i in range(0, len(t), 10)
+      ],
+      rtol=1e-6,
   )
   for part, group, of_group, own in zip(
       found, groups, signs, (tensors[:2], tensors[2:])
   ):
-    expected = sketch.norm_and_sketch(own, group.num_coordinates, of_group)
-    np.testing.assert_array_equal(part, expected[1])
+    np.testing.assert_array_equal(part, _see(own, of_group)[1])
 
 
 def test_whole_rows_of_all_tensors_come_before_what_is_left():
@@ -144,15 +161,23 @@ def test_whole_rows_of_all_tensors_come_before_what_is_left():
   signs = _signs(13, 3)
   tensors = [np.arange(a, b, dtype=np.float32) for a, b in ((1, 5), (5, 12))]
   tensors.append(np.array([12, 13], np.float32))
-  norm, found = sketch.norm_and_sketch(tensors, 13, signs)
+  energies, found = _see(tensors, signs, 3)
   rows = np.array([[1, 2, 3], [5, 6, 7], [8, 9, 10], [4, 11, 12], [13, 0, 0]])
   np.testing.assert_allclose(found, (rows * signs.table).sum(axis=0), rtol=1e-6)
-  np.testing.assert_allclose(norm, math.sqrt(819), rtol=1e-6)
+  # Blocks end with their tensor: 1 2 3, 4, 5 6 7, 8 9 10, 11, 12 13.
+  np.testing.assert_array_equal(energies, [14, 16, 110, 245, 121, 313])
+
+
+def test_blocks_are_about_as_many_as_asked_for():
+  config = fedaot.FedAOTConfig(profile_blocks=4)
+  for shapes, size in (([(2, 4), (2,)], 3), ([(9,)], 3), ([(2,)], 1)):
+    groups = sketch.group_tensors(shapes, config, has_holdout=True)
+    assert sketch.block_size(groups, config) == size
 
 
 @pytest.mark.parametrize('length', [1024, 4096])
 @pytest.mark.parametrize('sizes', [[300_000], [1000, 200_000, 7, 99_000]])
-def test_norm_and_sketch_of_many_blocks(sizes, length):
+def test_energies_and_projection_of_many_blocks(sizes, length):
   rng = np.random.default_rng(9)
   dimension = sum(sizes)
   # So many that signs are used again.
@@ -161,7 +186,7 @@ def test_norm_and_sketch_of_many_blocks(sizes, length):
   whole = [a[: len(a) // length * length] for a in arrays]
   rest = [a[len(a) // length * length :] for a in arrays]
   signs = _signs(dimension, length)
-  norm, found = sketch.norm_and_sketch(arrays, dimension, signs)
+  energies, found = _see(arrays, signs, 4000)
   expected = fedaot_reference.fold_sketch(
       np.concatenate(whole + rest).astype(np.float64),
       fedaot_reference.expand_signs(signs.table, signs.blocks, dimension),
@@ -169,7 +194,7 @@ def test_norm_and_sketch_of_many_blocks(sizes, length):
   )
   np.testing.assert_allclose(found, expected, atol=1e-3)
   np.testing.assert_allclose(
-      norm, np.linalg.norm(np.concatenate(arrays)), rtol=1e-5
+      energies.sum(), np.sum(np.concatenate(arrays) ** 2), rtol=1e-5
   )
 
 
@@ -211,8 +236,8 @@ def test_signs_that_are_used_again_keep_inner_products(entries):
 
 
 @pytest.mark.parametrize('entry', [np.nan, np.inf, 1e30])
-def test_norm_of_what_is_not_finite_or_overflows_is_no_number(entry):
+def test_energy_of_what_is_not_finite_or_overflows_is_no_number(entry):
   vector = np.ones(100, np.float32)
   vector[3] = entry
-  norm, _ = sketch.norm_and_sketch([vector], 100, _signs(100, 16))
-  assert not math.isfinite(norm)
+  energies, _ = _see([vector], _signs(100, 16), 50)
+  np.testing.assert_array_equal(np.isfinite(energies), [False, True])

@@ -14,8 +14,8 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
-HOLD_OUT_STATISTICS = ('cref', 'croot', 'dup', 'norm')
-AGREEMENT_STATISTICS = ('cref', 'norm', 'spec')
+HOLD_OUT_STATISTICS = ('cref', 'croot', 'dup', 'norm', 'profile')
+AGREEMENT_STATISTICS = ('cref', 'norm', 'spec', 'profile')
 
 _LARGEST_ENTRY = np.float32(1e15)
 _TINY = 1e-30
@@ -252,6 +252,37 @@ def _standardize(values: np.ndarray, v: np.ndarray, floor: float) -> np.ndarray:
   return np.clip(z, -_Z_LIMIT, _Z_LIMIT)
 
 
+def profile(update: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+  """Share of |update|^2 in each run of ceil(d / 256) coordinates of a tensor.
+
+  Args:
+    update: [d].
+    sizes: The numbers of coordinates of its tensors.
+  """
+  width = -(-len(update) // 256)
+  shares, start = [], 0
+  for size in sizes:
+    for low in range(start, start + size, width):
+      shares.append(np.sum(update[low : min(low + width, start + size)] ** 2))
+    start += size
+  assert start == len(update)
+  total = np.sum(shares)
+  return np.array(shares) / total if total > 0.0 else np.zeros(len(shares))
+
+
+def profile_statistic(
+    profiles: np.ndarray, typical: np.ndarray
+) -> np.ndarray:
+  """-log sum_b p_b^2 / m_b [N], with 1 % of even shares in m; 0 for zeros."""
+  typical = typical / max(np.sum(typical), _TINY)
+  typical = 0.99 * typical + 0.01 / len(typical)
+  found = np.zeros(len(profiles))
+  for i, shares in enumerate(profiles):
+    if np.any(shares):
+      found[i] = -np.log(np.sum(shares**2 / typical))
+  return found
+
+
 class HoldOutReference(_Weighting):
   """FedAOT with a clean hold-out; one round is `aggregate`, then `learn`.
 
@@ -259,9 +290,23 @@ class HoldOutReference(_Weighting):
     reference: [d], exponential moving average of the aggregates.
   """
 
-  def __init__(self, *, signs: np.ndarray, sketch_dimension: int = 256):
+  def __init__(
+      self,
+      *,
+      signs: np.ndarray,
+      sketch_dimension: int = 256,
+      sizes: Optional[Sequence[int]] = None,
+  ):
+    """Initializes `HoldOutReference`.
+
+    Args:
+      signs: [d].
+      sketch_dimension: Length of the fold sketch.
+      sizes: The numbers of coordinates of the update's tensors; None for one.
+    """
     super().__init__(len(HOLD_OUT_STATISTICS))
     self.signs = np.asarray(signs, np.float64)
+    self.sizes = [len(signs)] if sizes is None else sizes
     self.sketch_dimension = sketch_dimension
     self.reference = np.zeros(len(self.signs))
     self._round = None
@@ -325,13 +370,21 @@ class HoldOutReference(_Weighting):
       ratio = norms[i] / (tau if tau > 0.0 else _TINY)
       norm[i] = -np.log(max(1.0, ratio))
 
-    statistics = np.stack([cref, croot, dup, norm], axis=1)
+    prof = np.zeros(count)
+    if root_is_usable:
+      prof = profile_statistic(
+          np.array([profile(update, self.sizes) for update in updates]),
+          profile(root, self.sizes),
+      )
+
+    statistics = np.stack([cref, croot, dup, norm, prof], axis=1)
     z = np.stack(
         [
             _standardize(cref, v, 0.05),
             _standardize(croot, v, 0.05),
             _standardize(dup, v, 0.25),
             np.clip(norm / 0.20, -_Z_LIMIT, _Z_LIMIT),
+            _standardize(prof, v, 0.20),
         ],
         axis=1,
     )
@@ -530,16 +583,23 @@ class AgreementReference(_Weighting):
   """
 
   def __init__(
-      self, *, signs: Sequence[np.ndarray], sketch_dimension: int = 512
+      self,
+      *,
+      signs: Sequence[np.ndarray],
+      sketch_dimension: int = 512,
+      sizes: Optional[Sequence[int]] = None,
   ):
     """Initializes `AgreementReference`.
 
     Args:
       signs: Those of each of G groups of consecutive coordinates.
       sketch_dimension: m.
+      sizes: The numbers of coordinates of the update's tensors; None for one a
+        group.
     """
     super().__init__(len(AGREEMENT_STATISTICS))
     self.signs = [np.asarray(s, np.float64) for s in signs]
+    self.sizes = [len(s) for s in signs] if sizes is None else sizes
     self.sketch_dimension = sketch_dimension
     self.reference = np.zeros([len(signs), sketch_dimension])
     self.camp_memory = np.zeros_like(self.reference)
@@ -590,12 +650,17 @@ class AgreementReference(_Weighting):
     )
     along = principal_coordinates((units - center) * finite[:, None], mu)
     spec = -np.abs(along - weighted_quantile(along, mu, 0.5))
+    profiles = np.array([profile(update, self.sizes) for update in updates])
+    prof = profile_statistic(
+        profiles, np.array([weighted_quantile(p, mu, 0.5) for p in profiles.T])
+    )
 
     z = np.stack(
         [
             _standardize(cref, v, 0.05),
             np.maximum(norm / 0.20, -_Z_LIMIT),
             _standardize(spec, mu, 0.05),
+            _standardize(prof, mu, 0.20),
         ],
         axis=1,
     )
@@ -636,7 +701,7 @@ class AgreementReference(_Weighting):
         result=weights @ clipped,
         weights=weights,
         log_base=log_base,
-        statistics=np.stack([cref, norm, spec], axis=1),
+        statistics=np.stack([cref, norm, spec, prof], axis=1),
         z=z,
         norm_bound=tau,
         norms=norms,

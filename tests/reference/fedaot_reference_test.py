@@ -142,22 +142,23 @@ def test_hold_out_round_by_hand():
   close(
       outcome['statistics'],
       [
-          [0.0, 0.707107, -4.605170, 0.0],
-          [0.0, 0.707107, 0.009950, -0.164252],
-          [0.0, 0.707107, -4.605170, -0.857399],
+          [0.0, 0.707107, -4.605170, 0.0, -0.693147],
+          [0.0, 0.707107, 0.009950, -0.164252, -0.693147],
+          [0.0, 0.707107, -4.605170, -0.857399, -0.693147],
       ],
   )
+  # Profile: all in one of two blocks that the root shares evenly, log 2.
   # dup: positions .127417, .382251, .754833; median -3.146622, upper quartile
   # -.049910, scale 1.4826 * 3.096712 + .25 = 4.841185.
   close(
       outcome['z'],
       [
-          [0.0, 0.0, -0.301279, 0.0],
-          [0.0, 0.0, 0.652024, -0.821260],
-          [0.0, 0.0, -0.301279, -4.286995],
+          [0.0, 0.0, -0.301279, 0.0, 0.0],
+          [0.0, 0.0, 0.652024, -0.821260, 0.0],
+          [0.0, 0.0, -0.301279, -4.286995, 0.0],
       ],
   )
-  # Without the two terms all share: -1.096845, -.504567, -4.482051.
+  # Without the three terms all share: -1.096845, -.504567, -4.482051.
   close(outcome['weights'], [0.351868, 0.636214, 0.011918])
   close(outcome['result'], [0.392319, 1.272428])
   close(reference.reference, [0.0392319, 0.1272428])
@@ -193,65 +194,69 @@ def test_agreement_rounds_by_hand():
   reference = fedaot_reference.AgreementReference(
       signs=[np.ones(2)], sketch_dimension=2
   )
-  updates = np.array([[1.0, 0.0], [0.0, 2.0], [-0.8, 0.0]])
+  updates = np.array([[0.6, 0.8], [-1.6, 1.2], [-0.48, -0.64]])
   close = lambda x, y: np.testing.assert_allclose(x, y, atol=5e-5)
 
   first = reference.next(updates)
   # Of the log norms 0, log 2 and log .8 two are 60 %; log .8 and 0 are closest.
   close(first['norm_bound'], 0.9)
-  # a = (0, log 2, log .8), its lower quartile -.167358; client 2 is the median
-  # along the first axis, on which clients 1 and 3 lie at +-1.
+  # a = (0, log 2, log .8), its lower quartile -.167358. The unit rows less
+  # their median (-.6, .6) are (1.2, .2), (-.2, 0), (0, -1.4), on the first axis
+  # (.364141, .931344) at .623237, -.072828, -1.303882. The profiles (.36, .64),
+  # (.64, .36), (.36, .64) are compared with (.3614, .6386): -log 1.336314.
   close(
       first['statistics'],
       [
-          [0.0, 0.0, -1.0],
-          [0.0, -0.525789, 0.0],
-          [0.0, 0.0, -1.0],
+          [0.0, 0.0, -0.696065, -0.000009],
+          [0.0, -0.525789, 0.0, -0.289915],
+          [0.0, 0.0, -1.231054, -0.000009],
       ],
   )
-  # norm: unit .2; spec: median -1, upper quartile -.25, scale 1.16195.
+  # Units: norm .2, spec 1.4826 .522049 + .05, profile .2.
   close(
       first['z'],
       [
-          [0.0, 0.0, 0.0],
-          [0.0, -2.628945, 0.860622],
-          [0.0, 0.0, 0.0],
+          [0.0, 0.0, 0.0, 0.0],
+          [0.0, -2.628945, 0.844750, -1.449534],
+          [0.0, 0.0, -0.649265, 0.0],
       ],
   )
   # Camps {1, 2} and {3}, or {1} and {2, 3}: .5 / sqrt(.5 / 3) is below 1.3.
   close(first['log_base'], 0.0)
-  close(first['weights'], [0.439354, 0.121292, 0.439354])
+  close(first['weights'], [0.493885, 0.083205, 0.422910])
   # At most 1.8 long, in the reference .9.
-  close(first['result'], [0.087871, 0.218326])
+  close(first['result'], [-0.026481, 0.214307])
   close(first['reference_weights'], first['weights'])
-  close(reference.reference, [[0.043935, 0.109163]])
+  close(reference.reference, [[0.003794, 0.129866]])
   close(reference.camp_memory, 0.0)
   assert first['gradient'] is None
   assert (reference.step, reference.age, reference.support) == (0, 1, 1.0)
 
   second = reference.next(updates)
-  close(second['statistics'][:, 0], [0.373366, 0.927684, -0.373366])
+  close(second['statistics'][:, 0], [0.817180, 0.576383, -0.817180])
   # Two of three are in favour.
   close(reference.support, 0.9)
   close(second['log_base'], [0.0, 0.0, np.log(0.05)])
-  close(second['z'][:, 0], [0.0, 0.831843, -1.120591])
-  close(second['weights'], [0.744919, 0.228311, 0.026770])
-  close(second['reference_weights'], [0.666812, 0.184085, 0.149104])
+  close(second['z'][:, 0], [0.757809, 0.0, -4.385672])
+  close(second['weights'], [0.866649, 0.132356, 0.000996])
+  close(second['reference_weights'], [0.735325, 0.123880, 0.140795])
   # The mean of both rounds.
-  close(reference.reference, [[0.262392, 0.137420]])
-  # The direction is (.869520, .493900).
-  close(second['advantages'], [-0.966133, -0.987800, 0.772907])
-  # d / d scores: (-.300636, -.162781, .463418).
+  close(reference.reference, [[0.122047, 0.318043]])
+  # The direction is (.366267, .930510).
+  close(second['advantages'], [-1.071298, -0.530584, 0.857038])
+  # d / d scores: (-.361588, -.084268, .445856).
   close(
       second['gradient'],
-      [0.0, 0.117525, -0.009013, 0.0, -0.130155, 0.015888, 0.209516],
+      [0.0, 0.060840, -0.040434, 0.021498]
+      + [0.0, -0.067378, 0.066003, -0.031165]
+      + [0.080909],
   )
   # A first Adam step is .05 g / (|g| + .001); only spec may follow it.
   b_start = np.log(np.exp(1.5) - 1)
   np.testing.assert_allclose(
-      reference.b - b_start, [0.0, 0.0, 0.045007], atol=5e-5
+      reference.b - b_start, [0.0, 0.0, 0.048793, 0.0], atol=5e-5
   )
-  np.testing.assert_allclose(reference.m, [2.0, 2.0, 1.952961], atol=5e-5)
+  np.testing.assert_allclose(reference.m, [2.0, 2.0, 1.950746, 2.0], atol=5e-5)
   assert reference.log_sharpness == 0.0
   assert (reference.step, reference.age) == (1, 2)
 
@@ -375,8 +380,8 @@ def test_agreement_gradient_by_finite_differences():
 def test_descend_by_hand():
   """Two steps of Adam with the pull, gradients (g, 2 g) in one coordinate."""
   reference = _hold_out(np.ones(_DIMENSION))
-  gradient = np.zeros(9)
-  gradient[4] = 0.5
+  gradient = np.zeros(11)
+  gradient[5] = 0.5
   reference.descend(gradient)
   first = 2.0 - 0.05 * 0.5 / 0.501
   assert reference.m[0] == pytest.approx(first)
