@@ -514,7 +514,8 @@ def follow_support(
   """Cosines [N] with the reference, and the memory after the vote on it.
 
   p <- (1 - rate) p + rate sum_i mu_i vote_i / sum_i mu_i, where a vote goes
-  from 0 to 1 as the cosine goes from -full_trust_cosine to full_trust_cosine.
+  from 0 to 1 as the cosine goes from -full_trust_cosine to full_trust_cosine;
+  the first votes have a plain mean, so that none is for what nobody has seen.
   A reference that most of the cohort opposes (p < reset_support) is forgotten:
   attackers who made the first ones must not keep them.
   """
@@ -525,7 +526,10 @@ def follow_support(
   favour = divide(
       xp, xp.sum(weights * _ramp(xp, cosines, (-full, full))), xp.sum(weights)
   )
-  followed = follow(memory.support, favour, 1.0 - config.support_rate)
+  decay = xp.minimum(
+      1.0 - config.support_rate, 1.0 - 1.0 / xp.maximum(memory.age, 1.0)
+  )
+  followed = follow(memory.support, favour, decay)
   support = xp.where(length > 0, followed, memory.support)
   kept = xp.where(support < config.reset_support, 0.0, 1.0)
   return kept * cosines, memory._replace(

@@ -180,6 +180,9 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
     root_profile, _ = see(root)
     gram = tf.matmul(honest, honest, transpose_b=True)
 
+    def widen(struct):
+      return tf.nest.map_structure(lambda t: tf.cast(t, tf.float64), struct)
+
     def simulate(vector):
       norm = _norm(vector)
       profile, fold = see(vector)
@@ -216,10 +219,9 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
       decision = equations.decide(
           TENSORFLOW,
           theta,
-          {name: tf.cast(rows, tf.float64) for name, rows in table.items()},
-          *tf.nest.map_structure(
-              lambda t: tf.cast(t, tf.float64), (known, seen_root)
-          ),
+          widen(table),
+          widen(known),
+          seen_root and widen(seen_root),
           config,
       )
       coefficients = tf.cast(decision.weights * decision.clip, tf.float32)

@@ -173,7 +173,7 @@ def _clipped(updates, norm_bound):
 
 
 def _num_statistics(mode):
-  return dict(agreement=3, holdout=4)[mode]
+  return dict(agreement=4, holdout=5)[mode]
 
 
 def _theta_type(mode, *names):
@@ -205,7 +205,7 @@ def _expected_state_type(mode):
         age=np.float32,
         previous=collections.OrderedDict(
             sketches=tff.TensorType(np.float32, [None, 1, _SKETCH]),
-            z=tff.TensorType(np.float32, [None, 3]),
+            z=tff.TensorType(np.float32, [None, 4]),
             log_base=tff.TensorType(np.float32, [None]),
             finite=tff.TensorType(np.float32, [None]),
         ),
@@ -786,10 +786,8 @@ def test_a_short_projection_stands_for_updates_and_directions():
   updates = _cohort(np.random.default_rng(8), 5)
 
   def project(tensors):
-    _, projection = summaries.norm_and_sketch(
-        [tf.constant(tensor) for tensor in tensors], signs
-    )
-    return projection.numpy()
+    flat = [tf.reshape(tensor, [-1]) for tensor in tensors]
+    return summaries.project(flat, signs).numpy()
 
   output = process.next(process.initialize(), [_unflatten(u) for u in updates])
 

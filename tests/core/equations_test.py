@@ -693,6 +693,18 @@ def test_support_follows_the_share_in_favour_of_the_reference():
   assert memory.support == 1
 
 
+def test_first_votes_of_support_have_a_plain_mean():
+  support, votes = np.array(1.0), [0.6, 0.9, 0.75, 0.5]
+  for age, vote in enumerate(votes, 1):
+    _, memory = _follow_support(
+        [0.1 * vote - 0.05], support=support, age=float(age)
+    )
+    support = memory.support
+    if age < 4:
+      np.testing.assert_allclose(support, np.mean(votes[:age]))
+  np.testing.assert_allclose(support, 0.7 * 0.75 + 0.3 * 0.5)
+
+
 def test_a_reference_that_most_oppose_is_forgotten():
   cosines, age = [-0.5, -0.5, -0.5, 0.5], 7
   support, reference = 1.0, np.array([[2.0, 0.0]])

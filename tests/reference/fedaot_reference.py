@@ -748,7 +748,8 @@ class AgreementReference(_Weighting):
       return np.zeros(len(units))
     cref = np.array([cosine(u, self.reference.ravel()) for u in units])
     votes = np.average(np.clip(cref / 0.1 + 0.5, 0.0, 1.0), weights=mu)
-    self.support = 0.7 * self.support + 0.3 * votes
+    rate = max(0.3, 1 / self.age)
+    self.support = (1 - rate) * self.support + rate * votes
     if self.support >= 0.45:
       return cref
     self.reference = np.zeros_like(self.reference)

@@ -234,8 +234,8 @@ def test_agreement_rounds_by_hand():
 
   second = reference.next(updates)
   close(second['statistics'][:, 0], [0.817180, 0.576383, -0.817180])
-  # Two of three are in favour.
-  close(reference.support, 0.9)
+  # Two of three are in favour in the first vote.
+  close(reference.support, 2 / 3)
   close(second['log_base'], [0.0, 0.0, np.log(0.05)])
   close(second['z'][:, 0], [0.757809, 0.0, -4.385672])
   close(second['weights'], [0.866649, 0.132356, 0.000996])
