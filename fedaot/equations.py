@@ -36,7 +36,7 @@ HOLDOUT_STATISTICS = (
     'norm',
     'profile',
 )
-AGREEMENT_STATISTICS = ('reference_cosine', 'norm', 'spectral', 'profile')
+AGREEMENT_STATISTICS = ('reference_cosine', 'norm', 'profile')
 
 # Turns a quartile's distance from the median into a standard deviation.
 _QUARTILE_TO_STDDEV = 1.4826
@@ -410,14 +410,22 @@ def agreement_statistics(
     config: A `FedAOTConfig`.
 
   Returns:
-    `Statistics` with K = 4; the part [N] of its `log_base` that is trust in the
+    `Statistics` with K = 3; the part [N] of its `log_base` that is trust in the
     reference; and the memory with this round's votes on reference and camps.
   """
   finite, norms = table['finite'], table['norm']
   units = _unit_rows(xp, table['sketch'])
   cosines = pair_cosines(xp, units, finite)
   discount = _voices(xp, cosines, finite, config)
-  weights = finite * discount
+  standard = functools.partial(standardize, xp, max_abs_z=config.max_abs_z)
+  voices = finite * discount
+  typical = weighted_quantile(xp, xp.transpose(table['profile']), voices, 0.5)
+  profile = -profile_divergence(xp, table['profile'], typical, config)
+  profile_z = standard(profile, voices, config.profile_floor)
+  # Who writes where others do not has less of a voice in all that follows.
+  weights = voices * xp.exp(
+      -config.initial_slope * xp.softplus(-(profile_z + config.initial_margin))
+  )
   reference_cosine, memory = follow_support(xp, units, weights, memory, config)
   trust = log_reference_trust(xp, reference_cosine, memory, config)
   concordance = log_concordance(xp, table['sketch'], weights, config)
@@ -454,26 +462,13 @@ def agreement_statistics(
       config.max_norm_bound_ratio * middle,
   )
 
-  centre = weighted_quantile(xp, xp.transpose(units), weights, 0.5)
-  coordinates = _principal_coordinates(
-      xp, (units - centre) * finite[:, None], weights
-  )
-  spectral = -xp.abs(
-      coordinates - weighted_quantile(xp, coordinates, weights, 0.5)
-  )
-  typical = weighted_quantile(
-      xp, xp.transpose(table['profile']), weights, 0.5
-  )
-  profile = -profile_divergence(xp, table['profile'], typical, config)
-  standard = functools.partial(standardize, xp, max_abs_z=config.max_abs_z)
   found = Statistics(
-      values=xp.stack([reference_cosine, excess, spectral, profile], axis=1),
+      values=xp.stack([reference_cosine, excess, profile], axis=1),
       z=xp.stack(
           [
               standard(reference_cosine, finite, config.reference_floor),
               xp.maximum(excess / config.norm_scale, -config.max_abs_z),
-              standard(spectral, weights, config.spectral_floor),
-              standard(profile, weights, config.profile_floor),
+              profile_z,
           ],
           axis=1,
       ),

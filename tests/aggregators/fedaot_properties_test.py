@@ -173,7 +173,7 @@ def _clipped(updates, norm_bound):
 
 
 def _num_statistics(mode):
-  return dict(agreement=4, holdout=5)[mode]
+  return dict(agreement=3, holdout=5)[mode]
 
 
 def _theta_type(mode, *names):
@@ -205,7 +205,7 @@ def _expected_state_type(mode):
         age=np.float32,
         previous=collections.OrderedDict(
             sketches=tff.TensorType(np.float32, [None, 1, _SKETCH]),
-            z=tff.TensorType(np.float32, [None, 4]),
+            z=tff.TensorType(np.float32, [None, 3]),
             log_base=tff.TensorType(np.float32, [None]),
             finite=tff.TensorType(np.float32, [None]),
         ),

@@ -355,7 +355,7 @@ def test_state_dict_is_a_copy():
     [
         (dict(mode=np.array('holdout')), 'agreement mode; found holdout'),
         # As the first version had it.
-        ({'weighting.margin': np.zeros(3)}, "'weighting.margin' of shape (4,)"),
+        ({'weighting.margin': np.zeros(4)}, "'weighting.margin' of shape (3,)"),
         ({'camp_memory': np.full(2, np.nan)}, "'camp_memory' that is not"),
     ],
 )

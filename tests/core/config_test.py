@@ -57,7 +57,6 @@ _DEFAULTS = dict(
     max_norm_bound_ratio=1.5,
     norm_tolerance=1.0,
     min_norm_ratio=0.01,
-    spectral_floor=0.05,
     agreement_log_sharpness=(0.0, 1.5),
     concentration_penalty=1.0,
 )
@@ -178,7 +177,7 @@ def test_a_number_that_is_not_finite_is_a_value_error(name, value):
         ('max_norm_bound_ratio', 0.9, '>= 1'),
         ('norm_tolerance', -0.5, '>= 0'),
         ('min_norm_ratio', 0.0, '> 0 and <= 1'),
-        ('spectral_floor', 0.0, '> 0'),
+        ('profile_floor', 0.0, '> 0'),
         ('concentration_penalty', -1.0, '>= 0'),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import numpy as np
 
 HOLD_OUT_STATISTICS = ('cref', 'croot', 'dup', 'norm', 'profile')
-AGREEMENT_STATISTICS = ('cref', 'norm', 'spec', 'profile')
+AGREEMENT_STATISTICS = ('cref', 'norm', 'profile')
 
 _LARGEST_ENTRY = np.float32(1e15)
 _TINY = 1e-30
@@ -622,45 +622,41 @@ class AgreementReference(_Weighting):
     sketches = self._sketches(updates)
     units = _unit_rows(sketches.reshape(count, self.reference.size))
     mu = copies_discounts(units, finite)
-    v = finite.astype(np.float64)
+    ones = finite.astype(np.float64)
     if not np.any(finite):
       return self._nothing(updates, norms, finite)
 
-    cref = self._vote_on_reference(units, mu)
+    profiles = np.array([profile(update, self.sizes) for update in updates])
+    prof = profile_statistic(
+        profiles, np.array([weighted_quantile(p, mu, 0.5) for p in profiles.T])
+    )
+    z_prof = _standardize(prof, mu, 0.20)
+    v = mu * np.exp(-1.5 * softplus(-(z_prof + 2.0)))
+
+    cref = self._vote_on_reference(units, v)
     trust = np.zeros(count)
     if self.age > 0:
       trust = ramp(self.support, 0.5, 0.56) * log_trust(ramp(cref, 0.0, 0.05))
     log_base = np.where(finite, np.log(np.where(finite, mu, 1.0)), 0.0)
-    concordance = log_concordance(sketches, mu)
+    concordance = log_concordance(sketches, v)
     log_base = log_base + trust + concordance
-    log_base = log_base + self._camp_trust(units, mu * np.exp(concordance))
+    log_base = log_base + self._camp_trust(units, v * np.exp(concordance))
 
-    median = weighted_quantile(norms, v, 0.5)
-    counted = mu * (norms > 0.01 * median)
+    median = weighted_quantile(norms, ones, 0.5)
+    counted = v * (norms > 0.01 * median)
     middle = float(
         np.clip(weighted_quantile(norms, counted, 0.5), median, 1.5 * median)
     )
     tau = min(typical_norm(norms, counted, 0.6), 1.5 * middle)
     log_ratio = np.log(np.maximum(norms / max(middle, _TINY), 1e-2))
-    spread_below = max(-weighted_quantile(log_ratio, v, 0.25), 0.0)
+    spread_below = max(-weighted_quantile(log_ratio, ones, 0.25), 0.0)
     norm = -np.maximum(0.0, log_ratio - spread_below)
-
-    center = np.array(
-        [weighted_quantile(column, mu, 0.5) for column in units.T]
-    )
-    along = principal_coordinates((units - center) * finite[:, None], mu)
-    spec = -np.abs(along - weighted_quantile(along, mu, 0.5))
-    profiles = np.array([profile(update, self.sizes) for update in updates])
-    prof = profile_statistic(
-        profiles, np.array([weighted_quantile(p, mu, 0.5) for p in profiles.T])
-    )
 
     z = np.stack(
         [
-            _standardize(cref, v, 0.05),
+            _standardize(cref, ones, 0.05),
             np.maximum(norm / 0.20, -_Z_LIMIT),
-            _standardize(spec, mu, 0.05),
-            _standardize(prof, mu, 0.20),
+            z_prof,
         ],
         axis=1,
     )
@@ -701,7 +697,7 @@ class AgreementReference(_Weighting):
         result=weights @ clipped,
         weights=weights,
         log_base=log_base,
-        statistics=np.stack([cref, norm, spec, prof], axis=1),
+        statistics=np.stack([cref, norm, prof], axis=1),
         z=z,
         norm_bound=tau,
         norms=norms,

@@ -194,81 +194,76 @@ def test_agreement_rounds_by_hand():
   reference = fedaot_reference.AgreementReference(
       signs=[np.ones(2)], sketch_dimension=2
   )
-  updates = np.array([[0.6, 0.8], [-1.6, 1.2], [-0.48, -0.64]])
+  updates = np.array([[0.6, 0.8], [-1.6, 1.2], [-0.64, -0.48]])
   close = lambda x, y: np.testing.assert_allclose(x, y, atol=5e-5)
 
   first = reference.next(updates)
-  # Of the log norms 0, log 2 and log .8 two are 60 %; log .8 and 0 are closest.
-  close(first['norm_bound'], 0.9)
-  # a = (0, log 2, log .8), its lower quartile -.167358. The unit rows less
-  # their median (-.6, .6) are (1.2, .2), (-.2, 0), (0, -1.4), on the first axis
-  # (.364141, .931344) at .623237, -.072828, -1.303882. The profiles (.36, .64),
-  # (.64, .36), (.36, .64) are compared with (.3614, .6386): -log 1.336314.
+  # The profiles (.36, .64), (.64, .36), (.64, .36) are compared with (.6386,
+  # .3614), that of the others: -log 1.336314, in units of .2 1.449534. By it
+  # the voices are .505108, .826635, .826635. Of the log norms 0, log 2 and log
+  # .8 the first and the last hold .617 of them; the median of .8 and 1, at
+  # .310364 and .810364 of theirs.
+  close(first['norm_bound'], 0.875857)
+  # a = (0, log 2, log .8), its lower quartile -.167358.
   close(
       first['statistics'],
       [
-          [0.0, 0.0, -0.696065, -0.000009],
-          [0.0, -0.525789, 0.0, -0.289915],
-          [0.0, 0.0, -1.231054, -0.000009],
+          [0.0, 0.0, -0.289915],
+          [0.0, -0.525789, -0.000009],
+          [0.0, 0.0, -0.000009],
       ],
   )
-  # Units: norm .2, spec 1.4826 .522049 + .05, profile .2.
   close(
       first['z'],
-      [
-          [0.0, 0.0, 0.0, 0.0],
-          [0.0, -2.628945, 0.844750, -1.449534],
-          [0.0, 0.0, -0.649265, 0.0],
-      ],
+      [[0.0, 0.0, -1.449534], [0.0, -2.628945, 0.0], [0.0, 0.0, 0.0]],
   )
-  # Camps {1, 2} and {3}, or {1} and {2, 3}: .5 / sqrt(.5 / 3) is below 1.3.
-  close(first['log_base'], 0.0)
-  close(first['weights'], [0.493885, 0.083205, 0.422910])
-  # At most 1.8 long, in the reference .9.
-  close(first['result'], [-0.026481, 0.214307])
+  # Cosines 0, -.96 and, of clients 2 and 3, .28, whose camp is 2.135 standard
+  # deviations from client 1. y = (-.48, .28, 1.24), in the camp .76.
+  close(np.exp(first['log_base']), [0.4, 1.0, 1.0])
+  close(first['weights'], [0.163764, 0.166216, 0.670020])
+  # At most 1.751713 long, in the reference .875857.
+  close(first['result'], [-0.563485, -0.015901])
   close(first['reference_weights'], first['weights'])
-  close(reference.reference, [[0.003794, 0.129866]])
-  close(reference.camp_memory, 0.0)
+  close(reference.reference, [[-0.459218, -0.119514]])
+  # Minus .531977 of the votes, along (1.4, .8).
+  close(reference.camp_memory, [[-0.744738, -0.425565]])
   assert first['gradient'] is None
   assert (reference.step, reference.age, reference.support) == (0, 1, 1.0)
 
   second = reference.next(updates)
-  close(second['statistics'][:, 0], [0.817180, 0.576383, -0.817180])
-  # Two of three are in favour in the first vote.
-  close(reference.support, 2 / 3)
-  close(second['log_base'], [0.0, 0.0, np.log(0.05)])
-  close(second['z'][:, 0], [0.757809, 0.0, -4.385672])
-  close(second['weights'], [0.866649, 0.132356, 0.000996])
-  close(second['reference_weights'], [0.735325, 0.123880, 0.140795])
+  close(second['statistics'][:, 0], [-0.782149, 0.623091, 0.925329])
+  # Two of three are in favour in the first vote, by their voices.
+  close(reference.support, 0.765978)
+  close(np.exp(second['log_base']), [0.05 * 0.4, 1.0, 1.0])
+  close(second['z'][:, 0], [-3.639826, 0.0, 0.782851])
+  close(second['weights'], [0.000715, 0.183135, 0.816150])
+  close(second['reference_weights'], [0.041953, 0.190428, 0.767619])
   # The mean of both rounds.
-  close(reference.reference, [[0.122047, 0.318043]])
-  # The direction is (.366267, .930510).
-  close(second['advantages'], [-1.071298, -0.530584, 0.857038])
-  # d / d scores: (-.361588, -.084268, .445856).
+  close(reference.reference, [[-0.530939, -0.179251]])
+  # The direction is (-.968941, -.247292).
+  close(second['advantages'], [0.889641, -1.253555, -0.843543])
+  # d / d scores: (.137281, -.216082, .078802).
   close(
       second['gradient'],
-      [0.0, 0.060840, -0.040434, 0.021498]
-      + [0.0, -0.067378, 0.066003, -0.031165]
-      + [0.080909],
+      [0.0, 0.156007, -0.035023, 0.0, -0.172773, 0.050770, 0.233600],
   )
-  # A first Adam step is .05 g / (|g| + .001); only spec may follow it.
+  # A first Adam step is .05 g / (|g| + .001); only profile may follow it.
   b_start = np.log(np.exp(1.5) - 1)
   np.testing.assert_allclose(
-      reference.b - b_start, [0.0, 0.0, 0.048793, 0.0], atol=5e-5
+      reference.b - b_start, [0.0, 0.0, 0.048612], atol=5e-5
   )
-  np.testing.assert_allclose(reference.m, [2.0, 2.0, 1.950746, 2.0], atol=5e-5)
+  np.testing.assert_allclose(reference.m, [2.0, 2.0, 1.950966], atol=5e-5)
   assert reference.log_sharpness == 0.0
   assert (reference.step, reference.age) == (1, 2)
 
 
-def test_agreement_discount_and_spec_of_a_close_pair():
+def test_agreement_discount_of_a_close_pair():
   reference = fedaot_reference.AgreementReference(
       signs=[np.ones(2)], sketch_dimension=2
   )
   outcome = reference.next(np.array([[2.0, 0.0], [0.95, (1 - 0.95**2) ** 0.5]]))
-  # Both are alike and all there are; half their distance is sqrt(.1) / 2.
+  # Both are alike and all there are.
   np.testing.assert_allclose(outcome['log_base'], 0.0, atol=1e-12)
-  np.testing.assert_allclose(outcome['statistics'][:, 2], -0.5 * 0.1**0.5)
 
 
 def test_copies_are_discounted_but_for_a_majority():
