@@ -156,9 +156,7 @@ def draw_signs(
   return Signs(draw(layout.table_rows, length), draw(layout.num_blocks))
 
 
-def block_size(
-    groups: Sequence[Group], config: config_lib.FedAOTConfig
-) -> int:
+def block_size(groups: Sequence[Group], config: config_lib.FedAOTConfig) -> int:
   """The coordinates in a block of the profile, see `block_energies`."""
   num_coordinates = sum(group.num_coordinates for group in groups)
   return math.ceil(num_coordinates / config.profile_blocks)
@@ -215,7 +213,7 @@ def _projection(
   layout = sign_layout(num_rows, length)
   scratch = np.empty([layout.block_rows, length], np.float32)
   sketch = np.zeros(length, np.float32)
-  rest, row = [], 0
+  parts, row = [], 0
 
   def add(rows):
     """Adds rows, the first of which is number `row` of the update."""
@@ -236,9 +234,9 @@ def _projection(
   for tensor in tensors:
     whole = tensor.shape[0] // length * length
     add(tensor[:whole].reshape(-1, length))
-    rest.append(tensor[whole:].copy())
+    parts.append(tensor[whole:].copy())
   ends = np.zeros([num_rows - row, length], np.float32)
-  rest = np.concatenate(rest)
+  rest = np.concatenate(parts)
   ends.reshape(-1)[: rest.shape[0]] = rest
   add(ends)
   return sketch

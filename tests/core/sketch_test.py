@@ -150,9 +150,7 @@ def test_groups_have_projections_of_their_own_tensors():
       ],
       rtol=1e-6,
   )
-  for part, group, of_group, own in zip(
-      found, groups, signs, (tensors[:2], tensors[2:])
-  ):
+  for part, of_group, own in zip(found, signs, (tensors[:2], tensors[2:])):
     np.testing.assert_array_equal(part, _see(own, of_group)[1])
 
 

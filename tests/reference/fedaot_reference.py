@@ -270,9 +270,7 @@ def profile(update: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
   return np.array(shares) / total if total > 0.0 else np.zeros(len(shares))
 
 
-def profile_statistic(
-    profiles: np.ndarray, typical: np.ndarray
-) -> np.ndarray:
+def profile_statistic(profiles: np.ndarray, typical: np.ndarray) -> np.ndarray:
   """-log sum_b p_b^2 / m_b [N], with 1 % of even shares in m; 0 for zeros."""
   typical = typical / max(np.sum(typical), _TINY)
   typical = 0.99 * typical + 0.01 / len(typical)
