@@ -138,9 +138,9 @@ def test_takes_mode_and_variables_from_the_defence(monkeypatch):
 
   poisoning = adaptive_fedaot.AdaptiveFedAOT()
   for state, mode, margins in (
-      ((), 'holdout', [2, 2, 2, 2]),
-      ({'value_sum_process': ()}, 'holdout', [2, 2, 2, 2]),
-      ({'weighting': weighting(4)}, 'holdout', [3, 4, 5, 6]),
+      ((), 'holdout', 5 * [2]),
+      ({'value_sum_process': ()}, 'holdout', 5 * [2]),
+      ({'weighting': weighting(5)}, 'holdout', [3, 4, 5, 6, 7]),
       ({'weighting': weighting(3), 'previous': ()}, 'agreement', [3, 4, 5]),
   ):
     names.clear()
