@@ -151,6 +151,8 @@ def main():
       help='a file for all accuracies',
   )
   flags = parser.parse_args()
+  if flags.rounds < 1:
+    parser.error(f'--rounds must be at least 1; found {flags.rounds}')
   logging.getLogger('flwr').setLevel(logging.ERROR)
   torch.set_num_threads(1)
   TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1

@@ -105,6 +105,9 @@ def main():
   parser.add_argument('--repetitions', type=int, default=5)
   parser.add_argument('--strategies', help='names with commas; default all')
   flags = parser.parse_args()
+  for name in ('clients', 'repetitions'):
+    if getattr(flags, name) < 1:
+      parser.error(f'--{name} must be at least 1; found {getattr(flags, name)}')
   logging.getLogger('flwr').setLevel(logging.ERROR)
   TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
   strategies = _strategies(flags.clients)
