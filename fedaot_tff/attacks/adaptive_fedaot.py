@@ -72,7 +72,8 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
     )
     return self._optimize(knowledge, state['reference']), state
 
-  def send(self, vector, attacker):
+  def send(self, update, vector, attacker):
+    del update
     if not self._jitter:
       return vector
     noise = tf.random.stateless_normal(tf.shape(vector), attacker.seed)

@@ -115,11 +115,13 @@ class CollusivePoisoning(adversary.UpdatePoisoning):
 
   @abc.abstractmethod
   def agree(self, knowledge: Knowledge, state: Any) -> Tuple[tf.Tensor, Any]:
-    """The vector, float32 [d], that they agree on, and what they remember."""
+    """What they agree on, a float32 vector, and what they remember."""
 
-  def send(self, vector: tf.Tensor, attacker: Attacker) -> tf.Tensor:
-    """What one of them makes of the vector [d]; by default it stays as is."""
-    del attacker
+  def send(
+      self, update: tf.Tensor, vector: tf.Tensor, attacker: Attacker
+  ) -> tf.Tensor:
+    """What one sends, [d], whose own update is `update`; the vector as is."""
+    del update, attacker
     return vector
 
   def create(self, value_type, context=adversary.Context()):
@@ -130,7 +132,7 @@ class CollusivePoisoning(adversary.UpdatePoisoning):
         observe=observe_table if self.sees_table else observe_moments,
         initial_memory=lambda: self.initial_state(num_coordinates),
         agree=self.agree,
-        send=lambda _, vector, attacker: self.send(vector, attacker),
+        send=self.send,
     )
 
 

@@ -100,5 +100,6 @@ class ReferenceMimic(attack.CollusivePoisoning):
     vector = tf.where(has_reference, blend, mean)
     return vector, state
 
-  def send(self, vector, attacker):
+  def send(self, update, vector, attacker):
+    del update
     return vector + vectors.noise_like(vector, self._jitter, attacker.seed)

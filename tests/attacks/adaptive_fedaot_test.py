@@ -156,7 +156,7 @@ def test_jitter_is_each_attackers_own():
   def send(jitter, index):
     poisoning = adaptive_fedaot.AdaptiveFedAOT(jitter=jitter)
     who = hand_made.attacker(index=index, seed=index)
-    return poisoning.send(tf.constant(vector), who).numpy()
+    return poisoning.send(None, tf.constant(vector), who).numpy()
 
   np.testing.assert_array_equal(send(0.0, 0), vector)
   first, second = send(0.5, 0) - vector, send(0.5, 1) - vector

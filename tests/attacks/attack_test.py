@@ -219,7 +219,7 @@ def test_knows_round_model_and_a_seed_and_remembers(sees_table):
 class _SendApart(_Collusive):
   """Each adds a number of its own."""
 
-  def send(self, vector, attacker):
+  def send(self, update, vector, attacker):
     return vector + _fingerprint(attacker.seed)
 
 
