@@ -55,12 +55,21 @@ def _take_sum(state, update, index, model):
   return tff.federated_sum(update)
 
 
+_OPTIONS = {
+    # More steps take long and keep to the contract like one.
+    'adaptive_fedaot': ':steps=1',
+    'adaptive_fedaot_jittered': ':steps=1',
+}
+# The first round, from 1, that sees an attack, if it is not the first.
+_BEGINS = {'intermittent': 12}
+
+
 @functools.lru_cache(maxsize=None)
 def _process(name, seed=3):
   defence = adversary.Defence(tff.TensorType(np.int32), _take_sum)
-  # More steps take long and keep to the contract like one.
-  text = f'{name}:steps=1' if name.startswith('adaptive_') else name
-  return registry.get_attack(text).update_poisoning.create(
+  return registry.get_attack(
+      name + _OPTIONS.get(name, '')
+  ).update_poisoning.create(
       _TYPE, adversary.Context(seed=seed, defence=defence)
   )
 
@@ -153,9 +162,7 @@ def test_honest_pass_bit_for_bit_and_attackers_keep_the_type(name):
 
 @pytest.mark.parametrize('name', _ON_UPDATES)
 def test_every_attacker_attacks(name):
-  sent, _ = _run(
-      _process(name), *_MIXED, num_rounds=12 if name == 'intermittent' else 1
-  )
+  sent, _ = _run(_process(name), *_MIXED, num_rounds=_BEGINS.get(name, 1))
   for i in (1, 3):
     found, clean = tf.nest.flatten(sent[-1][i]), tf.nest.flatten(_MIXED[0][i])
     assert any(np.any(a != b) for a, b in zip(found, clean))
