@@ -120,6 +120,11 @@ _ENTRIES = {
         data='backdoor.Backdoor',
         update='multiples.ModelReplacement',
     ),
+    'neurotoxin': _Entry(
+        dict(_TRIGGER, top=named_spec.parse_fraction),
+        data='backdoor.Backdoor',
+        update='neurotoxin.Neurotoxin',
+    ),
     'noise_backdoor': _Entry(
         dict(_TRIGGER, noise_scale=_POSITIVE, boost=_POSITIVE),
         data='noise_backdoor.NoiseBackdoorData',

@@ -59,9 +59,11 @@ _OPTIONS = {
     # More steps take long and keep to the contract like one.
     'adaptive_fedaot': ':steps=1',
     'adaptive_fedaot_jittered': ':steps=1',
+    # Four coordinates are few for the defaults to have a say.
+    'neurotoxin': ':top=0.5',
 }
 # The first round, from 1, that sees an attack, if it is not the first.
-_BEGINS = {'intermittent': 12}
+_BEGINS = {'intermittent': 12, 'neurotoxin': 2}
 
 
 @functools.lru_cache(maxsize=None)
@@ -114,6 +116,7 @@ _PASSES_NAN_ON = {
     'gaussian_noise',
     'intermittent',
     'model_replacement',
+    'neurotoxin',
     'noise_backdoor',
     'scaling',
     'sign_flip',
@@ -204,6 +207,7 @@ _WITH_AIM = {
     'backdoor',
     'distributed_backdoor',
     'model_replacement',
+    'neurotoxin',
     'noise_backdoor',
     'swap_scaling',
 }

@@ -16,6 +16,7 @@ from fedaot_tff.attacks import ipm
 from fedaot_tff.attacks import label_noise
 from fedaot_tff.attacks import mimic
 from fedaot_tff.attacks import multiples
+from fedaot_tff.attacks import neurotoxin
 from fedaot_tff.attacks import noise_backdoor
 from fedaot_tff.attacks import perturbed_mean
 from fedaot_tff.attacks import random_nan_inf
@@ -49,6 +50,7 @@ from fedaot_tff.learning import adversary
         (multiples.ModelReplacement, 'boost', [], [0]),
         (multiples.Scaling, 'factor', [], [-10.0]),
         (multiples.SignFlip, 'scale', ['3'], [0, 1e39]),
+        (neurotoxin.Neurotoxin, 'top', ['1'], [-0.1, 1.0]),
         (noise_backdoor.NoiseBackdoorUpdates, 'boost', [True], [0]),
         (noise_backdoor.NoiseBackdoorUpdates, 'noise_scale', ['3'], [0]),
         (perturbed_mean.MinMax, 'direction', [None], ['std']),

@@ -43,6 +43,7 @@ _MIN_SUCCESS_RATE = {
     'backdoor': 0.9,
     'distributed_backdoor': 0.9,
     'model_replacement': 0.9,
+    'neurotoxin': 0.9,
     'noise_backdoor': 0.9,
 }
 
