@@ -99,6 +99,9 @@ class Knowledge(NamedTuple):
   seed: tf.Tensor  # int32 [2], of the round for stateless draws.
   model: tf.Tensor  # Float32 [d], the trainable weights of the global model.
   defence_state: Any = ()  # Empty if it is not known.
+  # Float32 [d], what the server makes of its hold-out, for attacks that set
+  # `sees_root`; empty if it has none.
+  root: Any = ()
 
 
 class CollusivePoisoning(adversary.UpdatePoisoning):
@@ -107,6 +110,8 @@ class CollusivePoisoning(adversary.UpdatePoisoning):
   # Whether `Knowledge.honest` is the table of the honest updates, which costs a
   # gather, and not their moments, which cost two sums.
   sees_table = False
+  # Whether `Knowledge.root` is told, which costs a training.
+  sees_root = False
 
   def initial_state(self, num_coordinates: int) -> Any:
     """The tensors that the attackers remember before the first round."""
@@ -130,6 +135,7 @@ class CollusivePoisoning(adversary.UpdatePoisoning):
         value_type,
         context,
         observe=observe_table if self.sees_table else observe_moments,
+        sees_root=self.sees_root,
         initial_memory=lambda: self.initial_state(num_coordinates),
         agree=self.agree,
         send=self.send,
@@ -240,7 +246,14 @@ def observe_table(update: tff.Value, index: tff.Value) -> tff.Value:
 
 
 def _create_process(
-    value_type, context, *, observe, initial_memory, agree, send
+    value_type,
+    context,
+    *,
+    observe,
+    initial_memory,
+    agree,
+    send,
+    sees_root=False,
 ) -> adversary.AdversaryProcess:
   """The process of attackers who observe, agree, and then send.
 
@@ -268,10 +281,14 @@ def _create_process(
   )
   def next_fn(state, update, index, model, defence_state):
     counts = tff.federated_sum(tff.federated_map(to_counts, index))
-    arguments = (state, observe(update, index), model, defence_state, counts)
+    root = tff.federated_value((), tff.SERVER)
+    if sees_root and context.defence is not None and context.defence.root:
+      root = context.defence.root(defence_state, model)
+    observed = observe(update, index)
+    arguments = (state, observed, model, defence_state, root, counts)
 
     @tff.tensorflow.computation(*(a.type_signature.member for a in arguments))
-    def agree_in_round(state, observed, model, defence_state, counts):
+    def agree_in_round(state, observed, model, defence_state, root, counts):
       round_num = state[0] + 1
       told, memory = agree(
           Knowledge(
@@ -281,6 +298,7 @@ def _create_process(
               seed=_round_seed(context.seed, round_num),
               model=flat_updates.flatten(model),
               defence_state=defence_state,
+              root=flat_updates.flatten(root) if tf.nest.flatten(root) else (),
           ),
           state[1],
       )

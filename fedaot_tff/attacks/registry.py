@@ -125,6 +125,11 @@ _ENTRIES = {
         data='backdoor.Backdoor',
         update='neurotoxin.Neurotoxin',
     ),
+    'capped_backdoor': _Entry(
+        dict(_TRIGGER, multiple=_POSITIVE),
+        data='backdoor.Backdoor',
+        update='profile_cap.ProfileCap',
+    ),
     'noise_backdoor': _Entry(
         dict(_TRIGGER, noise_scale=_POSITIVE, boost=_POSITIVE),
         data='noise_backdoor.NoiseBackdoorData',
@@ -151,6 +156,7 @@ _ENTRIES = {
         update='adaptive_fedaot.AdaptiveFedAOT',
         defaults=dict(jitter=0.3),
     ),
+    'fltrust_adaptive': _updates('fltrust_adaptive.FLTrustAdaptive'),
     'optimal_alie': _updates('optimal_strength.optimal_alie'),
     'optimal_ipm': _updates('optimal_strength.optimal_ipm'),
 }

@@ -18,10 +18,13 @@ class Defence(NamedTuple):
   model@SERVER)`, called inside a federated computation, returns the aggregate
   at SERVER that the defence would make of these updates, with equal example
   counts but for clients whose index is `EMPTY`, who have none.
+  `root(state@SERVER, model@SERVER)` returns the update, at SERVER, that the
+  server makes of its whole hold-out; None if it has none.
   """
 
   state_type: tff.Type
   aggregate: Callable[[tff.Value, tff.Value, tff.Value, tff.Value], tff.Value]
+  root: Optional[Callable[[tff.Value, tff.Value], tff.Value]] = None
 
 
 # The type of the state of a defence that nobody looks at.

@@ -303,14 +303,27 @@ def defence_of(
     if tried.holdout is None:
       return tried.weigh(state, update, weight, model=None).result
 
-    def split(state, trainable):
-      rest = state.pop(_HANDED_OVER)
-      return state, rest._replace(trainable=trainable)
-
     state, model = _map(split, state, model)
     return tried.weigh(state, update, weight, model=model).result
 
-  return adversary_lib.Defence(state_type, aggregate)
+  def split(state, trainable):
+    rest = state.pop(_HANDED_OVER)
+    return state, rest._replace(trainable=trainable)
+
+  def root(state, trainable):
+    _, model = split(state, trainable)
+    update = tried.holdout.root_update(
+        model, tf.range(tried.holdout.num_examples)
+    )
+    return tf.nest.pack_sequence_as(trainable, update)
+
+  return adversary_lib.Defence(
+      state_type,
+      aggregate,
+      None
+      if tried.holdout is None
+      else lambda state, model: _map(root, state, model),
+  )
 
 
 def _known_defence(state: tff.Value, model: Optional[tff.Value]) -> tff.Value:

@@ -61,6 +61,7 @@ _OPTIONS = {
     'adaptive_fedaot_jittered': ':steps=1',
     # Four coordinates are few for the defaults to have a say.
     'neurotoxin': ':top=0.5',
+    'capped_backdoor': ':multiple=1',
 }
 # The first round, from 1, that sees an attack, if it is not the first.
 _BEGINS = {'intermittent': 12, 'neurotoxin': 2}
@@ -113,6 +114,7 @@ _COHORTS = {
 }
 # What an attacker sends is not finite if its own update is not, or on purpose.
 _PASSES_NAN_ON = {
+    'capped_backdoor',
     'gaussian_noise',
     'intermittent',
     'model_replacement',
@@ -206,6 +208,7 @@ _WITH_AIM = {
     'label_swap',
     'backdoor',
     'distributed_backdoor',
+    'capped_backdoor',
     'model_replacement',
     'neurotoxin',
     'noise_backdoor',

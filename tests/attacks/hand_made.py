@@ -45,6 +45,7 @@ def knowledge(
     seed: int = 1,
     model: Any = None,
     defence_state: Any = (),
+    root: Any = (),
 ) -> attack.Knowledge:
   """What colluding attackers know who see the honest rows [h, d]."""
   table = tf.constant(rows, tf.float32)
@@ -58,6 +59,7 @@ def knowledge(
       seed=tf.constant([seed, 7]),
       model=tf.constant(model, tf.float32),
       defence_state=defence_state,
+      root=root,
   )
 
 

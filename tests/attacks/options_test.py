@@ -19,6 +19,7 @@ from fedaot_tff.attacks import multiples
 from fedaot_tff.attacks import neurotoxin
 from fedaot_tff.attacks import noise_backdoor
 from fedaot_tff.attacks import perturbed_mean
+from fedaot_tff.attacks import profile_cap
 from fedaot_tff.attacks import random_nan_inf
 from fedaot_tff.attacks import reference_mimic
 from fedaot_tff.attacks import schedule
@@ -54,6 +55,7 @@ from fedaot_tff.learning import adversary
         (noise_backdoor.NoiseBackdoorUpdates, 'boost', [True], [0]),
         (noise_backdoor.NoiseBackdoorUpdates, 'noise_scale', ['3'], [0]),
         (perturbed_mean.MinMax, 'direction', [None], ['std']),
+        (profile_cap.ProfileCap, 'multiple', ['3'], [0.9]),
         (random_nan_inf.RandomNanInf, 'fraction', [], [1.1]),
         (reference_mimic.ReferenceMimic, 'poison', [], [-1.0]),
         (reference_mimic.ReferenceMimic, 'scale', [], [0.0]),

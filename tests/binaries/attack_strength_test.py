@@ -36,11 +36,13 @@ _MIN_ACCURACY_LOSS = {
     'intermittent': 0.5,
     'optimal_alie': 0.2,
     'optimal_ipm': 0.5,
+    'fltrust_adaptive': 0.01,
     'adaptive_fedaot': 0.02,
     'adaptive_fedaot_jittered': 0.01,
 }
 _MIN_SUCCESS_RATE = {
     'backdoor': 0.9,
+    'capped_backdoor': 0.6,
     'distributed_backdoor': 0.9,
     'model_replacement': 0.9,
     'neurotoxin': 0.9,
