@@ -82,6 +82,9 @@ _ENTRIES = {
     'label_swap': _data('label_map.LabelSwap', **_SWAP),
     'label_noise': _data('label_noise.LabelNoise', fraction=_SHARE),
     'backdoor': _data('backdoor.Backdoor', **_TRIGGER),
+    'edge_case': _data(
+        'edge_case.EdgeCase', target=_CLASS, fraction=_SHARE, tail_share=_SHARE
+    ),
     'distributed_backdoor': _Entry(
         dict(_TRIGGER, num_parts=_COUNT),
         data='backdoor.Backdoor',

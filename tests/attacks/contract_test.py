@@ -208,6 +208,7 @@ _WITH_AIM = {
     'label_swap',
     'backdoor',
     'distributed_backdoor',
+    'edge_case',
     'capped_backdoor',
     'model_replacement',
     'neurotoxin',

@@ -10,6 +10,7 @@ import tensorflow_federated as tff
 from fedaot_tff.attacks import adaptive_fedaot
 from fedaot_tff.attacks import alie
 from fedaot_tff.attacks import backdoor
+from fedaot_tff.attacks import edge_case
 from fedaot_tff.attacks import fang
 from fedaot_tff.attacks import gaussian_noise
 from fedaot_tff.attacks import ipm
@@ -40,6 +41,9 @@ from fedaot_tff.learning import adversary
         (backdoor.Backdoor, 'value', [None], [math.inf, 10**400]),
         # The trigger has nine pixels.
         (backdoor.Backdoor, 'num_parts', [2.0], [0, 10]),
+        (edge_case.EdgeCase, 'target', [1.0], [-1]),
+        (edge_case.EdgeCase, 'fraction', ['1'], [0]),
+        (edge_case.EdgeCase, 'tail_share', ['1'], [0, 1.1]),
         (fang.FangKrum, 'threshold', [], [0]),
         (fang.FangTrimmedMean, 'factor', ['2'], [1.0]),
         (gaussian_noise.GaussianNoise, 'scale', [], [0]),

@@ -44,6 +44,7 @@ _MIN_SUCCESS_RATE = {
     'backdoor': 0.9,
     'capped_backdoor': 0.6,
     'distributed_backdoor': 0.9,
+    'edge_case': 0.25,
     'model_replacement': 0.9,
     'neurotoxin': 0.9,
     'noise_backdoor': 0.9,
