@@ -103,7 +103,9 @@ class Runner:
         seed=e.seed,
     )
     process_key = (
-        None if attack.update_poisoning is None else e.attack,
+        e.attack
+        if attack.training_poisoning or attack.update_poisoning
+        else None,
         e.aggregator,
         e.byzantine_fraction,
         e.forged_examples,
@@ -153,16 +155,42 @@ class Runner:
     evaluate = self._make_once(
         'evaluate', evaluation.build_evaluation, task.model, task.test
     )
-    examples = _success_examples(task, attack)
-    if examples is None:
-      return evaluate
-    evaluate_success = self._make_once(
-        ('success', name), evaluation.build_evaluation, task.model, examples
+    success_rate = self._make_once(
+        ('success', name), _build_success_rate, attack, task
     )
+    if success_rate is None:
+      return evaluate
     return lambda model_weights: {
         **evaluate(model_weights),
-        'attack_success_rate': evaluate_success(model_weights)['accuracy'],
+        'attack_success_rate': success_rate(model_weights),
     }
+
+
+def _build_success_rate(
+    attack: attacks.Attack, task: task_lib.Task
+) -> Optional[Callable[[Any], float]]:
+  """The function that measures an attack's success; None if it has none."""
+  if attack.training_poisoning is not None:
+    return attack.training_poisoning.build_success(
+        task.model,
+        _client_optimizer(task),
+        task.test['x'],
+        task.test['y'],
+        num_classes=task.num_classes,
+    )
+  examples = _success_examples(task, attack)
+  if examples is None:
+    return None
+  evaluate = evaluation.build_evaluation(task.model, examples)
+  return lambda model_weights: evaluate(model_weights)['accuracy']
+
+
+def _client_optimizer(
+    task: task_lib.Task,
+) -> tff.learning.optimizers.Optimizer:
+  return tff.learning.optimizers.build_sgdm(
+      learning_rate=task.client_learning_rate
+  )
 
 
 def _build_process(
@@ -171,9 +199,7 @@ def _build_process(
     task: task_lib.Task,
     datasets: client_datasets.ClientDatasets,
 ) -> tff.learning.templates.LearningProcess:
-  client_optimizer = tff.learning.optimizers.build_sgdm(
-      learning_rate=task.client_learning_rate
-  )
+  client_optimizer = _client_optimizer(task)
   aggregator = aggregators.get_aggregator(experiment.aggregator)
   holdout = None
   if aggregator.needs_holdout:
@@ -199,6 +225,7 @@ def _build_process(
       ),
       model_aggregator=aggregator.create(context),
       update_poisoning=attack.update_poisoning,
+      training_poisoning=attack.training_poisoning,
       forged_examples=experiment.forged_examples,
       discard_attackers=aggregator.discard_attackers,
       seed=experiment.seed,

@@ -37,6 +37,7 @@ _MODULE_OF = {
     'set_native_execution_context': 'fedaot_tff.runtime.execution_context',
     'synchronize_model': 'fedaot_tff.learning.model_mirror',
     'train_rounds': 'fedaot_tff.simulation.training',
+    'TrainingPoisoning': 'fedaot_tff.learning.adversary',
     'UpdatePoisoning': 'fedaot_tff.learning.adversary',
 }
 

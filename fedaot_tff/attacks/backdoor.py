@@ -80,11 +80,15 @@ class Backdoor(attack.DataPoisoning):
   def success_examples(self, x, y, *, num_classes):
     self._check_target(num_classes)
     is_other = y != self._target
-    is_trigger = trigger_pixels(x.shape[1:], self._size) >= 0
     return (
-        _set_pixels(x[is_other], is_trigger, self._value).numpy(),
+        self.present(x[is_other]).numpy(),
         np.full_like(y[is_other], self._target),
     )
+
+  def present(self, x: Any) -> tf.Tensor:
+    """Features [n, ...] with the whole trigger."""
+    is_trigger = trigger_pixels(x.shape[1:], self._size) >= 0
+    return _set_pixels(x, is_trigger, self._value)
 
   def _check_target(self, num_classes: int) -> None:
     checks.check_int('target', self._target, minimum=0, maximum=num_classes - 1)

@@ -12,20 +12,22 @@ _ALL = 'all'
 
 
 class _Entry(NamedTuple):
-  """How to make the halves of an attack.
+  """How to make the parts of an attack.
 
-  `data` and `update` are module and class of the `DataPoisoning` and the
-  `UpdatePoisoning` below `fedaot_tff.attacks`, which take those of the options
-  that are among their arguments; `defaults` are arguments without options.
+  `data`, `training` and `update` are module and class of the `DataPoisoning`,
+  the `TrainingPoisoning` and the `UpdatePoisoning` below `fedaot_tff.attacks`,
+  which take those of the options that are among their arguments; `defaults` are
+  arguments without options.
   """
 
   options: Mapping[str, named_spec.Parser] = {}
   data: Optional[str] = None
+  training: Optional[str] = None
   update: Optional[str] = None
   defaults: Mapping[str, Any] = {}
 
   def make(self, path: Optional[str], options: Mapping[str, Any]) -> Any:
-    """Makes one of the halves; None for none."""
+    """Makes one of the parts; None for none."""
     if path is None:
       return None
     module, _, name = path.partition('.')
@@ -133,6 +135,20 @@ _ENTRIES = {
         data='backdoor.Backdoor',
         update='profile_cap.ProfileCap',
     ),
+    'alternating_minimization': _Entry(
+        dict(
+            target=_CLASS,
+            size=_COUNT,
+            value=named_spec.parse_number,
+            boost=_POSITIVE,
+            rho=_NONNEGATIVE,
+        ),
+        training='alternating_minimization.AlternatingMinimization',
+    ),
+    'optimized_trigger': _Entry(
+        dict(_TRIGGER, passes=_COUNT),
+        training='optimized_trigger.OptimizedTrigger',
+    ),
     'noise_backdoor': _Entry(
         dict(_TRIGGER, noise_scale=_POSITIVE, boost=_POSITIVE),
         data='noise_backdoor.NoiseBackdoorData',
@@ -177,6 +193,12 @@ class Attack:
     """The `attack.DataPoisoning`; None if the attack leaves data alone."""
     entry = _ENTRIES[self.name]
     return entry.make(entry.data, self.options)
+
+  @functools.cached_property
+  def training_poisoning(self) -> Optional[Any]:
+    """The `TrainingPoisoning`; None if attackers train like the others."""
+    entry = _ENTRIES[self.name]
+    return entry.make(entry.training, self.options)
 
   @functools.cached_property
   def update_poisoning(self) -> Optional[Any]:

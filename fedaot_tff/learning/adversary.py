@@ -1,7 +1,7 @@
 """Attackers in a learning process: what comes between work and aggregator."""
 
 import abc
-from typing import Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 import tensorflow_federated as tff
@@ -92,4 +92,22 @@ class UpdatePoisoning(abc.ABC):
 
     The unplaced type of an update is a structure of float tensors with static
     shapes, d floats in all.
+    """
+
+
+class TrainingPoisoning(abc.ABC):
+  """An attack through how the attackers train."""
+
+  @abc.abstractmethod
+  def create(
+      self,
+      model: tff.learning.models.FunctionalModel,
+      optimizer: tff.learning.optimizers.Optimizer,
+  ) -> Callable[[Any, tff.learning.models.ModelWeights, Any], Any]:
+    """Makes the training, a function of TensorFlow.
+
+    It takes the update that honest training made, the weights of the global
+    model, and the batches of the attacker's data, a `tf.data.Dataset`, and
+    returns another update, in the same structure: weights before less weights
+    after the training.
     """

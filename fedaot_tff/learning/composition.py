@@ -48,6 +48,7 @@ def compose_learning_process(
     uniform_weights: bool = False,
     attacker_indices: bool = False,
     adversary: Optional[adversary_lib.AdversaryProcess] = None,
+    attacker_training: Optional[Callable[..., Any]] = None,
     forged_examples: Optional[float] = None,
     discard_attackers: bool = False,
 ) -> tff.learning.templates.LearningProcess:
@@ -67,6 +68,8 @@ def compose_learning_process(
       The index is -1 for honest clients.
     adversary: Poisons the attackers' updates. Made with the `defence_of` this
       aggregator or with none in its context.
+    attacker_training: How attackers train; see
+      `adversary.TrainingPoisoning.create`.
     forged_examples: What attackers report as their weight, whatever they have;
       None for the truth.
     discard_attackers: Whether the attackers' updates get zero weight by the
@@ -81,11 +84,14 @@ def compose_learning_process(
     their true weights, and `distance`, that of the aggregate from it.
   """
   if not attacker_indices and (
-      adversary is not None or forged_examples is not None or discard_attackers
+      adversary is not None
+      or attacker_training is not None
+      or forged_examples is not None
+      or discard_attackers
   ):
     raise ValueError(
-        'adversary, forged_examples and discard_attackers need'
-        ' attacker_indices=True, as they must know who the attackers are.'
+        'adversary, attacker_training, forged_examples and discard_attackers'
+        ' need attacker_indices=True, as they must know who the attackers are.'
     )
   aggregator = _round_of(model_update_aggregator)
   client_data_type = client_work.next.type_signature.parameter[2]
@@ -145,6 +151,10 @@ def compose_learning_process(
         client_data.dataset if attacker_indices else client_data,
     )
     update, weight = worked.result.update, worked.result.update_weight
+    if attacker_training is not None:
+      update = _train_attackers(
+          attacker_training, update, distributed.result, client_data
+      )
     if uniform_weights:
       equalize = tff.tensorflow.computation(
           lambda weight: tf.cast(weight > 0, weight.dtype),
@@ -343,6 +353,24 @@ def _map(fn: Callable[..., Any], *values: tff.Value) -> tff.Value:
   """Maps a function of TensorFlow over values of the same placement."""
   types = [value.type_signature.member for value in values]
   return tff.federated_map(tff.tensorflow.computation(fn, types), values)
+
+
+def _train_attackers(
+    train: Callable[..., Any],
+    update: tff.Value,
+    weights: tff.Value,
+    client_data: tff.Value,
+) -> tff.Value:
+  """The updates, with those of the attackers trained by `train`."""
+
+  def train_if_attacker(update, weights, data):
+    return tf.cond(
+        data['attacker_index'] >= 0,
+        lambda: train(update, weights, data['dataset']),
+        lambda: update,
+    )
+
+  return _map(train_if_attacker, update, weights, client_data)
 
 
 def _show_to_attackers(

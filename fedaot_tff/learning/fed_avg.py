@@ -79,6 +79,7 @@ def build_attacked_fed_avg(
     *,
     model_aggregator: tff.aggregators.AggregationFactory,
     update_poisoning: Optional[adversary_lib.UpdatePoisoning] = None,
+    training_poisoning: Optional[adversary_lib.TrainingPoisoning] = None,
     forged_examples: Optional[float] = None,
     discard_attackers: bool = False,
     seed: int = 0,
@@ -98,6 +99,8 @@ def build_attacked_fed_avg(
     model_aggregator: A weighted or unweighted factory. One that works with a
       hold-out, a `ModelAwareFactory`, is handed the global model.
     update_poisoning: What attackers do to their updates; None for nothing.
+    training_poisoning: How attackers train, before `update_poisoning`; None for
+      like the others. Needs a `FunctionalModel`.
     forged_examples: The weight that attackers report, positive; None for the
       truth. Of effect only if `client_weighting` and the aggregator heed it.
     discard_attackers: Whether the attackers' updates get zero weight by the
@@ -113,6 +116,19 @@ def build_attacked_fed_avg(
       adversary_lib.UpdatePoisoning,
       type(None),
   )
+  attacker_training = None
+  if training_poisoning is not None:
+    checks.check_kind(
+        'training_poisoning',
+        training_poisoning,
+        adversary_lib.TrainingPoisoning,
+    )
+    checks.check_kind(
+        'model_fn of attackers who train in a way of their own',
+        model_fn,
+        tff.learning.models.FunctionalModel,
+    )
+    attacker_training = training_poisoning.create(model_fn, client_optimizer_fn)
   if forged_examples is not None:
     forged_examples = checks.check_number(
         'forged_examples', forged_examples, above=0
@@ -139,6 +155,7 @@ def build_attacked_fed_avg(
       update_poisoning=update_poisoning,
       seed=checks.check_seed(seed),
       attacker_indices=True,
+      attacker_training=attacker_training,
       forged_examples=forged_examples,
       discard_attackers=discard_attackers,
   )

@@ -10,17 +10,20 @@ import tensorflow_federated as tff
 
 from fedaot_tff.attacks import registry
 from fedaot_tff.learning import adversary
+from fedaot_tff.learning import fed_avg
 from tests import small_problem
 from tests.attacks import poisoned_data
 
 _HONEST = adversary.HONEST
 _NAMES = registry.attack_names()
 _ON_DATA = [n for n in _NAMES if registry.get_attack(n).data_poisoning]
+_ON_TRAINING = [n for n in _NAMES if registry.get_attack(n).training_poisoning]
 _ON_UPDATES = [n for n in _NAMES if registry.get_attack(n).update_poisoning]
 
 
 def test_every_attack_but_none_does_something():
-  assert set(_ON_DATA) | set(_ON_UPDATES) | {'none'} == set(_NAMES)
+  parts = [*_ON_DATA, *_ON_TRAINING, *_ON_UPDATES]
+  assert {*parts, 'none'} == set(_NAMES)
 
 
 # --- On the updates ----------------------------------------------------------
@@ -322,3 +325,76 @@ def test_success_is_another_class_for_clean_examples(name):
     # The first pixel, which no trigger covers, tells the example.
     labels = dict(zip(x[:, 0, 0, 0], y))
     assert all(labels[p] != w for p, w in zip(examples[:, 0, 0, 0], wanted))
+
+
+# --- On the training ---------------------------------------------------------
+
+
+def _train(name, index):
+  """The weights after a round of clients with these indices."""
+  poisoning = None
+  if name:
+    poisoning = registry.get_attack(f'{name}:size=1').training_poisoning
+  process = fed_avg.build_attacked_fed_avg(
+      small_problem.model(),
+      small_problem.client_optimizer(),
+      model_aggregator=tff.aggregators.MeanFactory(),
+      training_poisoning=poisoning,
+  )
+  data = [
+      collections.OrderedDict(attacker_index=np.int32(i), dataset=dataset)
+      for i, dataset in zip(index, small_problem.client_datasets())
+  ]
+  output = process.next(process.initialize(), data)
+  return small_problem.trainable(process, output.state)
+
+
+@pytest.mark.parametrize('name', _ON_TRAINING)
+def test_only_attackers_train_in_a_way_of_their_own(name):
+  honest = (_HONEST,) * 4
+  clean = _train('', honest)
+  small_problem.assert_bit_identical(_train(name, honest), clean)
+  attacked = _train(name, (0, _HONEST, 1, _HONEST))
+  assert np.all(np.isfinite(np.concatenate([np.ravel(w) for w in attacked])))
+  assert np.any(attacked[0] != clean[0])
+  small_problem.assert_bit_identical(
+      _train(name, (0, _HONEST, 1, _HONEST)), attacked
+  )
+
+
+@pytest.mark.parametrize('name', _ON_TRAINING)
+def test_needs_a_functional_model(name):
+  with pytest.raises(TypeError, match='FunctionalModel; found') as error:
+    fed_avg.build_attacked_fed_avg(
+        small_problem.keras_model_fn,
+        small_problem.client_optimizer(),
+        model_aggregator=tff.aggregators.MeanFactory(),
+        training_poisoning=registry.get_attack(name).training_poisoning,
+    )
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', _ON_TRAINING)
+def test_success_is_how_often_the_target_is_predicted(name):
+  poisoning = registry.get_attack(f'{name}:size=1,target=2').training_poisoning
+  examples = small_problem.examples(40, seed=1)
+  measure = poisoning.build_success(
+      small_problem.model(),
+      small_problem.client_optimizer(),
+      examples['x'],
+      examples['y'],
+      num_classes=small_problem.NUM_CLASSES,
+  )
+  for bias, expected in (
+      ([0, 0, 1e9], 1.0),
+      ([0, 1e9, 0], 0.0),
+      ([0, 0, np.nan], 0.0),
+  ):
+    weights = tff.learning.models.ModelWeights(
+        (np.zeros([4, 3], np.float32), np.float32(bias)), ()
+    )
+    assert measure(weights) == expected
+  with pytest.raises(ValueError, match='target must be .* <= 1; found 2'):
+    poisoning.build_success(
+        small_problem.model(), None, **examples, num_classes=2
+    )

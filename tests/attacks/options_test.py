@@ -9,6 +9,7 @@ import tensorflow_federated as tff
 
 from fedaot_tff.attacks import adaptive_fedaot
 from fedaot_tff.attacks import alie
+from fedaot_tff.attacks import alternating_minimization
 from fedaot_tff.attacks import backdoor
 from fedaot_tff.attacks import edge_case
 from fedaot_tff.attacks import fang
@@ -19,6 +20,7 @@ from fedaot_tff.attacks import mimic
 from fedaot_tff.attacks import multiples
 from fedaot_tff.attacks import neurotoxin
 from fedaot_tff.attacks import noise_backdoor
+from fedaot_tff.attacks import optimized_trigger
 from fedaot_tff.attacks import perturbed_mean
 from fedaot_tff.attacks import profile_cap
 from fedaot_tff.attacks import random_nan_inf
@@ -35,6 +37,13 @@ from fedaot_tff.learning import adversary
         (adaptive_fedaot.AdaptiveFedAOT, 'jitter', [], [-0.1]),
         (adaptive_fedaot.AdaptiveFedAOT, 'max_scale', ['2'], [0]),
         (alie.Alie, 'z', ['1'], [math.nan, 1e39, -1e39]),
+        (alternating_minimization.AlternatingMinimization, 'boost', [], [0]),
+        (alternating_minimization.AlternatingMinimization, 'rho', [], [-1.0]),
+        (optimized_trigger.OptimizedTrigger, 'target', [1.0], [-1]),
+        (optimized_trigger.OptimizedTrigger, 'fraction', ['1'], [0]),
+        (optimized_trigger.OptimizedTrigger, 'size', [2.5], [0]),
+        (optimized_trigger.OptimizedTrigger, 'value', [None], [math.inf]),
+        (optimized_trigger.OptimizedTrigger, 'passes', [2.5], [0]),
         (backdoor.Backdoor, 'target', [1.0], [-1, 2**31]),
         (backdoor.Backdoor, 'fraction', ['1'], [0]),
         (backdoor.Backdoor, 'size', [2.5], [0]),

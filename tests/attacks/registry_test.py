@@ -41,7 +41,7 @@ def test_options_reach_the_data(text, num_pixels):
 def test_every_option_is_an_argument(name):
   entry = registry._ENTRIES[name]  # pylint: disable=protected-access
   known = set()
-  for path in filter(None, (entry.data, entry.update)):
+  for path in filter(None, (entry.data, entry.training, entry.update)):
     module, _, part = path.partition('.')
     module = importlib.import_module(f'fedaot_tff.attacks.{module}')
     known.update(inspect.signature(getattr(module, part)).parameters)

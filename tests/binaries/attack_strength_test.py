@@ -42,6 +42,8 @@ _MIN_ACCURACY_LOSS = {
 }
 _MIN_SUCCESS_RATE = {
     'backdoor': 0.9,
+    'alternating_minimization': 0.9,
+    'optimized_trigger': 0.9,
     'capped_backdoor': 0.6,
     'distributed_backdoor': 0.9,
     'edge_case': 0.25,

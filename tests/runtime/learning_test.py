@@ -124,7 +124,12 @@ def test_state_of_one_context_goes_on_in_the_other():
 
 _FAST_ATTACKS = ('alie',)
 # With more steps its ascent takes another way after another rounding.
-_OPTIONS = {'adaptive_fedaot': ':steps=1'}
+_OPTIONS = {
+    'adaptive_fedaot': ':steps=1',
+    # The examples have four features.
+    'alternating_minimization': ':size=1',
+    'optimized_trigger': ':size=1',
+}
 
 
 @pytest.mark.parametrize(
@@ -144,6 +149,7 @@ def test_attacks_on_updates(name):
       _server_optimizer(),
       model_aggregator=tff.aggregators.MeanFactory(),
       update_poisoning=attack.update_poisoning,
+      training_poisoning=attack.training_poisoning,
       seed=5,
   )
 
