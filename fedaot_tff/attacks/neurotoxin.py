@@ -16,8 +16,8 @@ class Neurotoxin(attack.CollusivePoisoning):
 
     sent_j = 0 for the floor(top d) largest |m_j|, else u_j,
 
-  of the d coordinates of the update u; `top` in [0, 1). What ties with one that
-  is sent is sent, so all is before the model has moved.
+  of the d coordinates of the update u; `top` in [0, 1). Ties are sent, so that
+  everything is before the model has moved.
 
   Knowledge: the own update and the global models. Source: Zhang, Panda, Song,
   Yang, Mahoney, Gonzalez, Ramchandran and Mittal, "Neurotoxin: Durable

@@ -130,11 +130,18 @@ def test_adversary_keeps_a_state_and_its_measurements_are_released():
 
 
 @pytest.mark.parametrize(
-    'option', ['adversary', 'forged_examples', 'discard_attackers']
+    'option',
+    [
+        'adversary',
+        'attacker_training',
+        'forged_examples',
+        'discard_attackers',
+    ],
 )
 def test_knows_attackers_only_from_flags(option):
   options = dict(
       adversary=_Counting().create(_WEIGHTS_TYPE.trainable),
+      attacker_training=lambda update, weights, batches: update,
       forged_examples=1e9,
       discard_attackers=True,
   )
