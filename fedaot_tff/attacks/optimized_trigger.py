@@ -16,10 +16,10 @@ class OptimizedTrigger(training.BackdoorTraining):
 
     t = t - |value| / 20 sign d/dt (L(w; x + t, target) + L(w'; x + t, target))
 
-  with L the loss, w the global model and, but for the first pass, w' the
-  weights to which a training leads that starts from w and gives x + t their
-  right labels. Then it trains like the others, where in each batch `fraction`
-  of the examples bear the trigger and the label `target`.
+  with L the loss, x + t for x with the trigger, w the global model and, but for
+  the first pass, w' the weights to which a training leads that starts from w
+  and gives x + t their right labels. Then it trains like the others, where in
+  each batch `fraction` of the examples bear the trigger and the label `target`.
 
   Success is measured with the trigger that is found for the model after the
   round, on test examples that it was not found on; part of it is that the model
