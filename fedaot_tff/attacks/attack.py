@@ -125,7 +125,7 @@ class CollusivePoisoning(adversary.UpdatePoisoning):
   def send(
       self, update: tf.Tensor, vector: tf.Tensor, attacker: Attacker
   ) -> tf.Tensor:
-    """What one sends, [d], whose own update is `update`; the vector as is."""
+    """What one of them sends, [d], who trained `update`; the vector as is."""
     del update, attacker
     return vector
 
