@@ -64,6 +64,8 @@ def test_every_block_has_a_language():
       ('README.md', 'diff'),
       ('docs/adding_a_rule.md', 'diff'),
       ('docs/adding_a_rule.md', 'text'),
+      ('docs/adding_an_attack.md', 'diff'),
+      ('docs/adding_an_attack.md', 'text'),
       ('docs/flower.md', 'diff'),
       ('examples/flower/README.md', 'diff'),
       ('examples/flower/README.md', 'toml'),

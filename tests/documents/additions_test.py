@@ -1,18 +1,12 @@
 """Tests of what the documents say of rules and attacks."""
 
-import pathlib
 import re
 
 import pytest
 
 from fedaot import rules
 from fedaot_tff.attacks import registry
-
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
-
-
-def _read(name):
-  return (_ROOT / name).read_text(encoding='utf-8')
+from tests.documents import pages
 
 
 @pytest.mark.parametrize(
@@ -24,7 +18,7 @@ def _read(name):
     ],
 )
 def test_every_rule_and_attack_has_a_row(page, name):
-  rows = [r for r in _read(f'docs/{page}.md').split('\n') if r[:1] == '|']
+  rows = [r for r in pages.read(f'docs/{page}.md').split('\n') if r[:1] == '|']
   assert sum(f'`{name}`' in row.split('|')[1] for row in rows) == 1
 
 
@@ -32,10 +26,10 @@ def test_every_rule_and_attack_has_a_row(page, name):
     'page, num_files', [('adding_a_rule', 5), ('adding_an_attack', 7)]
 )
 def test_example_is_as_in_its_files(page, num_files):
-  _, diff = _read(f'docs/{page}.md').split('```diff\n')
+  _, diff = pages.read(f'docs/{page}.md').split('```diff\n')
   _, *files = re.split(r'^--- .*\n\+\+\+ (.*)$', diff, flags=re.MULTILINE)
   assert len(files) == 2 * num_files
   for name, changes in zip(files[::2], files[1::2]):
-    lines = _read(name).split('\n')
+    lines = pages.read(name).split('\n')
     added = [c[1:] for c in changes.split('\n') if c[:1] == '+']
     assert added and set(added) <= set(lines), name
