@@ -229,6 +229,7 @@ def _build_process(
       forged_examples=experiment.forged_examples,
       discard_attackers=aggregator.discard_attackers,
       seed=experiment.seed,
+      array_batch_size=task.batch_size,
       client_weighting=tff.learning.ClientWeighting.UNIFORM
       if experiment.forged_examples is None
       else tff.learning.ClientWeighting.NUM_EXAMPLES,

@@ -12,6 +12,7 @@ from fedaot_tff.aggregators import fedaot
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import model_aware
 from fedaot_tff.learning import adversary as adversary_lib
+from fedaot_tff.learning import array_work
 from fedaot_tff.learning import composition
 
 ModelFn = Union[
@@ -86,6 +87,7 @@ def build_attacked_fed_avg(
     client_weighting: _Weighting = _Weighting.UNIFORM,
     metrics_aggregator: Any = None,
     loop_implementation: _Loop = _Loop.DATASET_ITERATOR,
+    array_batch_size: Optional[int] = None,
 ) -> tff.learning.templates.LearningProcess:
   """Builds federated averaging in which some clients are attackers.
 
@@ -109,6 +111,9 @@ def build_attacked_fed_avg(
     client_weighting: What clients report as their weight. UNIFORM (default),
       as example counts are under the attackers' control: 1 from all who have
       examples. Unlike TFF's, it is 0 from the others, who have nothing to say.
+    array_batch_size: If given, a client's `dataset` is the arrays that
+      `array_work.ArrayWork` trains on, in batches of this size, which takes
+      less time; `model_fn` is then a FunctionalModel.
   """
   checks.check_kind(
       'update_poisoning',
@@ -152,6 +157,7 @@ def build_attacked_fed_avg(
           metrics_aggregator=metrics_aggregator,
           loop_implementation=loop_implementation,
       ),
+      array_batch_size=array_batch_size,
       update_poisoning=update_poisoning,
       seed=checks.check_seed(seed),
       attacker_indices=True,
@@ -169,6 +175,7 @@ def _build_fed_avg(
     work_options: Dict[str, Any],
     *,
     model_distributor: Optional[_Distributor] = None,
+    array_batch_size: Optional[int] = None,
     update_poisoning: Optional[adversary_lib.UpdatePoisoning] = None,
     seed: int = 0,
     **attack_options,
@@ -194,7 +201,12 @@ def _build_fed_avg(
   uniform_weights = work_options['client_weighting'] is _Weighting.UNIFORM
   if uniform_weights:
     work_options['client_weighting'] = _Weighting.NUM_EXAMPLES
-  if isinstance(model_fn, tff.learning.models.FunctionalModel):
+  if array_batch_size is not None:
+    del work_options['loop_implementation']
+    client_work = array_work.build_array_work(
+        model=model_fn, batch_size=array_batch_size, **work_options
+    )
+  elif isinstance(model_fn, tff.learning.models.FunctionalModel):
     client_work = (
         tff.learning.templates.build_functional_model_delta_client_work(
             model=model_fn, **work_options

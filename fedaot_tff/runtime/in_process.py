@@ -23,13 +23,15 @@ from fedaot_tff.runtime import devices
 from fedaot_tff.runtime import invocation
 from fedaot_tff.runtime import process
 from fedaot_tff.runtime import program
+from fedaot_tff.runtime import traced
 from fedaot_tff.runtime import values
 
 
 class _Programs:
   """Compiles each computation once, and forgets it with the computation."""
 
-  def __init__(self):
+  def __init__(self, devices_: devices.Devices, max_concurrent_clients: int):
+    self._options = devices_, max_concurrent_clients
     self._builder = program.ProgramBuilder()
     self._programs = {}
     self._lock = threading.Lock()
@@ -40,14 +42,42 @@ class _Programs:
     with self._lock:
       if key not in self._programs:
         compiled = program.compile_to_building_block(computation)
-        self._programs[key] = self._builder.build(compiled)
+        self._programs[key] = self._trace(
+            self._builder.build(compiled), computation.type_signature
+        )
         forget = weakref.finalize(computation, self._programs.pop, key, None)
         forget.atexit = False
       return self._programs[key]
 
+  def _trace(
+      self, function: program.Function, signature: tff.FunctionType
+  ) -> program.Function:
+    """One function of TensorFlow, if there are clients and it can be one."""
+    if not tff.types.contains(signature, _is_at_clients):
+      return function
+    try:
+      call = traced.trace(function, signature, *self._options)
+    except traced.NotTraceable:
+      return function
+
+
+    def run(argument, server):
+      return call(argument, server.invocation.num_clients)
+
+    # The graph calls functions that are removed with it.
+    run.untraced = function
+    return run
+
   def clear(self):
     with self._lock:
       self._programs.clear()
+
+
+def _is_at_clients(type_spec: tff.Type) -> bool:
+  return (
+      isinstance(type_spec, tff.FederatedType)
+      and type_spec.placement is tff.CLIENTS
+  )
 
 
 class InProcessExecutionContext(tff.framework.SyncContext):
@@ -108,7 +138,7 @@ class InProcessExecutionContext(tff.framework.SyncContext):
         if num_threads > 1
         else None
     )
-    self._programs = _Programs()
+    self._programs = _Programs(self._devices, num_threads)
     self._owner_pid = os.getpid()
 
   def invoke(self, comp: tff.framework.ConcreteComputation, arg: Any) -> Any:
@@ -127,11 +157,11 @@ class InProcessExecutionContext(tff.framework.SyncContext):
     ).server
     # Whatever graph the caller is building.
     with eager_context.eager_mode():
-      function = self._programs.get(comp)
+      program = self._programs.get(comp)
       argument = None
       if arg is not None:
         argument = values.ingest(arg, parameter_type, server)
-      result = function(argument, server)
+      result = program(argument, server)
       result_type = comp.type_signature.result
       return type_conversions.type_to_py_container(
           values.export(result, result_type), result_type

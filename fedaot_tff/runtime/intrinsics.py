@@ -12,9 +12,22 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.runtime import invocation
+from fedaot_tff.runtime import traced
 from fedaot_tff.runtime import values as values_lib
 
 _Function = Callable[[Any, invocation.Place], Any]
+
+
+def _not_traced(function: _Function) -> _Function:
+  """What looks at values, or at datasets, and cannot be traced."""
+
+  @functools.wraps(function)
+  def call(*args, **kwargs):
+    if not tf.executing_eagerly():
+      raise traced.NotTraceable(function.__name__)
+    return function(*args, **kwargs)
+
+  return call
 
 
 def _apply(argument, place):
@@ -22,9 +35,11 @@ def _apply(argument, place):
   return function(value, place.invocation.server)
 
 
-def _map(argument, place):
+def _map(argument, place, signature):
   function, values = argument
-  return place.invocation.map_clients(function, values)
+  return place.invocation.map_clients(
+      function, values, signature.result.member
+  )
 
 
 def _map_all_equal(argument, place):
@@ -33,9 +48,11 @@ def _map_all_equal(argument, place):
   return invocation.AllEqual(function(values.on_device(client.device), client))
 
 
-def _eval_at_clients(function, place):
+def _eval_at_clients(function, place, signature):
   return place.invocation.map_clients(
-      lambda _, client: function(None, client), invocation.AllEqual(())
+      lambda _, client: function(None, client),
+      invocation.AllEqual(()),
+      signature.result.member,
   )
 
 
@@ -53,15 +70,13 @@ def _value_at_server(value, place):
   return value
 
 
-def _aggregate(argument, place):
-  # One after the other in the order of the clients, as TFF's runtime does it;
-  # `merge` has nothing to merge.
-  values, accumulator, accumulate, _, report = argument
-  server = place.invocation.server
-  for index in range(place.invocation.num_clients):
-    value = place.invocation.client_value(values, index)
-    accumulator = accumulate((accumulator, value), server)
-  return report(accumulator, server)
+def _aggregate(argument, place, signature):
+  # As TFF's runtime does it; `merge` has nothing to merge.
+  values, zero, accumulate, _, report = argument
+  accumulator = place.invocation.accumulate(
+      accumulate, zero, values, signature.parameter[1]
+  )
+  return report(accumulator, place.invocation.server)
 
 
 def _is_all_equal(values) -> bool:
@@ -79,15 +94,10 @@ def _shared_value(values):
 def _zip_at_clients(argument, place):
   if _is_all_equal(argument):
     return invocation.AllEqual(_shared_value(argument))
-
-  def value_of(values, index):
-    if isinstance(values, tuple):
-      return tuple(value_of(element, index) for element in values)
-    return place.invocation.client_value(values, index)
-
-  return [value_of(argument, i) for i in range(place.invocation.num_clients)]
+  return place.invocation.zip_clients(argument)
 
 
+@_not_traced
 def _select(argument, place, signature):
   """Sends each client the slices of a server's value that it asks for."""
   client_keys, max_key, value, select = argument
@@ -114,6 +124,7 @@ def _select(argument, place, signature):
   return [slices_of(index) for index in range(place.invocation.num_clients)]
 
 
+@_not_traced
 def _sequence_reduce(argument, place, signature):
   sequence, accumulator, reduce = argument
   for element in values_lib.iterate(sequence, signature.parameter[0]):
@@ -122,12 +133,9 @@ def _sequence_reduce(argument, place, signature):
 
 
 _IMPLEMENTATIONS = {
-    'federated_aggregate': _aggregate,
     'federated_apply': _apply,
     'federated_broadcast': _value_at_clients,
-    'federated_eval_at_clients': _eval_at_clients,
     'federated_eval_at_server': _eval_at_server,
-    'federated_map': _map,
     'federated_map_all_equal': _map_all_equal,
     'federated_value_at_clients': _value_at_clients,
     'federated_value_at_server': _value_at_server,
@@ -136,6 +144,9 @@ _IMPLEMENTATIONS = {
 }
 # Those that ask for the type where they are called.
 _TYPED_IMPLEMENTATIONS = {
+    'federated_aggregate': _aggregate,
+    'federated_eval_at_clients': _eval_at_clients,
+    'federated_map': _map,
     'federated_select': _select,
     'sequence_reduce': _sequence_reduce,
 }

@@ -55,11 +55,17 @@ class Invocation:
       return values.on_device(self.client(index).device)
     return values[index]
 
-  def map_clients(self, function: Callable[[Any, Place], Any], values: Any):
+  def map_clients(
+      self,
+      function: Callable[[Any, Place], Any],
+      values: Any,
+      result_type: Any = None,
+  ):
     """Returns `function(value, place)` of each client, in their order.
 
     Clients run side by side. Of their values there is a list, or an `AllEqual`.
     """
+    del result_type  # Needed where it is traced.
 
     def run(index):
       return function(self.client_value(values, index), self.client(index))
@@ -73,3 +79,27 @@ class Invocation:
       for call in calls:
         call.cancel()
       futures.wait(calls)
+
+  def accumulate(
+      self,
+      function: Callable[[Any, Place], Any],
+      accumulator: Any,
+      values: Any,
+      accumulator_type: Any,
+  ) -> Any:
+    """Accumulates the clients' values, one after the other in their order."""
+    del accumulator_type  # Needed where it is traced.
+    for index in range(self.num_clients):
+      value = self.client_value(values, index)
+      accumulator = function((accumulator, value), self.server)
+    return accumulator
+
+  def zip_clients(self, values: Any) -> Any:
+    """Nested tuples of clients' values as the values of nested tuples."""
+
+    def value_of(values, index):
+      if isinstance(values, tuple):
+        return tuple(value_of(element, index) for element in values)
+      return self.client_value(values, index)
+
+    return [value_of(values, index) for index in range(self.num_clients)]

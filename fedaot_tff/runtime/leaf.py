@@ -14,6 +14,7 @@ from tensorflow_federated.proto.v0 import computation_pb2
 from fedaot_tff.runtime import devices
 from fedaot_tff.runtime import graph_surgery
 from fedaot_tff.runtime import resources
+from fedaot_tff.runtime import traced
 
 _Binding = computation_pb2.TensorFlow.Binding
 # Of the values of tensors by name; the results are those of the fetches.
@@ -169,6 +170,12 @@ class Leaf:
     self._fetched_names = [slot.tensor_name for slot in fetches]
     feeds = _feed_specs(graph_def, parameter_slots)
     handles = {name: tf.TensorSpec([], tf.resource) for name in self._resources}
+    self._is_pure = not (
+        self._resources
+        or proto.initialize_op
+        or resources.has_queue(graph_def)
+        or any(slot.is_sequence for slot in parameter_slots + result_slots)
+    )
     self._make_run = None
     self._initialize = None
     if fetches:
@@ -193,7 +200,9 @@ class Leaf:
     """
     flat = [] if argument is None else tf.nest.flatten(argument)
     values = dict(zip(self._parameter_names, flat))
-    if self._make_run is not None:
+    if not tf.executing_eagerly():
+      values.update(self._trace(values, device))
+    elif self._make_run is not None:
       try:
         values.update(self._fetch(values, device))
       except tf.errors.OpError as error:
@@ -205,6 +214,17 @@ class Leaf:
         ) from error
     results = iter([values[name] for name in self._result_names])
     return _pack(self._result_binding, results)
+
+  def _trace(
+      self, values: Mapping[str, tf.Tensor], device: str
+  ) -> Iterator[tuple[str, tf.Tensor]]:
+    if not self._is_pure:
+      raise traced.NotTraceable('variables, tables, queues or datasets')
+    outputs = []
+    if self._make_run is not None:
+      with tf.device(device):
+        outputs = self._make_run()(values)
+    return zip(self._fetched_names, outputs)
 
   def _fetch(
       self, values: Mapping[str, tf.Tensor], device: str

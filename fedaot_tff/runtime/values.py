@@ -89,6 +89,13 @@ def _ingest_struct(value, type_spec, place):
 
 def _ingest_tensor(value: Any, type_spec: tff.TensorType) -> tf.Tensor:
   dtype = type_spec.dtype.type
+  if (
+      isinstance(value, tf.Tensor)
+      and value.dtype == dtype
+      and type_spec.shape is not None
+      and tf.TensorShape(type_spec.shape).is_compatible_with(value.shape)
+  ):
+    return value
   if isinstance(value, (tf.Tensor, tf.Variable)):
     value = value.numpy()
   if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):

@@ -1,7 +1,7 @@
 """What the clients of a cohort train on."""
 
 import collections
-from typing import List, NamedTuple, Optional
+from typing import Any, List, NamedTuple, Optional
 
 import cachetools
 import numpy as np
@@ -81,6 +81,21 @@ class ClientDatasets:
         for client_id, attacker_index in zip(*cohort)
     ]
 
+  def arrays_for_cohort(
+      self, cohort: cohort_lib.Cohort, round_num: int
+  ) -> List[collections.OrderedDict]:
+    """The same examples in the same order, as `array_work.ArrayWork` does it.
+
+    `x` and `y` are the same tensors in every round.
+    """
+    return [
+        collections.OrderedDict(
+            attacker_index=np.int32(attacker_index),
+            dataset=self._training_arrays(client_id, attacker_index, round_num),
+        )
+        for client_id, attacker_index in zip(*cohort)
+    ]
+
   def mean_num_batches(self) -> int:
     """The mean number of batches a client trains on in a round, rounded.
 
@@ -91,7 +106,7 @@ class ClientDatasets:
     client_ids = rng.permutation(sorted(self._positions))
     sizes = np.array(
         [
-            self._examples(client_id, adversary.HONEST).cardinality().numpy()
+            self._examples(client_id, adversary.HONEST).num_examples
             for client_id in map(str, client_ids[:_MAX_COUNTED_CLIENTS])
         ]
     )
@@ -100,37 +115,37 @@ class ClientDatasets:
 
   def _training_data(self, client_id, attacker_index, round_num):
     """Shuffled, repeated and batched examples."""
-    if client_id not in self._positions:
-      raise ValueError(f'client_data has no client {client_id!r}.')
     examples = self._examples(client_id, attacker_index)
-    seeds = seeding.generator(
+    dataset = tf.data.Dataset.from_tensor_slices(examples.arrays)
+    seeds = self._order_seeds(client_id, round_num)
+    return _shuffle_and_repeat(
+        _without_optimization(dataset), seeds, self._client_epochs
+    ).batch(self._batch_size)
+
+  def _training_arrays(self, client_id, attacker_index, round_num):
+    arrays = self._examples(client_id, attacker_index).arrays
+    seeds = self._order_seeds(client_id, round_num)
+    num_examples = arrays['y'].shape[0]
+    order = _draw_order(num_examples, *seeds, self._client_epochs)
+    return collections.OrderedDict(arrays, order=order)
+
+  def _order_seeds(self, client_id, round_num):
+    """What the order of a client's examples in a round depends on."""
+    return seeding.generator(
         self._seed,
         seeding.Purpose.EXAMPLE_ORDER,
         round_num,
         self._positions[client_id],
     ).integers(1, 2**63, size=2)
-    # Dataset.shuffle would mix in the seed of tf.random.set_seed, and takes
-    # 2 ms longer.
-    variant = tf.raw_ops.ShuffleAndRepeatDataset(
-        input_dataset=tf.data.experimental.to_variant(examples),
-        buffer_size=examples.cardinality(),
-        seed=seeds[0],
-        seed2=seeds[1],
-        count=self._client_epochs,
-        output_types=[spec.dtype for spec in examples.element_spec.values()],
-        output_shapes=[spec.shape for spec in examples.element_spec.values()],
-        reshuffle_each_iteration=True,
-    )
-    return tf.data.experimental.from_variant(
-        variant, examples.element_spec
-    ).batch(self._batch_size)
 
-  def _examples(self, client_id: str, attacker_index: int) -> tf.data.Dataset:
-    """A client's unbatched examples, in memory."""
+  def _examples(self, client_id: str, attacker_index: int) -> '_Examples':
+    """A client's examples, in memory."""
+    if client_id not in self._positions:
+      raise ValueError(f'client_data has no client {client_id!r}.')
     poisoned = attacker_index >= 0 and self._data_poisoning is not None
     key = (client_id, poisoned)
     if key in self._cache:
-      return self._cache[key].dataset
+      return self._cache[key]
     dataset = self._client_data.create_tf_dataset_for_client(client_id)
     examples_lib.check(dataset)
     if poisoned:
@@ -138,7 +153,7 @@ class ClientDatasets:
     examples = _read(client_id, dataset)
     if examples.num_bytes <= self._cache.maxsize:
       self._cache[key] = examples
-    return examples.dataset
+    return examples
 
   def _poison(self, client_id, attacker_index, dataset) -> tf.data.Dataset:
     """The attacker's data, or an error if the attack changes its type."""
@@ -160,28 +175,61 @@ class ClientDatasets:
 
 
 class _Examples(NamedTuple):
-  """Unbatched examples in memory."""
+  """Examples in memory."""
 
-  dataset: tf.data.Dataset
-  num_bytes: int
+  arrays: 'collections.OrderedDict[str, tf.Tensor]'
+
+  @property
+  def num_examples(self) -> int:
+    return self.arrays['y'].shape[0]
+
+  @property
+  def num_bytes(self) -> int:
+    return sum(a.dtype.size * a.shape.num_elements() for a in self.arrays.values())
 
 
 def _read(client_id: str, dataset: tf.data.Dataset) -> _Examples:
   # One batch of everything; an iterator would take ten times as long.
   whole = _without_optimization(dataset).batch(np.iinfo(np.int64).max)
   try:
-    arrays = tf.nest.map_structure(
-        lambda t: t.numpy(), whole.get_single_element()
-    )
+    return _Examples(whole.get_single_element())
   except tf.errors.InvalidArgumentError as error:
     raise ValueError(
         f'Client {client_id!r} has no examples, or they cannot be read:'
         f' {error.message.splitlines()[0]}'
     ) from error
-  return _Examples(
-      _without_optimization(tf.data.Dataset.from_tensor_slices(arrays)),
-      sum(array.nbytes for array in tf.nest.flatten(arrays)),
+
+
+@tf.function(
+    autograph=False,
+    input_signature=[tf.TensorSpec([], tf.int64)] * 4,
+)
+def _draw_order(num_examples, seed, seed2, count) -> tf.Tensor:
+  """The positions of examples as `_shuffle_and_repeat` orders them."""
+  positions = _without_optimization(tf.data.Dataset.range(num_examples))
+  order = _shuffle_and_repeat(positions, (seed, seed2), count)
+  whole = order.batch(tf.int64.max).get_single_element()
+  return tf.cast(whole, tf.int32)
+
+
+def _shuffle_and_repeat(
+    examples: tf.data.Dataset, seeds: Any, count: Any
+) -> tf.data.Dataset:
+  """Shuffles all examples anew in each of `count` passes."""
+  # Dataset.shuffle would mix in the seed of tf.random.set_seed, and takes
+  # 2 ms longer.
+  specs = tf.nest.flatten(examples.element_spec)
+  variant = tf.raw_ops.ShuffleAndRepeatDataset(
+      input_dataset=tf.data.experimental.to_variant(examples),
+      buffer_size=examples.cardinality(),
+      seed=seeds[0],
+      seed2=seeds[1],
+      count=count,
+      output_types=[spec.dtype for spec in specs],
+      output_shapes=[spec.shape for spec in specs],
+      reshuffle_each_iteration=True,
   )
+  return tf.data.experimental.from_variant(variant, examples.element_spec)
 
 
 def _without_optimization(dataset: tf.data.Dataset) -> tf.data.Dataset:

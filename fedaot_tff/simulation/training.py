@@ -148,6 +148,11 @@ def train_rounds(
   ):
     checks.check_int(name, value, minimum=1)
 
+  client_data_of = datasets.for_cohort
+  data_type = process.next.type_signature.parameter[1]
+  if not tff.types.contains(data_type, _is_sequence):
+    client_data_of = datasets.arrays_for_cohort
+
   def rounds():
     state, last_round = model_mirror.synchronize_model(process.initialize()), 0
     if checkpoints is not None:
@@ -160,7 +165,7 @@ def train_rounds(
         return round_num % every == 0 or round_num == num_rounds
 
       cohort = cohorts.sample(round_num)
-      client_data = datasets.for_cohort(cohort, round_num)
+      client_data = client_data_of(cohort, round_num)
       start = time.perf_counter()
       state, metrics = process.next(state, client_data)
       record = RoundRecord(
@@ -184,6 +189,10 @@ def train_rounds(
         checkpoints.save(state, round_num)
 
   return rounds()
+
+
+def _is_sequence(type_spec: tff.Type) -> bool:
+  return isinstance(type_spec, tff.SequenceType)
 
 
 def _run_coroutine(coroutine: Coroutine) -> Any:
