@@ -15,6 +15,10 @@ import tensorflow_federated as tff
 SLOTS_PER_LEVEL = 8
 NUM_LEVELS = 2
 
+# A node of this name tells a context that knows it what an aggregation is for:
+# it may stack the rows at once.
+STACKS_ROWS = 'fedaot_stacks_rows'
+
 # How many int32 words a scalar is. What is packed into one tensor costs less to
 # pass from call to call than what is packed into several.
 _NUM_WORDS = {
@@ -195,6 +199,7 @@ def create_row_accumulator(value_type: tff.Type) -> RowAccumulator:
 
   @tff.tensorflow.computation(accumulator_type, value_type)
   def accumulate(accumulator, value):
+    tf.no_op(name=STACKS_ROWS)
     return _push(*accumulator, _pack(value, specs))
 
   @tff.tensorflow.computation(accumulator_type, accumulator_type)

@@ -30,9 +30,10 @@ def _not_traced(function: _Function) -> _Function:
   return call
 
 
-def _apply(argument, place):
+def _apply(argument, place, signature):
   function, value = argument
-  return function(value, place.invocation.server)
+  here = place.invocation
+  return here.apply(function, value, signature.result.member, here.server)
 
 
 def _map(argument, place, signature):
@@ -42,10 +43,13 @@ def _map(argument, place, signature):
   )
 
 
-def _map_all_equal(argument, place):
+def _map_all_equal(argument, place, signature):
   function, values = argument
-  client = place.invocation.client(0)
-  return invocation.AllEqual(function(values.on_device(client.device), client))
+  here = place.invocation
+  value = here.client_value(values, 0)
+  return invocation.AllEqual(
+      here.apply(function, value, signature.result.member, here.client(0))
+  )
 
 
 def _eval_at_clients(function, place, signature):
@@ -73,10 +77,13 @@ def _value_at_server(value, place):
 def _aggregate(argument, place, signature):
   # As TFF's runtime does it; `merge` has nothing to merge.
   values, zero, accumulate, _, report = argument
-  accumulator = place.invocation.accumulate(
+  here, result_type = place.invocation, signature.result.member
+  if getattr(accumulate, 'stacks_rows', False):
+    return here.stack(values, result_type)
+  accumulator = here.accumulate(
       accumulate, zero, values, signature.parameter[1]
   )
-  return report(accumulator, place.invocation.server)
+  return here.apply(report, accumulator, result_type, here.server)
 
 
 def _is_all_equal(values) -> bool:
@@ -133,10 +140,8 @@ def _sequence_reduce(argument, place, signature):
 
 
 _IMPLEMENTATIONS = {
-    'federated_apply': _apply,
     'federated_broadcast': _value_at_clients,
     'federated_eval_at_server': _eval_at_server,
-    'federated_map_all_equal': _map_all_equal,
     'federated_value_at_clients': _value_at_clients,
     'federated_value_at_server': _value_at_server,
     'federated_zip_at_clients': _zip_at_clients,
@@ -145,8 +150,10 @@ _IMPLEMENTATIONS = {
 # Those that ask for the type where they are called.
 _TYPED_IMPLEMENTATIONS = {
     'federated_aggregate': _aggregate,
+    'federated_apply': _apply,
     'federated_eval_at_clients': _eval_at_clients,
     'federated_map': _map,
+    'federated_map_all_equal': _map_all_equal,
     'federated_select': _select,
     'sequence_reduce': _sequence_reduce,
 }

@@ -1,9 +1,20 @@
 """One invocation of a computation: its clients, devices and threads."""
 
+from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
+
+import tensorflow as tf
+import tensorflow_federated as tff
 
 from fedaot_tff.runtime import devices as devices_lib
+
+
+def pack(type_spec: tff.Type, flat: Iterator[Any]) -> Any:
+  """Nested tuples as the structs of an unplaced type, of flat parts."""
+  if isinstance(type_spec, tff.StructType):
+    return tuple(pack(part, flat) for part in type_spec)
+  return next(flat)
 
 
 class AllEqual:
@@ -55,11 +66,22 @@ class Invocation:
       return values.on_device(self.client(index).device)
     return values[index]
 
+  def apply(
+      self,
+      function: Callable[[Any, Place], Any],
+      argument: Any,
+      result_type: tff.Type,
+      place: Place,
+  ) -> Any:
+    """Returns `function(argument, place)`."""
+    del result_type  # Needed where it is traced.
+    return function(argument, place)
+
   def map_clients(
       self,
       function: Callable[[Any, Place], Any],
       values: Any,
-      result_type: Any = None,
+      result_type: Optional[tff.Type] = None,
   ):
     """Returns `function(value, place)` of each client, in their order.
 
@@ -85,7 +107,7 @@ class Invocation:
       function: Callable[[Any, Place], Any],
       accumulator: Any,
       values: Any,
-      accumulator_type: Any,
+      accumulator_type: tff.Type,
   ) -> Any:
     """Accumulates the clients' values, one after the other in their order."""
     del accumulator_type  # Needed where it is traced.
@@ -93,6 +115,20 @@ class Invocation:
       value = self.client_value(values, index)
       accumulator = function((accumulator, value), self.server)
     return accumulator
+
+  def stack(self, values: Any, result_type: tff.Type) -> Any:
+    """The clients' values as rows of tables at the server."""
+    rows = [
+        tf.nest.flatten(self.client_value(values, index))
+        for index in range(self.num_clients)
+    ]
+    specs = tf.nest.flatten(tff.types.type_to_tf_tensor_specs(result_type))
+    with tf.device(self.server.device):
+      tables = [
+          tf.stack(column)
+          for column in zip(*rows)
+      ] or [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in specs]
+    return pack(result_type, iter(tables))
 
   def zip_clients(self, values: Any) -> Any:
     """Nested tuples of clients' values as the values of nested tuples."""

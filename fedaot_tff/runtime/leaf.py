@@ -11,6 +11,7 @@ from tensorflow.python.eager import context as eager_context
 import tensorflow_federated as tff
 from tensorflow_federated.proto.v0 import computation_pb2
 
+from fedaot_tff.aggregators import row_gather
 from fedaot_tff.runtime import devices
 from fedaot_tff.runtime import graph_surgery
 from fedaot_tff.runtime import resources
@@ -107,16 +108,30 @@ def _import_function(
           )
     return outputs
 
-  wrapped = tf.compat.v1.wrap_function(
-      body, [feeds[name] for name in parameters]
-  )
+  @functools.lru_cache(maxsize=None)
+  def wrapped():
+    return tf.compat.v1.wrap_function(
+        body, [feeds[name] for name in parameters]
+    )
+
+  library = graph_def.library.function
+
+  @functools.lru_cache(maxsize=None)
+  def register_library():
+    for function in library:
+      eager_context.context().add_function_def(function)
 
   def call(values):
-    return wrapped(*(values[name] for name in parameters))
+    arguments = [values[name] for name in parameters]
+    if tf.executing_eagerly():
+      return wrapped()(*arguments)
+    # Loops over clients are functions, which know those of the process alone.
+    register_library()
+    return body(*map(tf.compat.v1.get_default_graph().capture, arguments))
 
   # TensorFlow does not remove library functions from the process by itself.
-  library = [function.signature.name for function in graph_def.library.function]
-  weakref.finalize(call, _remove_functions, library).atexit = False
+  names = [function.signature.name for function in library]
+  weakref.finalize(call, _remove_functions, names).atexit = False
   return call
 
 
@@ -170,6 +185,10 @@ class Leaf:
     self._fetched_names = [slot.tensor_name for slot in fetches]
     feeds = _feed_specs(graph_def, parameter_slots)
     handles = {name: tf.TensorSpec([], tf.resource) for name in self._resources}
+    # See `row_gather`.
+    self.stacks_rows = any(
+        node.name == row_gather.STACKS_ROWS for node in graph_def.node
+    )
     self._is_pure = not (
         self._resources
         or proto.initialize_op
@@ -184,8 +203,7 @@ class Leaf:
       )
       if not resources.has_queue(graph_def):
         # One function for all calls.
-        run = self._make_run()
-        self._make_run = lambda: run
+        self._make_run = functools.lru_cache(maxsize=None)(self._make_run)
       if proto.initialize_op:
         self._initialize = _import_function(
             graph_def, handles, [], proto.initialize_op
@@ -221,7 +239,7 @@ class Leaf:
     if not self._is_pure:
       raise traced.NotTraceable('variables, tables, queues or datasets')
     outputs = []
-    if self._make_run is not None:
+    if self._fetched_names:
       with tf.device(device):
         outputs = self._make_run()(values)
     return zip(self._fetched_names, outputs)

@@ -147,6 +147,7 @@ class ProgramBuilder:
     def call(argument, place):
       return function(argument, place.device)
 
+    call.stacks_rows = function.stacks_rows
     return _Code(lambda scope, place: call, frozenset())
 
   def _leaf(

@@ -1,12 +1,14 @@
 """Computations without datasets or resources as one TensorFlow function.
 
-The loops over the clients are in its graph, so that a round is one call.
+The operators only note what is to be done. Then each loop over the clients does
+all that can be done in it: a round in which nothing clients do waits for what
+the server makes of other clients' results has a single loop.
 """
 
 from collections.abc import Iterator, Sequence
 import dataclasses
 import itertools
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Optional
 
 import tensorflow as tf
 from tensorflow.python.ops import list_ops
@@ -20,117 +22,260 @@ class NotTraceable(Exception):
   """Something of a computation has to run outside of the function."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-  """One tensor a client, in a list of TensorFlow."""
+@dataclasses.dataclass(eq=False)
+class _Later:
+  """A tensor that there will be; one a client with `is_rows`.
 
-  handle: tf.Tensor
+  Attributes:
+    spec: Of the tensor.
+    loop: The first loop over the clients that can use it. That makes it, too,
+      if it `is_rows`.
+    content: The tensor, or a list of TensorFlow of one a client, once made.
+  """
+
   spec: tf.TensorSpec
+  loop: int
+  is_rows: bool
+  content: Optional[tf.Tensor] = None
 
 
-def specs_of(type_spec: tff.Type) -> list[tf.TensorSpec]:
-  """The tensors of an unplaced type, in order; NotTraceable for sequences."""
+class _Step(NamedTuple):
+  """Something noted: of the server, of each client, or an accumulation.
+
+  Attributes:
+    run: A function of the argument, and for an accumulation before it of the
+      accumulator.
+    argument: Nested tuples of tensors, `_Later`s and `AllEqual`s.
+    results: The flat result.
+    loop: Where clients do it; None for the server.
+    start: The zero of an accumulation, else None.
+    result_type: Of the result.
+  """
+
+  run: Callable[..., Any]
+  argument: Any
+  results: list[_Later]
+  loop: Optional[int]
+  start: Any
+  result_type: tff.Type
+
+
+def _flatten(value: Any) -> list[Any]:
+  """What nested tuples and `AllEqual`s hold."""
+  if isinstance(value, invocation.AllEqual):
+    value = value.value
+  if isinstance(value, tuple):
+    return [part for element in value for part in _flatten(element)]
+  return [value]
+
+
+def _find_later(*values: Any) -> list[_Later]:
+  return [part for part in _flatten(values) if isinstance(part, _Later)]
+
+
+def _replace_later(value: Any, tensor_of: Callable[[_Later], Any]) -> Any:
+  """Nested tuples of tensors alone."""
+  if isinstance(value, invocation.AllEqual):
+    value = value.value
+  if isinstance(value, tuple):
+    return tuple(_replace_later(element, tensor_of) for element in value)
+  return tensor_of(value) if isinstance(value, _Later) else value
+
+
+def _content(later: _Later) -> tf.Tensor:
+  return later.content
+
+
+def _specs(type_spec: tff.Type) -> list[tf.TensorSpec]:
+  """The tensors of an unplaced type, in order."""
   if isinstance(type_spec, tff.StructType):
-    return [spec for part in type_spec for spec in specs_of(part)]
+    return [spec for part in type_spec for spec in _specs(part)]
   if isinstance(type_spec, tff.TensorType):
     return [tf.TensorSpec(type_spec.shape, type_spec.dtype.type)]
-  raise NotTraceable(str(type_spec))
-
-
-def _pack(type_spec: tff.Type, flat: Iterator[Any]) -> Any:
-  if isinstance(type_spec, tff.StructType):
-    return tuple(_pack(part, flat) for part in type_spec)
-  return next(flat)
+  raise NotTraceable(f'{type_spec} is no structure of tensors')
 
 
 class TracedInvocation:
-  """An `invocation.Invocation` inside of a TensorFlow function.
+  """An `invocation.Invocation` in a TensorFlow function, for one device.
 
-  What clients have is an `AllEqual`, or nested tuples of `_Rows` and
-  `AllEqual`s.
+  What clients have is an `AllEqual`, or nested tuples of them and `_Later`s.
   """
 
   def __init__(
       self,
-      device: str,
-      server_device: str,
+      devices: devices_lib.Devices,
       num_clients: tf.Tensor,
       max_concurrent_clients: int,
   ):
-    self._client = invocation.Place(device, self)
+    self._client = invocation.Place(devices.clients[0], self)
+    self._num_clients = num_clients
     self._max_concurrent_clients = max_concurrent_clients
-    self.num_clients = num_clients
-    self.server = invocation.Place(server_device, self)
+    self._steps = []  # In an order in which they can be done.
+    self.server = invocation.Place(devices.server, self)
 
-  def client(self, index: Any) -> invocation.Place:
-    del index  # There is one device.
+  def client(self, index: int) -> invocation.Place:
+    del index
     return self._client
 
-  def client_value(self, values: Any, index: Any) -> Any:
-    if isinstance(values, invocation.AllEqual):
-      return values.value
-    if isinstance(values, _Rows):
-      return list_ops.tensor_list_get_item(
-          values.handle, index, values.spec.dtype, values.spec.shape
-      )
-    return tuple(self.client_value(element, index) for element in values)
+  def client_value(self, values: invocation.AllEqual, index: int) -> Any:
+    del index
+    return values.value
 
   def zip_clients(self, values: Any) -> Any:
     return values
 
-  def map_clients(
-      self, function: Callable[..., Any], values: Any, result_type: tff.Type
-  ) -> Any:
-    specs = specs_of(result_type)
+  def apply(self, function, argument, result_type, place):
+    """Calls a function on one value, at once if that is there."""
+    needs = _find_later(argument)
+    if not needs:
+      return function(argument, place)
+    results = [
+        _Later(spec, max(later.loop for later in needs), is_rows=False)
+        for spec in _specs(result_type)
+    ]
+    return self._note(
+        lambda value: function(value, place), argument, results, result_type
+    )
 
-    def body(index, *handles):
-      result = function(self.client_value(values, index), self._client)
-      items = tf.nest.flatten(result)
-      return index + 1, *(
-          list_ops.tensor_list_set_item(handle, index, item)
-          for handle, item in zip(handles, items)
+  def map_clients(self, function, values, result_type):
+    loop = self._first_loop(values)
+    results = [_Later(s, loop, is_rows=True) for s in _specs(result_type)]
+    return self._note(
+        lambda value: function(value, self._client),
+        values,
+        results,
+        result_type,
+        loop,
+    )
+
+  def accumulate(self, function, zero, values, accumulator_type):
+    loop = self._first_loop((zero, values))
+    results = [
+        _Later(spec, loop + 1, is_rows=False)
+        for spec in _specs(accumulator_type)
+    ]
+    return self._note(
+        lambda accumulator, value: function((accumulator, value), self.server),
+        values,
+        results,
+        accumulator_type,
+        loop,
+        zero,
+    )
+
+  def stack(self, values, result_type):
+    """The clients' values as rows of tables."""
+
+    def run(value):
+      return tuple(
+          list_ops.tensor_list_stack(
+              rows, spec.dtype, element_shape=spec.shape[1:]
+          )
+          if rows.dtype == tf.variant
+          else tf.repeat(rows[None], self._num_clients, axis=0)
+          for rows, spec in zip(_flatten(value), _specs(result_type))
       )
+
+    loop = self._first_loop(values) + 1
+    results = [_Later(s, loop, is_rows=False) for s in _specs(result_type)]
+    return self._note(run, values, results, result_type)
+
+  def _first_loop(self, values):
+    return max((later.loop for later in _find_later(values)), default=0)
+
+  def _note(self, run, argument, results, result_type, loop=None, start=None):
+    step = _Step(run, argument, results, loop, start, result_type)
+    self._steps.append(step)
+    return invocation.pack(result_type, iter(results))
+
+  def finish(self, result: Any) -> list[tf.Tensor]:
+    """Does what has been noted and the result needs; returns it, flat."""
+    needed, steps = set(_find_later(result)), []
+    for step in reversed(self._steps):
+      if not needed.isdisjoint(step.results):
+        steps.insert(0, step)
+        needed.update(_find_later(step.argument, step.start))
+    last_loop = max((later.loop for later in needed), default=0)
+    for loop in range(last_loop + 1):
+      others = []
+      together = []
+      for step in steps:
+        (together if step.loop == loop else others).append(step)
+        if step.loop is None and step.results[0].loop == loop:
+          with tf.device(self.server.device):
+            made = step.run(_replace_later(step.argument, _content))
+          for later, tensor in zip(step.results, _flatten(made)):
+            later.content = tensor
+      needed_after = set(_find_later(result))
+      needed_after.update(
+          later for step in others for later in _find_later(step.argument)
+      )
+      self._run_loop(together, needed_after)
+    return _flatten(_replace_later(result, _content))
+
+  def _run_loop(self, steps: Sequence[_Step], needed_after: set[_Later]):
+    """Does for each client what all of these steps ask for."""
+    kept = [
+        later
+        for step in steps
+        for later in step.results
+        if later.is_rows and later in needed_after
+    ]
+    sums = [step for step in steps if step.start is not None]
+
+    def body(index, lists, accumulators):
+      made = {}
+
+      def tensor_of(later):
+        if later not in made:
+          made[later] = (
+              list_ops.tensor_list_get_item(
+                  later.content, index, later.spec.dtype, later.spec.shape
+              )
+              if later.is_rows
+              else later.content
+          )
+        return made[later]
+
+      accumulators = list(accumulators)
+      for step in steps:
+        argument = _replace_later(step.argument, tensor_of)
+        if step.start is None:
+          made.update(zip(step.results, _flatten(step.run(argument))))
+        else:
+          which = sums.index(step)
+          accumulators[which] = step.run(accumulators[which], argument)
+      lists = [
+          list_ops.tensor_list_set_item(rows, index, made[later])
+          for rows, later in zip(lists, kept)
+      ]
+      return index + 1, lists, accumulators
 
     with tf.device(self._client.device):
-      handles = [
+      lists = [
           list_ops.tensor_list_reserve(
-              spec.shape, self.num_clients, spec.dtype
+              later.spec.shape, self._num_clients, later.spec.dtype
           )
-          for spec in specs
+          for later in kept
       ]
-      _, *handles = tf.while_loop(
-          lambda index, *_: index < self.num_clients,
+      starts = [_replace_later(step.start, _content) for step in sums]
+      scalar = tf.TensorShape([])
+      shapes = [
+          invocation.pack(step.result_type, iter(l.spec.shape for l in step.results))
+          for step in sums
+      ]
+      _, lists, ends = tf.while_loop(
+          lambda index, *_: index < self._num_clients,
           body,
-          (tf.constant(0), *handles),
+          (tf.constant(0), lists, starts),
+          shape_invariants=(scalar, [scalar] * len(lists), shapes),
           parallel_iterations=self._max_concurrent_clients,
       )
-    return _pack(result_type, map(_Rows, handles, specs))
-
-  def accumulate(
-      self,
-      function: Callable[..., Any],
-      accumulator: Any,
-      values: Any,
-      accumulator_type: tff.Type,
-  ) -> Any:
-    shapes = [spec.shape for spec in specs_of(accumulator_type)]
-
-    def body(index, *flat):
-      before = _pack(accumulator_type, iter(flat))
-      value = self.client_value(values, index)
-      after = function((before, value), self.server)
-      return index + 1, *tf.nest.flatten(after)
-
-    with tf.device(self.server.device):
-      start = tf.constant(0)
-      _, *flat = tf.while_loop(
-          lambda index, *_: index < self.num_clients,
-          body,
-          (start, *tf.nest.flatten(accumulator)),
-          shape_invariants=(start.shape, *shapes),
-          parallel_iterations=1,
-      )
-    return _pack(accumulator_type, iter(flat))
+    for later, rows in zip(kept, lists):
+      later.content = rows
+    for step, end in zip(sums, ends):
+      for later, tensor in zip(step.results, _flatten(end)):
+        later.content = tensor
 
 
 def trace(
@@ -146,24 +291,21 @@ def trace(
   """
   if len(set(devices.clients)) > 1:
     raise NotTraceable('clients run on several devices')
-  device = devices.clients[0]
   parameters = list(_slots(signature.parameter))
-  is_rows = []
+  are_rows = []
 
   def body(num_clients, *flat):
-    here = TracedInvocation(
-        device, devices.server, num_clients, max_concurrent_clients
+    here = TracedInvocation(devices, num_clients, max_concurrent_clients)
+    flat = iter(
+        _Later(slot.spec, 0, True, tensor) if slot.is_rows else tensor
+        for tensor, slot in zip(flat, parameters)
     )
-    argument = _inside(
-        signature.parameter,
-        (
-            _Rows(tensor, slot.spec) if slot.is_rows else tensor
-            for tensor, slot in zip(flat, parameters)
-        ),
-    )
-    result = _flatten(function(argument, here.server))
-    is_rows[:] = [isinstance(value, _Rows) for value in result]
-    return [v.handle if isinstance(v, _Rows) else v for v in result]
+    argument = _inside(signature.parameter, flat)
+    result = function(argument, here.server)
+    are_rows[:] = [
+        isinstance(part, _Later) and part.is_rows for part in _flatten(result)
+    ]
+    return here.finish(result)
 
   traced = tf.function(
       body,
@@ -179,17 +321,23 @@ def trace(
   results = list(_slots(signature.result))
 
   def call(argument, num_clients):
-    with tf.device(device):
+    with tf.device(devices.clients[0]):
       flat = list(_from_outside(argument, signature.parameter))
     outputs = traced(tf.constant(num_clients), *flat)
-    flat = (
-        _items(output, slot.spec, num_clients)
-        if has_rows
-        else [output] * num_clients
-        if slot.is_rows
-        else output
-        for output, slot, has_rows in zip(outputs, results, is_rows)
-    )
+
+    def to_outside(output, slot, has_rows):
+      if not slot.is_rows:
+        return output
+      if not has_rows:
+        return [output] * num_clients
+      return [
+          list_ops.tensor_list_get_item(
+              output, index, slot.spec.dtype, slot.spec.shape
+          )
+          for index in range(num_clients)
+      ]
+
+    flat = map(to_outside, outputs, results, are_rows)
     return _outside(signature.result, flat, num_clients)
 
   return call
@@ -208,19 +356,19 @@ def _is_rows(type_spec: tff.FederatedType) -> bool:
 
 def _slots(type_spec: tff.Type) -> Iterator[_Slot]:
   if isinstance(type_spec, tff.FederatedType):
-    for spec in specs_of(type_spec.member):
+    for spec in _specs(type_spec.member):
       yield _Slot(spec, _is_rows(type_spec))
   elif isinstance(type_spec, tff.StructType):
     for part in type_spec:
       yield from _slots(part)
   else:
-    yield from map(_Slot, specs_of(type_spec))
+    yield from map(_Slot, _specs(type_spec))
 
 
 def _inside(type_spec: tff.Type, flat: Iterator[Any]) -> Any:
   """The value of a type in the function."""
   if isinstance(type_spec, tff.FederatedType):
-    value = _pack(type_spec.member, flat)
+    value = invocation.pack(type_spec.member, flat)
     if type_spec.placement is tff.CLIENTS and type_spec.all_equal:
       return invocation.AllEqual(value)
     return value
@@ -229,36 +377,28 @@ def _inside(type_spec: tff.Type, flat: Iterator[Any]) -> Any:
   return next(flat)
 
 
-def _flatten(value: Any) -> list[Any]:
-  """The `_Rows` and tensors of a value in the function."""
-  if isinstance(value, invocation.AllEqual):
-    value = value.value
-  if isinstance(value, tuple):
-    return [part for element in value for part in _flatten(element)]
-  return [value]
-
-
 def _from_outside(value: Any, type_spec: tff.Type) -> Iterator[tf.Tensor]:
   """The arguments of the function for an ingested value."""
   if isinstance(type_spec, tff.FederatedType) and _is_rows(type_spec):
-    columns = zip(*map(tf.nest.flatten, value))
+    columns = zip(*map(_flatten, value))
     for spec, items in itertools.zip_longest(
-        specs_of(type_spec.member), columns, fillvalue=()
+        _specs(type_spec.member), columns, fillvalue=()
     ):
-      yield _make_list(items, spec)
-  elif isinstance(value, invocation.AllEqual):
-    yield from tf.nest.flatten(value.value)
+      rows = list_ops.tensor_list_reserve(spec.shape, len(items), spec.dtype)
+      for index, item in enumerate(items):
+        rows = list_ops.tensor_list_set_item(rows, index, item)
+      yield rows
   elif isinstance(type_spec, tff.StructType):
     for element, part in zip(value, type_spec):
       yield from _from_outside(element, part)
   else:
-    yield from tf.nest.flatten(value)
+    yield from _flatten(value)
 
 
 def _outside(type_spec: tff.Type, flat: Iterator[Any], num_clients: int) -> Any:
   """The value of a type for `values.export`."""
   if isinstance(type_spec, tff.FederatedType):
-    value = _pack(type_spec.member, flat)
+    value = invocation.pack(type_spec.member, flat)
     if type_spec.placement is not tff.CLIENTS:
       return value
     if type_spec.all_equal:
@@ -273,19 +413,3 @@ def _outside(type_spec: tff.Type, flat: Iterator[Any], num_clients: int) -> Any:
   if isinstance(type_spec, tff.StructType):
     return tuple(_outside(part, flat, num_clients) for part in type_spec)
   return next(flat)
-
-
-def _make_list(items: Sequence[tf.Tensor], spec: tf.TensorSpec) -> tf.Tensor:
-  handle = list_ops.tensor_list_reserve(spec.shape, len(items), spec.dtype)
-  for index, item in enumerate(items):
-    handle = list_ops.tensor_list_set_item(handle, index, item)
-  return handle
-
-
-def _items(
-    handle: tf.Tensor, spec: tf.TensorSpec, num_clients: int
-) -> list[tf.Tensor]:
-  return [
-      list_ops.tensor_list_get_item(handle, index, spec.dtype, spec.shape)
-      for index in range(num_clients)
-  ]
