@@ -113,7 +113,9 @@ class Runner:
         e.server_learning_rate,
     )
     return training.train_rounds(
-        self._make_once(process_key, _build_process, e, attack, task, datasets),
+        self._make_once(
+            process_key, self._build_process, e, attack, task, datasets
+        ),
         cohorts=cohorts,
         datasets=datasets,
         num_rounds=task.rounds,
@@ -165,6 +167,72 @@ class Runner:
         'attack_success_rate': success_rate(model_weights),
     }
 
+  def _build_process(
+      self,
+      experiment: experiment_lib.Experiment,
+      attack: attacks.Attack,
+      task: task_lib.Task,
+      datasets: client_datasets.ClientDatasets,
+  ) -> tff.learning.templates.LearningProcess:
+    aggregator = aggregators.get_aggregator(experiment.aggregator)
+    # What `build_attacked_fed_avg` is given again, it need not trace again.
+    client_optimizer = self._make_once(
+        'client_optimizer', _client_optimizer, task
+    )
+    factory = self._make_once(
+        ('aggregator', experiment.aggregator, experiment.byzantine_fraction),
+        self._create_aggregator,
+        aggregator,
+        experiment,
+        task,
+        datasets,
+        client_optimizer,
+    )
+    return fed_avg.build_attacked_fed_avg(
+        task.model,
+        client_optimizer,
+        _SERVER_OPTIMIZERS[experiment.server_optimizer](
+            learning_rate=experiment.server_learning_rate
+        ),
+        model_aggregator=factory,
+        update_poisoning=attack.update_poisoning,
+        training_poisoning=attack.training_poisoning,
+        forged_examples=experiment.forged_examples,
+        discard_attackers=aggregator.discard_attackers,
+        seed=experiment.seed,
+        # Attackers who train in a way of their own do so on datasets.
+        array_batch_size=None
+        if attack.training_poisoning
+        else task.batch_size,
+        client_weighting=tff.learning.ClientWeighting.UNIFORM
+        if experiment.forged_examples is None
+        else tff.learning.ClientWeighting.NUM_EXAMPLES,
+    )
+
+  def _create_aggregator(
+      self, aggregator, experiment, task, datasets, client_optimizer
+  ) -> tff.aggregators.AggregationFactory:
+    holdout = None
+    if aggregator.needs_holdout:
+      # Trained like a typical client, as its update is the measure of theirs.
+      holdout = self._make_once(
+          'holdout',
+          lambda: holdout_lib.HoldOut(
+              task.model,
+              task.holdout,
+              client_optimizer=client_optimizer,
+              batch_size=task.batch_size,
+              num_steps=datasets.mean_num_batches(),
+          ),
+      )
+    context = aggregators.AggregatorContext(
+        holdout=holdout,
+        # As many as a cohort has with exact sampling.
+        num_byzantine=round(experiment.byzantine_fraction * task.cohort_size),
+        seed=experiment.seed,
+    )
+    return aggregator.create(context)
+
 
 def _build_success_rate(
     attack: attacks.Attack, task: task_lib.Task
@@ -190,49 +258,6 @@ def _client_optimizer(
 ) -> tff.learning.optimizers.Optimizer:
   return tff.learning.optimizers.build_sgdm(
       learning_rate=task.client_learning_rate
-  )
-
-
-def _build_process(
-    experiment: experiment_lib.Experiment,
-    attack: attacks.Attack,
-    task: task_lib.Task,
-    datasets: client_datasets.ClientDatasets,
-) -> tff.learning.templates.LearningProcess:
-  client_optimizer = _client_optimizer(task)
-  aggregator = aggregators.get_aggregator(experiment.aggregator)
-  holdout = None
-  if aggregator.needs_holdout:
-    # Trained like a typical client, as its update is the measure of theirs.
-    holdout = holdout_lib.HoldOut(
-        task.model,
-        task.holdout,
-        client_optimizer=client_optimizer,
-        batch_size=task.batch_size,
-        num_steps=datasets.mean_num_batches(),
-    )
-  context = aggregators.AggregatorContext(
-      holdout=holdout,
-      # As many as a cohort has with exact sampling.
-      num_byzantine=round(experiment.byzantine_fraction * task.cohort_size),
-      seed=experiment.seed,
-  )
-  return fed_avg.build_attacked_fed_avg(
-      task.model,
-      client_optimizer,
-      _SERVER_OPTIMIZERS[experiment.server_optimizer](
-          learning_rate=experiment.server_learning_rate
-      ),
-      model_aggregator=aggregator.create(context),
-      update_poisoning=attack.update_poisoning,
-      training_poisoning=attack.training_poisoning,
-      forged_examples=experiment.forged_examples,
-      discard_attackers=aggregator.discard_attackers,
-      seed=experiment.seed,
-      array_batch_size=task.batch_size,
-      client_weighting=tff.learning.ClientWeighting.UNIFORM
-      if experiment.forged_examples is None
-      else tff.learning.ClientWeighting.NUM_EXAMPLES,
   )
 
 

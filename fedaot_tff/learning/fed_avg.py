@@ -1,5 +1,6 @@
 """Federated averaging with FedAOT, and with any aggregator under attack."""
 
+import functools
 from typing import Any, Callable, Dict, Optional, Union
 
 import numpy as np
@@ -280,6 +281,8 @@ def _initial_model_weights(model_fn: ModelFn) -> tff.Computation:
   return variable_weights
 
 
+# Of the processes of a grid, which try a rule under one attack after another.
+@functools.lru_cache(maxsize=4)
 def _create_aggregator(
     factory: tff.aggregators.AggregationFactory,
     weights_type: tff.Type,

@@ -1,6 +1,7 @@
 """What the clients of a cohort train on."""
 
 import collections
+from collections.abc import Sequence
 from typing import Any, List, NamedTuple, Optional
 
 import cachetools
@@ -123,11 +124,10 @@ class ClientDatasets:
     ).batch(self._batch_size)
 
   def _training_arrays(self, client_id, attacker_index, round_num):
-    arrays = self._examples(client_id, attacker_index).arrays
+    examples = self._examples(client_id, attacker_index)
     seeds = self._order_seeds(client_id, round_num)
-    num_examples = arrays['y'].shape[0]
-    order = _draw_order(num_examples, *seeds, self._client_epochs)
-    return collections.OrderedDict(arrays, order=order)
+    order = _draw_order(examples.num_examples, seeds, self._client_epochs)
+    return collections.OrderedDict(examples.arrays, order=order)
 
   def _order_seeds(self, client_id, round_num):
     """What the order of a client's examples in a round depends on."""
@@ -200,22 +200,40 @@ def _read(client_id: str, dataset: tf.data.Dataset) -> _Examples:
     ) from error
 
 
-@tf.function(
-    autograph=False,
-    input_signature=[tf.TensorSpec([], tf.int64)] * 4,
-)
-def _draw_order(num_examples, seed, seed2, count) -> tf.Tensor:
-  """The positions of examples as `_shuffle_and_repeat` orders them."""
-  positions = _without_optimization(tf.data.Dataset.range(num_examples))
-  order = _shuffle_and_repeat(positions, (seed, seed2), count)
-  whole = order.batch(tf.int64.max).get_single_element()
-  return tf.cast(whole, tf.int32)
+def _draw_order(
+    num_examples: int, seeds: Sequence[int], num_epochs: int
+) -> np.ndarray:
+  """The positions of examples as `_shuffle_and_repeat` orders them.
+
+  To run that for a client takes longer than to train it.
+  """
+  seed, seed2 = _random_words(*seeds, 2)
+  words = iter(_random_words(seed, seed2, num_epochs * num_examples))
+  order = []
+  for _ in range(num_epochs):
+    left = list(range(num_examples))
+    for start in range(num_examples):
+      drawn = start + next(words) % (num_examples - start)
+      order.append(left[drawn])
+      left[drawn] = left[start]
+  return np.array(order, np.int32)
+
+
+def _random_words(seed: int, seed2: int, number: int) -> List[int]:
+  """The numbers of 32 bits that TensorFlow's kernels draw from two seeds."""
+  return tf.raw_ops.StatelessRandomUniformFullIntV2(
+      shape=[number],
+      key=np.uint64([seed]),
+      counter=np.uint64([0, seed2]),
+      alg=tf.random.Algorithm.PHILOX.value,
+      dtype=tf.uint32,
+  ).numpy().tolist()
 
 
 def _shuffle_and_repeat(
-    examples: tf.data.Dataset, seeds: Any, count: Any
+    examples: tf.data.Dataset, seeds: Sequence[int], num_epochs: int
 ) -> tf.data.Dataset:
-  """Shuffles all examples anew in each of `count` passes."""
+  """Shuffles all examples anew in each pass."""
   # Dataset.shuffle would mix in the seed of tf.random.set_seed, and takes
   # 2 ms longer.
   specs = tf.nest.flatten(examples.element_spec)
@@ -224,7 +242,7 @@ def _shuffle_and_repeat(
       buffer_size=examples.cardinality(),
       seed=seeds[0],
       seed2=seeds[1],
-      count=count,
+      count=num_epochs,
       output_types=[spec.dtype for spec in specs],
       output_shapes=[spec.shape for spec in specs],
       reshuffle_each_iteration=True,

@@ -285,3 +285,18 @@ def test_rejects_attacks_that_change_the_type():
 def test_rejects_other_arguments(options, kind, message):
   with pytest.raises(kind, match=message):
     _datasets(**options)
+
+
+def test_arrays_are_in_the_order_of_the_datasets():
+  cohort = _cohort(b=0, c=-1, a=1)
+  datasets = _datasets(data_poisoning=_RecordingPoisoning())
+  for round_num in (1, 2):
+    for client, arrays in zip(
+        datasets.for_cohort(cohort, round_num),
+        datasets.arrays_for_cohort(cohort, round_num),
+    ):
+      assert arrays['attacker_index'] == client['attacker_index']
+      x, y, order = map(np.asarray, arrays['dataset'].values())
+      expected_x, expected_y = _columns(client['dataset'])
+      np.testing.assert_array_equal(x[order].reshape([-1]), expected_x)
+      np.testing.assert_array_equal(y[order], expected_y)
