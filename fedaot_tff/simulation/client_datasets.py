@@ -207,10 +207,10 @@ def _draw_order(
 
   To run that for a client takes longer than to train it.
   """
-  seed, seed2 = _random_words(*seeds, 2)
-  words = iter(_random_words(seed, seed2, num_epochs * num_examples))
+  epoch_seeds = _random_words(*seeds, 2 * num_epochs)
   order = []
-  for _ in range(num_epochs):
+  for pair in zip(epoch_seeds[::2], epoch_seeds[1::2]):
+    words = iter(_random_words(*pair, num_examples))
     left = list(range(num_examples))
     for start in range(num_examples):
       drawn = start + next(words) % (num_examples - start)
