@@ -60,7 +60,6 @@ class _Programs:
     except traced.NotTraceable:
       return function
 
-
     def run(argument, server):
       return call(argument, server.invocation.num_clients)
 

@@ -38,9 +38,7 @@ def _apply(argument, place, signature):
 
 def _map(argument, place, signature):
   function, values = argument
-  return place.invocation.map_clients(
-      function, values, signature.result.member
-  )
+  return place.invocation.map_clients(function, values, signature.result.member)
 
 
 def _map_all_equal(argument, place, signature):

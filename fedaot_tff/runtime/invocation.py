@@ -124,10 +124,9 @@ class Invocation:
     ]
     specs = tf.nest.flatten(tff.types.type_to_tf_tensor_specs(result_type))
     with tf.device(self.server.device):
-      tables = [
-          tf.stack(column)
-          for column in zip(*rows)
-      ] or [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in specs]
+      tables = [tf.stack(column) for column in zip(*rows)] or [
+          tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in specs
+      ]
     return pack(result_type, iter(tables))
 
   def zip_clients(self, values: Any) -> Any:

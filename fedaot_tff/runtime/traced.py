@@ -6,11 +6,15 @@ the server makes of other clients' results has a single loop.
 """
 
 from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
 import itertools
 from typing import Any, Callable, NamedTuple, Optional
 
 import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
+from tensorflow.core.protobuf import rewriter_config_pb2
+from tensorflow.python.eager import context as eager_context
 from tensorflow.python.ops import list_ops
 import tensorflow_federated as tff
 
@@ -261,7 +265,9 @@ class TracedInvocation:
       starts = [_replace_later(step.start, _content) for step in sums]
       scalar = tf.TensorShape([])
       shapes = [
-          invocation.pack(step.result_type, iter(l.spec.shape for l in step.results))
+          invocation.pack(
+              step.result_type, iter(l.spec.shape for l in step.results)
+          )
           for step in sums
       ]
       _, lists, ends = tf.while_loop(
@@ -323,7 +329,8 @@ def trace(
   def call(argument, num_clients):
     with tf.device(devices.clients[0]):
       flat = list(_from_outside(argument, signature.parameter))
-    outputs = traced(tf.constant(num_clients), *flat)
+    with _optimized_once():
+      outputs = traced(tf.constant(num_clients), *flat)
 
     def to_outside(output, slot, has_rows):
       if not slot.is_rows:
@@ -341,6 +348,26 @@ def trace(
     return _outside(signature.result, flat, num_clients)
 
   return call
+
+
+@contextlib.contextmanager
+def _optimized_once() -> Iterator[None]:
+  """A second pass over a round's graph takes longer than it saves."""
+  context = eager_context.context()
+  before = context.function_call_options
+  config = config_pb2.ConfigProto()
+  config.MergeFrom(context.config)
+  config.allow_soft_placement = True
+  config.graph_options.rewrite_options.meta_optimizer_iterations = (
+      rewriter_config_pb2.RewriterConfig.ONE
+  )
+  context.function_call_options = eager_context.FunctionCallOptions(
+      config_proto=config
+  )
+  try:
+    yield
+  finally:
+    context.function_call_options = before
 
 
 class _Slot(NamedTuple):

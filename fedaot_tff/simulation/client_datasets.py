@@ -2,7 +2,7 @@
 
 import collections
 from collections.abc import Sequence
-from typing import Any, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 import cachetools
 import numpy as np
@@ -185,7 +185,9 @@ class _Examples(NamedTuple):
 
   @property
   def num_bytes(self) -> int:
-    return sum(a.dtype.size * a.shape.num_elements() for a in self.arrays.values())
+    return sum(
+        a.dtype.size * a.shape.num_elements() for a in self.arrays.values()
+    )
 
 
 def _read(client_id: str, dataset: tf.data.Dataset) -> _Examples:
@@ -221,13 +223,17 @@ def _draw_order(
 
 def _random_words(seed: int, seed2: int, number: int) -> List[int]:
   """The numbers of 32 bits that TensorFlow's kernels draw from two seeds."""
-  return tf.raw_ops.StatelessRandomUniformFullIntV2(
-      shape=[number],
-      key=np.uint64([seed]),
-      counter=np.uint64([0, seed2]),
-      alg=tf.random.Algorithm.PHILOX.value,
-      dtype=tf.uint32,
-  ).numpy().tolist()
+  return (
+      tf.raw_ops.StatelessRandomUniformFullIntV2(
+          shape=[number],
+          key=np.uint64([seed]),
+          counter=np.uint64([0, seed2]),
+          alg=tf.random.Algorithm.PHILOX.value,
+          dtype=tf.uint32,
+      )
+      .numpy()
+      .tolist()
+  )
 
 
 def _shuffle_and_repeat(
