@@ -214,7 +214,8 @@ class TracedInvocation:
       needed_after.update(
           later for step in others for later in _find_later(step.argument)
       )
-      self._run_loop(together, needed_after)
+      if together:
+        self._run_loop(together, needed_after)
     return _flatten(_replace_later(result, _content))
 
   def _run_loop(self, steps: Sequence[_Step], needed_after: set[_Later]):
