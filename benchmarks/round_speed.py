@@ -5,8 +5,8 @@
 The loops train the same clients on the same examples in the same batches, and
 average the weights: with a `tf.function` a client, with one that has the loop
 over the clients inside, and with a scan in JAX, where it is installed, for
-which clients are padded to the largest. Prints the median CPU milliseconds of a round
-and their ratio to the first loop's.
+which clients are padded to the largest. Prints the median CPU milliseconds of a
+round and their ratio to the first loop's.
 """
 
 import collections

@@ -201,9 +201,7 @@ class Runner:
         discard_attackers=aggregator.discard_attackers,
         seed=experiment.seed,
         # Attackers who train in a way of their own do so on datasets.
-        array_batch_size=None
-        if attack.training_poisoning
-        else task.batch_size,
+        array_batch_size=None if attack.training_poisoning else task.batch_size,
         client_weighting=tff.learning.ClientWeighting.UNIFORM
         if experiment.forged_examples is None
         else tff.learning.ClientWeighting.NUM_EXAMPLES,

@@ -134,6 +134,10 @@ def build_attacked_fed_avg(
         model_fn,
         tff.learning.models.FunctionalModel,
     )
+    if array_batch_size is not None:
+      raise ValueError(
+          'training_poisoning trains on datasets; leave array_batch_size out.'
+      )
     attacker_training = training_poisoning.create(model_fn, client_optimizer_fn)
   if forged_examples is not None:
     forged_examples = checks.check_number(

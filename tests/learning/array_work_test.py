@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from fedaot_tff.learning import adversary
 from fedaot_tff.learning import fed_avg
 from tasks import image_models
 from tests import small_problem
@@ -90,3 +91,13 @@ def test_a_model_that_is_no_functional_model_is_refused():
 def test_a_batch_size_below_one_is_refused():
   with pytest.raises(ValueError, match='batch_size must .*found 0'):
     _process(array_batch_size=0)
+
+
+def test_attackers_who_train_in_a_way_of_their_own_are_refused():
+  class Training(adversary.TrainingPoisoning):
+
+    def create(self, model, optimizer):
+      return lambda update, weights, batches: update
+
+  with pytest.raises(ValueError, match='leave array_batch_size out'):
+    _process(array_batch_size=5, training_poisoning=Training())
