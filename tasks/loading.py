@@ -45,6 +45,9 @@ def load(
   if 'partition' in options:
     data = _partitioned(data, spec.min_client_examples, options, next(seeds))
   client_data, holdout, test = data
+  # By class, or as the file has it, a part of it would be no sample of it.
+  order = np.random.default_rng(0).permutation(len(test['y']))
+  test = collections.OrderedDict((k, array[order]) for k, array in test.items())
   num_classes = options.get('classes', spec.num_classes)
   name_of_model = options.get('model', next(iter(spec.models)))
   model = MODEL_BUILDERS[name_of_model](

@@ -34,7 +34,8 @@ class Task:
       a hold-out: `OrderedDict(x=[h, ...], y=[h])` of NumPy arrays, `h >= 1`.
       Disjoint from the data of the clients.
     test: Examples that measure the trained model, with the structure of
-      `holdout`. Disjoint from both others.
+      `holdout`. Disjoint from both others. A task of the registry has them in
+      random order, so that every part is a fair sample.
     model: The model to train. `input_spec` is `OrderedDict(x=..., y=...)` or
       `(x, y)`, both with an unknown batch dimension; `predict_on_batch` returns
       logits of shape `[batch, num_classes]`; the loss is a mean over the batch.
