@@ -24,8 +24,8 @@ class Experiment:
   """The settings of an experiment; equal settings give equal results.
 
   `SETTINGS` describes the fields but for `task_options`, the task's options
-  without the seed; those that are left out get the task's defaults. TypeError
-  or ValueError for a setting that is not allowed.
+  without the seed; those that are left out get the defaults of the task and
+  its model. TypeError or ValueError for a setting that is not allowed.
   """
 
   task: str = _setting(
@@ -117,10 +117,9 @@ class Experiment:
       )
     aggregators.get_aggregator(self.aggregator)
     attacks.get_attack(self.attack)
-    tasks.check_options(self.task, **self.task_options)
-    defaults = dict(tasks.TASKS[self.task].defaults)
-    del defaults['seed']
-    object.__setattr__(self, 'task_options', {**defaults, **self.task_options})
+    options = tasks.check_options(self.task, **self.task_options)
+    del options['seed']
+    object.__setattr__(self, 'task_options', options)
 
   @property
   def attacker_fraction(self) -> float:

@@ -50,11 +50,15 @@ def _define(name: str, option: tasks.Option, default: Any) -> None:
 
 
 def _describe_defaults(name: str) -> str:
-  """The default that each task gives an option, as in ' Default: 30 (a).'."""
+  """The defaults of tasks and models, as in ' Default: 30 (a, b with cnn).'."""
   by_value = {}
   for task, entry in tasks.TASKS.items():
-    if entry.defaults.get(name) is not None:
-      by_value.setdefault(entry.defaults[name], []).append(task)
+    places = {task: entry.defaults}
+    for model, differing in entry.model_defaults.items():
+      places[f'{task} with {model}'] = differing
+    for place, defaults in places.items():
+      if defaults.get(name) is not None:
+        by_value.setdefault(defaults[name], []).append(place)
   defaults = '; '.join(
       f'{value} ({", ".join(names)})' for value, names in by_value.items()
   )

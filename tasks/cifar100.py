@@ -79,6 +79,7 @@ TASK = spec.TaskSpec(
         data_dir=None,
     ),
     models={'resnet20': {}, 'resnet18': {}, 'cnn': {}, 'mlp': {}},
+    model_defaults={'cnn': {'client_learning_rate': 0.03}},
     num_classes=100,
     read=_read,
     find=_find_file,

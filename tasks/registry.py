@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import types
 import typing
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from fedaot import checks
 from tasks import breast_cancer
@@ -143,10 +143,11 @@ OPTIONS = types.MappingProxyType(
 )
 
 
-def check_options(name: str, **options) -> None:
-  """Raises TypeError or ValueError unless the task takes these options.
+def check_options(name: str, **options) -> Dict[str, Any]:
+  """All options of a task of which these are to differ from the defaults.
 
-  They are what is to differ from the defaults; a default is always allowed.
+  Raises TypeError or ValueError unless the task takes them; a default is always
+  allowed.
   """
   if name not in TASKS:
     raise ValueError(
@@ -161,17 +162,18 @@ def check_options(name: str, **options) -> None:
       )
     if value is not None or defaults[option] is not None:
       OPTIONS[option].check(option, value)
-  chosen = {**defaults, **options}
+  chosen = TASKS[name].complete(options)
   if 'model' in defaults:
     checks.check_choice(
         f'option `model` of task {name!r}', chosen['model'], TASKS[name].models
     )
   TASKS[name].check_sizes(chosen)
+  return chosen
 
 
 def find_data(name: str, **options) -> None:
   """Raises as `load_task` does if a file that it does not load is at fault."""
-  TASKS[name].find({**TASKS[name].defaults, **options})
+  TASKS[name].find(TASKS[name].complete(options))
 
 
 def load_task(name: str, **options) -> 'task.Task':
@@ -182,8 +184,7 @@ def load_task(name: str, **options) -> 'task.Task':
   data, or a data file is not what it should be; FileNotFoundError if a data
   file is missing and cannot be downloaded.
   """
-  check_options(name, **options)
+  chosen = check_options(name, **options)
   from tasks import loading  # pylint: disable=g-import-not-at-top
 
-  spec = TASKS[name]
-  return loading.load(name, spec, {**spec.defaults, **options})
+  return loading.load(name, TASKS[name], chosen)

@@ -7,7 +7,7 @@ flags at once.
 from collections.abc import Iterator, Mapping
 import dataclasses
 import types
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -63,6 +63,15 @@ class TaskSpec:
   # and augment images.
   pixel_moments: Optional[Tuple[Tuple[float, ...], Tuple[float, ...]]] = None
   min_client_examples: int = 10  # In a Dirichlet partition.
+  # Where the defaults of a model differ from those of the task.
+  model_defaults: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+      default_factory=dict
+  )
+
+  def complete(self, options: Mapping[str, Any]) -> Dict[str, Any]:
+    """All options: these, and the model's and the task's defaults."""
+    model = options.get('model', self.defaults.get('model'))
+    return {**self.defaults, **self.model_defaults.get(model, {}), **options}
 
   def check_sizes(self, options: Mapping[str, Any]) -> None:
     """Raises ValueError for sizes for which there are too few data."""

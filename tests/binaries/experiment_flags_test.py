@@ -39,6 +39,7 @@ def test_help_lists_the_flags_of_the_program(program):
   text = ' '.join(result.stdout.split())
   assert f'python -m binaries.{program} ' in text
   assert re.search(r'Default: [^.]*\b30 \([^)]*\bmnist5k\b', text)
+  assert re.search(r'The learning rate [^(]*\(.*\bcifar10 with cnn\b', text)
 
 
 def _read_error(program, argument) -> str:

@@ -18,6 +18,11 @@ def test_given_options_go_before_the_defaults_of_the_task():
   assert options == {**defaults, 'rounds': 3}
 
 
+def test_settings_have_the_defaults_of_the_model():
+  settings = experiment.Experiment('cifar10', {'model': 'cnn'}).to_dict()
+  assert settings['client_learning_rate'] == 0.03
+
+
 @pytest.mark.parametrize(
     'settings, error, message',
     [

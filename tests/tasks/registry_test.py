@@ -40,6 +40,28 @@ def test_every_option_is_described_and_its_default_is_allowed(name):
   registry.check_options(name, **spec.defaults)
   # Without the option there is one model.
   assert 'model' in spec.defaults or len(spec.models) == 1
+  assert set(spec.model_defaults) <= set(spec.models)
+  for model, differing in spec.model_defaults.items():
+    found = registry.check_options(name, model=model)
+    assert {**found, **differing, 'model': model} == found
+    # Nothing is said twice.
+    assert not set(differing.items()) & set(spec.defaults.items())
+
+
+def test_defaults_of_the_model_are_before_those_of_the_task():
+  spec = registry.TASKS['cifar10']
+  rate = spec.model_defaults['cnn']['client_learning_rate']
+  assert registry.check_options('cifar10', model='cnn') == {
+      **spec.defaults,
+      'model': 'cnn',
+      'client_learning_rate': rate,
+  }
+  given = registry.check_options(
+      'cifar10', model='cnn', client_learning_rate=0.7, rounds=3
+  )
+  assert (given['client_learning_rate'], given['rounds']) == (0.7, 3)
+  default = registry.check_options('cifar10')
+  assert default['client_learning_rate'] != rate
 
 
 def test_every_model_is_offered():
