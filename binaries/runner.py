@@ -12,6 +12,7 @@ from tensorflow_federated.python.core.impl import context_stack
 from binaries import experiment as experiment_lib
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry as aggregators
+from fedaot_tff.attacks import backdoor
 from fedaot_tff.attacks import registry as attacks
 from fedaot_tff.learning import fed_avg
 from fedaot_tff.runtime import execution_context
@@ -65,7 +66,8 @@ class Runner:
       experiment: The settings.
       tensorboard_folder: Where event files for TensorBoard are written.
       release_managers: See `training.train_rounds`. A round comes to them last.
-      note: Told in a line which devices an in-process context runs on.
+      note: Told in a line which devices an in-process context runs on, and if
+        the model sees only a small part of a trigger.
       **options: On checkpoints, as `training.train_rounds` takes them.
 
     Raises:
@@ -78,6 +80,7 @@ class Runner:
     self._enter_context(e.context, note)
     task = self._load_task(e)
     attack = attacks.get_attack(e.attack)
+    self._make_once(('trigger', e.attack), _check_trigger, attack, task, note)
     datasets = client_datasets.ClientDatasets(
         task.client_data,
         num_classes=task.num_classes,
@@ -257,6 +260,26 @@ def _client_optimizer(
   return tff.learning.optimizers.build_sgdm(
       learning_rate=task.client_learning_rate
   )
+
+
+def _check_trigger(
+    attack: attacks.Attack, task: task_lib.Task, note: Callable[[str], None]
+) -> None:
+  """ValueError if the model cannot see a trigger; a note if most is hidden."""
+  if attack.data_poisoning is None:
+    return
+  trigger = attack.data_poisoning.trigger(task.test['x'].shape[1:])
+  if trigger is None:
+    return
+  seen = backdoor.seen_features(task.model)[trigger]
+  found = (
+      f'the model sees {np.count_nonzero(seen)} of the {seen.size} values of'
+      f' the trigger of attack {attack.name!r}'
+  )
+  if not seen.any():
+    raise ValueError(f'{found}: give it a larger size, or take another model.')
+  if np.mean(seen) < 0.5:
+    note(f'warning: {found}, and may not learn to obey it.')
 
 
 def _success_examples(

@@ -8,7 +8,15 @@ itself. The mathematics of an attack is a method on flat vectors.
 
 import abc
 import collections
-from typing import Any, Callable, NamedTuple, Optional, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import tensorflow as tf
@@ -49,6 +57,14 @@ class DataPoisoning(abc.ABC):
     None if it only lowers the accuracy.
     """
     del x, y, num_classes
+    return None
+
+  def trigger(self, shape: Sequence[int]) -> Optional[np.ndarray]:
+    """Which features of an example, bool of its shape, bear a trigger.
+
+    None if the attack has none.
+    """
+    del shape
     return None
 
 

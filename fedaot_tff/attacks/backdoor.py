@@ -5,6 +5,7 @@ from typing import Any, Sequence
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_federated as tff
 
 from fedaot import checks
 from fedaot_tff.attacks import attack
@@ -14,12 +15,12 @@ from fedaot_tff.attacks import examples
 class Backdoor(attack.DataPoisoning):
   """Gives a part of the examples a trigger and the label `target`.
 
-  The trigger is a square of `size` x `size` pixels in the bottom right corner
-  whose channels are all set to `value`, in the units of the features; of flat
-  features [p] it is the last `size * size` ones. Of an attacker's n examples,
-  `round(fraction * n)`, fixed by its seed, are poisoned. The attack succeeds
-  with a test example of another class that is taken for `target` once it bears
-  the trigger.
+  The trigger is a square of `size` x `size` pixels near the bottom right corner
+  (see `trigger_pixels`) whose channels are all set to `value`, in the units of
+  the features; of flat features [p] it is the last `size * size` ones. Of an
+  attacker's n examples, `round(fraction * n)`, fixed by its seed, are poisoned.
+  The attack succeeds with a test example of another class that is taken for
+  `target` once it bears the trigger.
 
   A distributed backdoor cuts the trigger into `num_parts` <= size^2 runs of
   pixels, row by row, whose lengths differ by at most one; the attacker with
@@ -87,8 +88,10 @@ class Backdoor(attack.DataPoisoning):
 
   def present(self, x: Any) -> tf.Tensor:
     """Features [n, ...] with the whole trigger."""
-    is_trigger = trigger_pixels(x.shape[1:], self._size) >= 0
-    return _set_pixels(x, is_trigger, self._value)
+    return _set_pixels(x, self.trigger(x.shape[1:]), self._value)
+
+  def trigger(self, shape):
+    return trigger_pixels(shape, self._size) >= 0
 
   def _check_target(self, num_classes: int) -> None:
     checks.check_int('target', self._target, minimum=0, maximum=num_classes - 1)
@@ -100,6 +103,9 @@ def trigger_pixels(shape: Sequence[int], size: int) -> np.ndarray:
   From the shape of features, [p], [h, w] or [h, w, channels], to an int of that
   shape: the number of a pixel of the trigger, from 0 at its top left row by row
   to `size**2 - 1`, and -1 outside; alike in all channels.
+
+  Below and to the right of the square are up to h / 12 and w / 12 pixels: of 28
+  or 32, convolutions and poolings without padding do not see the last two.
   """
   shape = tf.TensorShape(shape)
   if not shape.is_fully_defined() or shape.rank not in (1, 2, 3):
@@ -111,16 +117,50 @@ def trigger_pixels(shape: Sequence[int], size: int) -> np.ndarray:
   numbers = np.arange(size**2)
   if len(shape) > 1:
     numbers = numbers.reshape([size, size])
-  margins = [(length - side, 0) for length, side in zip(shape, numbers.shape)]
-  if min(margins)[0] < 0:
+  free = [length - side for length, side in zip(shape, numbers.shape)]
+  if min(free) < 0:
     raise ValueError(
         f'A trigger of size {size} does not fit into features of shape'
         f' {list(shape)}; choose a smaller one.'
     )
+  after = [
+      min(room, length // 12) if numbers.ndim > 1 else 0
+      for room, length in zip(free, shape)
+  ]
+  margins = [(room - end, end) for room, end in zip(free, after)]
   pixels = np.pad(numbers, margins, constant_values=-1)
   if len(shape) == 3:
     pixels = np.repeat(pixels[..., np.newaxis], shape[2], axis=2)
   return pixels
+
+
+def seen_features(model: tff.learning.models.FunctionalModel) -> np.ndarray:
+  """Which features, bool of an example's shape, can change the logits.
+
+  They are those with a derivative other than 0 at the initial weights in one of
+  16 examples of noise between 0 and 1, as a constant may leave rectifiers at 0.
+  """
+  spec, *_ = tf.nest.flatten(model.input_spec)
+  noise = np.random.default_rng(0)
+  x = noise.uniform(size=[16, *spec.shape[1:]]).astype(
+      spec.dtype.as_numpy_dtype
+  )
+
+  @tf.function(autograph=False)
+  def slopes(x):
+    with tf.GradientTape() as tape:
+      tape.watch(x)
+      logits = model.predict_on_batch(
+          tf.nest.map_structure(tf.convert_to_tensor, model.initial_weights),
+          x,
+          training=False,
+      )
+      # With weights of their own, the logits do not cancel each other.
+      weights = noise.uniform(size=logits.shape[-1:]).astype(np.float32)
+      value = tf.reduce_sum(logits * weights)
+    return tape.gradient(value, x)
+
+  return np.any(slopes(tf.constant(x)).numpy() != 0, axis=0)
 
 
 def _set_pixels(x: Any, is_trigger: np.ndarray, value: float) -> tf.Tensor:

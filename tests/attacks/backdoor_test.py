@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from fedaot_tff.attacks import backdoor
+from tasks import image_models
 from tests.attacks import poisoned_data
 
 _LABELS = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
@@ -80,6 +81,39 @@ def test_the_parts_are_runs_that_make_up_the_trigger(shape):
   np.testing.assert_array_equal(sum(parts), trigger)
   flat = sum((i + 1) * part for i, part in enumerate(parts))
   np.testing.assert_array_equal(flat[flat > 0], [1, 1, 1, 2, 2, 3, 3, 4, 4])
+
+
+# --- Where the model sees it -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'shape, size, first, last',
+    [((28, 28, 1), 3, 23, 25), ((32, 32, 3), 4, 26, 29), ((8, 8), 3, 5, 7)],
+)
+def test_the_trigger_keeps_away_from_the_margin(shape, size, first, last):
+  trigger = backdoor.Backdoor(size=size).trigger(shape)
+  expected = np.zeros(shape, np.bool_)
+  expected[first : last + 1, first : last + 1] = True
+  np.testing.assert_array_equal(trigger, expected)
+
+
+def test_a_trigger_that_needs_the_margin_has_it():
+  assert backdoor.trigger_pixels((28, 25), 25)[1, 0] == 0
+  assert (backdoor.trigger_pixels((28, 28), 28) >= 0).all()
+
+
+@pytest.mark.parametrize('side, num_seen', [(28, 26), (32, 30), (20, 18)])
+def test_convolutions_without_padding_do_not_see_the_margin(side, num_seen):
+  seen = backdoor.seen_features(image_models.cnn([side, side, 2], 10))
+  expected = np.zeros([side, side, 2], np.bool_)
+  expected[:num_seen, :num_seen] = True
+  np.testing.assert_array_equal(seen, expected)
+  if side >= 24:
+    assert expected[backdoor.Backdoor().trigger(seen.shape)].all()
+
+
+def test_a_perceptron_sees_everything():
+  assert backdoor.seen_features(image_models.mlp([28, 28, 1], 10)).all()
 
 
 # --- Success and errors ------------------------------------------------------

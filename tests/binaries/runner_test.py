@@ -15,9 +15,11 @@ from binaries import experiment as experiment_lib
 from binaries import runner as runner_lib
 from binaries import single_run
 from binaries import train
+from fedaot_tff.attacks import backdoor
 from fedaot_tff.attacks import registry as attacks
 from fedaot_tff.learning import fed_avg
 from fedaot_tff.simulation import checkpoints
+from tasks import image_models
 from tasks import registry as tasks
 from tests.binaries import programs
 
@@ -210,6 +212,48 @@ def test_example_images_show_what_the_attack_presents():
   assert (with_trigger.sum(axis=(1, 2)) == 4).all()
   task.test['x'] = np.zeros([20, 16], np.float32)
   assert not images('backdoor')
+
+
+class _Cornered(backdoor.Backdoor):
+  """Whose trigger is in the very corner."""
+
+  def trigger(self, shape):
+    return np.roll(super().trigger(shape), (2, 2), axis=(0, 1))
+
+
+@pytest.mark.parametrize(
+    'size, found', [(2, '0 of the 4'), (3, '1 of the 9'), (5, '9 of the 25')]
+)
+def test_a_trigger_that_the_model_hardly_sees_is_told(size, found):
+  task = types.SimpleNamespace(
+      model=image_models.cnn([28, 28, 1], 2),
+      test={'x': np.zeros([2, 28, 28, 1], np.float32)},
+  )
+  attack = types.SimpleNamespace(
+      name='backdoor', data_poisoning=_Cornered(size=size)
+  )
+  message = f"the model sees {found} values of the trigger of attack 'backdoor'"
+  note = mock.Mock()
+  if size == 2:
+    with pytest.raises(ValueError, match=f'^{message}: give .*[.]$'):
+      runner_lib._check_trigger(attack, task, note)
+    return
+  runner_lib._check_trigger(attack, task, note)
+  note.assert_called_once_with(
+      f'warning: {message}, and may not learn to obey it.'
+  )
+  note.reset_mock()
+  for seen in ('backdoor', 'label_flip', 'sign_flip', 'none'):
+    runner_lib._check_trigger(attacks.get_attack(seen), task, note)
+  note.assert_not_called()
+
+
+def test_a_run_checks_its_trigger(runner):
+  with mock.patch.object(
+      backdoor, 'seen_features', return_value=np.zeros([28, 28, 1], np.bool_)
+  ):
+    with pytest.raises(ValueError, match='0 of the 9 values of the trigger'):
+      runner.run(_make_experiment(attack='noise_backdoor'))
 
 
 def test_run_goes_on_after_a_checkpoint(runner, tmp_path):
