@@ -43,7 +43,7 @@ TASK = spec.TaskSpec(
         data_dir=None,
     ),
     models={'resnet20': {}, 'resnet18': {}, 'cnn': {}, 'mlp': {}},
-    model_defaults={'cnn': {'client_learning_rate': 0.03}},
+    model_defaults={m: {'client_learning_rate': 0.03} for m in ('cnn', 'mlp')},
     num_classes=10,
     read=_read,
     find=lambda options: prepared_data.check(*_place(options)),

@@ -79,7 +79,7 @@ TASK = spec.TaskSpec(
         data_dir=None,
     ),
     models={'resnet20': {}, 'resnet18': {}, 'cnn': {}, 'mlp': {}},
-    model_defaults={'cnn': {'client_learning_rate': 0.03}},
+    model_defaults={m: {'client_learning_rate': 0.03} for m in ('cnn', 'mlp')},
     num_classes=100,
     read=_read,
     find=_find_file,
