@@ -266,9 +266,10 @@ def _check_trigger(
     attack: attacks.Attack, task: task_lib.Task, note: Callable[[str], None]
 ) -> None:
   """ValueError if the model cannot see a trigger; a note if most is hidden."""
-  if attack.data_poisoning is None:
+  poisoning = attack.data_poisoning or attack.training_poisoning
+  if poisoning is None:
     return
-  trigger = attack.data_poisoning.trigger(task.test['x'].shape[1:])
+  trigger = poisoning.trigger(task.test['x'].shape[1:])
   if trigger is None:
     return
   seen = backdoor.seen_features(task.model)[trigger]

@@ -41,6 +41,9 @@ class AlternatingMinimization(training.BackdoorTraining):
     self._boost = checks.check_number('boost', boost, above=0)
     self._rho = checks.check_number('rho', rho, minimum=0)
 
+  def trigger(self, shape):
+    return self._backdoor.trigger(shape)
+
   def present(self, x, trigger):
     del trigger
     return self._backdoor.present(x)

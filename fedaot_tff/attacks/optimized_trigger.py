@@ -48,9 +48,11 @@ class OptimizedTrigger(training.BackdoorTraining):
     self._value = checks.check_number('value', value)
     self._passes = checks.check_int('passes', passes, minimum=1)
 
+  def trigger(self, shape):
+    return backdoor.trigger_pixels(shape, self._size) >= 0
+
   def present(self, x, trigger):
-    is_trigger = backdoor.trigger_pixels(x.shape[1:], self._size) >= 0
-    return tf.where(is_trigger, trigger, x)
+    return tf.where(self.trigger(x.shape[1:]), trigger, x)
 
   def find_trigger(self, learner, weights, batches):
     low, high = sorted([0.0, self._value])

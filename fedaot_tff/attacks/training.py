@@ -2,7 +2,7 @@
 
 import abc
 import collections
-from typing import Any, Callable, NamedTuple, Tuple
+from typing import Any, Callable, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -108,6 +108,10 @@ class BackdoorTraining(adversary.TrainingPoisoning):
     `honest` are those after honest training on the same batches, which are
     `OrderedDict(x=..., y=...)`.
     """
+
+  @abc.abstractmethod
+  def trigger(self, shape: Sequence[int]) -> np.ndarray:
+    """As `attack.DataPoisoning.trigger`."""
 
   @abc.abstractmethod
   def present(self, x: tf.Tensor, trigger: Any) -> tf.Tensor:

@@ -230,7 +230,9 @@ def test_a_trigger_that_the_model_hardly_sees_is_told(size, found):
       test={'x': np.zeros([2, 28, 28, 1], np.float32)},
   )
   attack = types.SimpleNamespace(
-      name='backdoor', data_poisoning=_Cornered(size=size)
+      name='backdoor',
+      data_poisoning=_Cornered(size=size),
+      training_poisoning=None,
   )
   message = f"the model sees {found} values of the trigger of attack 'backdoor'"
   note = mock.Mock()
@@ -243,17 +245,26 @@ def test_a_trigger_that_the_model_hardly_sees_is_told(size, found):
       f'warning: {message}, and may not learn to obey it.'
   )
   note.reset_mock()
-  for seen in ('backdoor', 'label_flip', 'sign_flip', 'none'):
+  for seen in ('backdoor', 'label_flip', 'edge_case', 'sign_flip', 'none'):
     runner_lib._check_trigger(attacks.get_attack(seen), task, note)
   note.assert_not_called()
 
 
-def test_a_run_checks_its_trigger(runner):
+@pytest.mark.parametrize(
+    'attack',
+    [
+        'noise_backdoor',
+        'neurotoxin',
+        'optimized_trigger',
+        'alternating_minimization',
+    ],
+)
+def test_a_run_checks_its_trigger(runner, attack):
   with mock.patch.object(
       backdoor, 'seen_features', return_value=np.zeros([28, 28, 1], np.bool_)
   ):
     with pytest.raises(ValueError, match='0 of the 9 values of the trigger'):
-      runner.run(_make_experiment(attack='noise_backdoor'))
+      runner.run(_make_experiment(attack=attack))
 
 
 def test_run_goes_on_after_a_checkpoint(runner, tmp_path):
