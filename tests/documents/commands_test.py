@@ -108,6 +108,7 @@ def test_programs_of_the_documents_are_known(calls):
       'binaries.train',
       'benchmarks.flower_accuracy',
       'benchmarks.flower_speed',
+      'benchmarks.round_speed',
       'build',
       'pytest',
   }
@@ -145,6 +146,15 @@ def test_flags_of_programs(calls, program):
   name = f'binaries.{program}'
   commands = _arguments(calls, '.venv/bin/python', '-m', name)
   programs.run_source(_PARSE, json.dumps([name, *commands]))
+
+
+def test_flags_of_round_speed(calls):
+  """Which cannot be loaded beside the programs: it has flags of their names."""
+  source = pages.read('benchmarks/round_speed.py')
+  program = '.venv/bin/python', '-m', 'benchmarks.round_speed'
+  for argument in sum(_arguments(calls, *program), ()):
+    flag = argument.partition('=')[0].lstrip('-')
+    assert re.search(rf"DEFINE_\w+\(\s*'{flag}'", source), argument
 
 
 def test_options_of_pytest(calls):
