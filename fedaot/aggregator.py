@@ -73,7 +73,8 @@ class FedAOTAggregator:
 
   Without a hold-out the majority of the clients must be honest; with one, a
   majority of attackers can be withstood. One client's model is read at a time:
-  memory beside models is N m floats for N clients, N (p + m) with a hold-out.
+  memory beside models is N (m + B) floats for N clients and B blocks of the
+  profile, N (p + m + B) with a hold-out.
 
   Source: Das & Sen, arXiv 2603.16846, as extended in `equations`.
 

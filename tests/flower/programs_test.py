@@ -4,7 +4,17 @@ import subprocess
 
 import pytest
 
+from benchmarks import flower_accuracy
 from tests.flower import processes
+
+
+@pytest.mark.parametrize(
+    'name, value', [('attack', 'sing_flip'), ('strategy', 'krumm')]
+)
+def test_the_example_refuses_what_it_does_not_know(name, value):
+  message = f'{name} must be one of .*; found {value!r}'
+  with pytest.raises(ValueError, match=message):
+    flower_accuracy.run(**{name: value})
 
 
 @pytest.mark.slow  # Ray and its workers take half a minute to a minute.
