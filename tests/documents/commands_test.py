@@ -106,7 +106,6 @@ def test_programs_of_the_documents_are_known(calls):
       'binaries.compare',
       'binaries.report',
       'binaries.train',
-      'benchmarks.flower_accuracy',
       'benchmarks.flower_speed',
       'benchmarks.round_speed',
       'build',
@@ -172,11 +171,9 @@ def test_options_of_pytest_benchmark(calls):
 
 
 def test_options_of_other_environments(calls):
-  """Those of Flower and PySyft have no options but `--csv`."""
+  """Those of Flower and PySyft."""
   flower = '.venv-flower/bin/python', '-m'
   assert _arguments(calls, *flower, 'benchmarks.flower_speed') == [()]
-  ((csv,),) = _arguments(calls, *flower, 'benchmarks.flower_accuracy')
-  assert csv == '--csv=docs/flower.csv'
   ((path, *_),) = _arguments(calls, '.venv-syft/bin/python')
   assert (pages.ROOT / path).exists()
 

@@ -41,6 +41,7 @@ class Federation:
         'FLWR_HOME': str(folder / 'home'),
         'PATH': f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}',
         'PYTHONPATH': str(ROOT),
+        'RAY_ADDRESS': 'local',  # Not one that happens to run here.
     }
     security = ['--insecure']
     connection = 'insecure = true'

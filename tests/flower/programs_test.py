@@ -2,19 +2,79 @@
 
 import subprocess
 
+from flwr.app import ConfigRecord
+from flwr.app import Context
+from flwr.app import Message
+from flwr.app import RecordDict
+import numpy as np
 import pytest
+import tomllib
 
-from benchmarks import flower_accuracy
+from tests.flower import messages
 from tests.flower import processes
+
+
+def _context(name, value, **node_config):
+  """Of the example, with one of its settings changed."""
+  project = tomllib.loads((processes.EXAMPLE / 'pyproject.toml').read_text())
+  return Context(
+      run_id=1,
+      node_id=0,
+      node_config=node_config,
+      state=RecordDict(),
+      run_config={**project['tool']['flwr']['app']['config'], name: value},
+  )
 
 
 @pytest.mark.parametrize(
     'name, value', [('attack', 'sing_flip'), ('strategy', 'krumm')]
 )
-def test_the_example_refuses_what_it_does_not_know(name, value):
+def test_the_example_refuses_what_it_does_not_know(name, value, monkeypatch):
+  monkeypatch.syspath_prepend(processes.EXAMPLE)
+  from fedaotapp import server_app  # pylint: disable=g-import-not-at-top
+
   message = f'{name} must be one of .*; found {value!r}'
   with pytest.raises(ValueError, match=message):
-    flower_accuracy.run(**{name: value})
+    server_app.app(None, _context(name, value))
+
+
+def test_what_attackers_of_the_example_do(monkeypatch):
+  monkeypatch.syspath_prepend(processes.EXAMPLE)
+  # pylint: disable=g-import-not-at-top
+  from fedaotapp import client_app
+  from fedaotapp import task
+
+  start = {n: v.numpy() for n, v in task.Net().state_dict().items()}
+  content = RecordDict(
+      {
+          'arrays': messages.record(start),
+          'config': ConfigRecord({'server-round': 1}),
+      }
+  )
+
+  def train(attack, partition):
+    context = _context(
+        'attack', attack, **{'partition-id': partition, 'num-partitions': 5}
+    )
+    message = Message(content, dst_node_id=1, message_type='train')
+    reply = client_app.app(message, context).content
+    updates = [a.numpy() - start[n] for n, a in reply['arrays'].items()]
+    return updates, reply['metrics']['num-examples']
+
+  honest, num_examples = train('none', partition=1)
+  assert num_examples > 0
+  for attack in task.ATTACKS:  # Two of five attack.
+    for update, other in zip(
+        train(attack, partition=2)[0], train('none', 2)[0]
+    ):
+      np.testing.assert_array_equal(update, other)
+  for update, other in zip(train('sign_flip', 1)[0], honest):
+    np.testing.assert_allclose(update, -other, atol=1e-6)
+  assert any(
+      np.abs(update - other).max() > 1e-3
+      for update, other in zip(train('label_flip', 1)[0], honest)
+  )
+  assert train('absent', 1)[1] == 0
 
 
 @pytest.mark.slow  # Ray and its workers take half a minute to a minute.

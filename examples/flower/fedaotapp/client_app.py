@@ -32,10 +32,11 @@ def train(msg: Message, context: Context) -> Message:
   if attack == 'sign_flip':
     after = {name: 2 * before[name] - after[name] for name in after}
 
+  num_examples = 0 if attack == 'absent' else len(y)  # No say in a mean.
+  metrics = {'num-examples': num_examples, 'train-loss': loss}
   return Message(
       RecordDict({
-          'arrays': ArrayRecord(after),
-          'metrics': MetricRecord({'num-examples': len(y), 'train-loss': loss}),
+          'arrays': ArrayRecord(after), 'metrics': MetricRecord(metrics)
       }),
       reply_to=msg,
   )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 # What `client_app` does.
-ATTACKS = ('none', 'label_flip', 'sign_flip')
+ATTACKS = ('none', 'label_flip', 'sign_flip', 'absent')
 LEARNING_RATE = 0.1
 BATCH_SIZE = 20
 
