@@ -7,7 +7,6 @@ from flwr.app import Message
 from flwr.app import MetricRecord
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
-import torch
 
 app = ClientApp()
 
