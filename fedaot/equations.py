@@ -604,7 +604,10 @@ def log_camp_trust(
   """
   camp = split_camps(xp, units, weights)
   distance = camp_distance(xp, cosines, weights, camp)
-  clear = _ramp(xp, distance, config.camp_range)
+  # The fewer voices there are, the further apart any two camps are by chance.
+  voices = divide(xp, xp.sum(weights) ** 2, xp.sum(weights * weights))
+  chance = xp.sqrt(xp.minimum(1.0, voices / config.camp_voices))
+  clear = _ramp(xp, distance * chance, config.camp_range)
   first, second = weights * camp, weights * (1.0 - camp)
   mean = lambda w: divide(xp, xp.sum(w[:, None] * units, axis=0), xp.sum(w))
   vote = divide(xp, xp.sum(first) - xp.sum(second), xp.sum(weights))

@@ -49,6 +49,7 @@ _DEFAULTS = dict(
     support_range=(0.5, 0.56),
     reset_support=0.45,
     camp_range=(1.3, 1.6),
+    camp_voices=20.0,
     camp_decay=0.9,
     concordance_quantile=0.7,
     concordance_range=(0.4, 0.6),

@@ -845,6 +845,14 @@ def test_a_camp_loses_by_the_votes_of_all_rounds():
   assert trust[9:].min() > -0.5 and np.exp(trust[:9]).max() < 0.2
 
 
+@pytest.mark.parametrize('num_clients', [6, 7, 10, 20])
+def test_few_who_have_nothing_in_common_are_no_camps(num_clients):
+  rng = np.random.default_rng(34)
+  for _ in range(40):
+    trust, _ = _camp_trust(_units(*rng.normal(size=[num_clients, 400])))
+    assert trust.min() > -0.1
+
+
 def test_it_does_not_matter_which_camp_is_which(monkeypatch):
   rng = np.random.default_rng(26)
   units, _ = _two_camps(rng, 11, 9)

@@ -755,7 +755,8 @@ class AgreementReference(_Weighting):
     cosines = units @ units.T
     camp = camps(units, mu)
     first, second = mu * camp, mu * ~camp
-    clear = ramp(camp_distance(cosines, mu, camp), 1.3, 1.6)
+    chance = min(1, np.sum(mu) ** 2 / max(np.sum(mu**2), 1e-300) / 20) ** 0.5
+    clear = ramp(camp_distance(cosines, mu, camp) * chance, 1.3, 1.6)
     memory = 0.9 * self.camp_memory.ravel()
     if not np.any(first) or not np.any(second):
       self.camp_memory = memory.reshape(self.reference.shape)
