@@ -34,3 +34,24 @@ def test_averages_of_all_attacks():
     means = found.mean(axis='columns').to_dict()
     expected = [f'{means[n]:.1f}' if n in means else '-' for n in names]
     assert cells == expected
+
+
+def test_flower():
+  (table,) = (
+      t
+      for t in pages.tables(pages.read('docs/flower.md'))
+      if t[0][-1] == 'label_flip'
+  )
+  (_, *attacks), *rows = table
+  runs = pd.read_csv(pages.ROOT / 'docs' / 'flower.csv')
+  assert {name for name, *_ in rows} == set(runs.strategy)
+  for name, *cells in rows:
+    for attack, cell in zip(attacks, cells):
+      if name == 'honest_mean':
+        attack = 'absent'
+      of_seeds = runs[
+          (runs.strategy == name) & (runs.attack == attack)
+      ].accuracy
+      assert len(of_seeds) == 3
+      least, most = of_seeds.min(), of_seeds.max()
+      assert cell == f'{of_seeds.mean():.1f} ({least:.1f} to {most:.1f})'
