@@ -82,6 +82,12 @@ _NUM_WORKERS = flags.DEFINE_integer(
     'How many runs go on side by side; each gets its share of the cores.',
     lower_bound=1,
 )
+_RAY_ADDRESS = flags.DEFINE_string(
+    'ray_address',
+    None,
+    'HOST:PORT of a Ray cluster that runs go on in. By default, several workers'
+    ' are on this machine.',
+)
 _REPORT = flags.DEFINE_bool(
     'report', True, 'Make the report for a browser at the end.'
 )
@@ -103,7 +109,11 @@ def main() -> int:
 
   application.announce_resume()
   num_failed = grid_lib.run_unfinished(
-      grid, folder, num_workers=_NUM_WORKERS.value, quiet=flags.FLAGS.quiet
+      grid,
+      folder,
+      num_workers=_NUM_WORKERS.value,
+      ray_address=_RAY_ADDRESS.value,
+      quiet=flags.FLAGS.quiet,
   )
   results = results_lib.read(folder, grid.axes)
   summary = tables.summary_tables(results)

@@ -131,15 +131,16 @@ def _state_of(random_numbers) -> np.ndarray:
   return np.array(random_numbers.getstate()[1])
 
 
-# The second is the name in the worker processes, which `compare` alone has.
-if __name__ in ('__main__', '__mp_main__'):
+# Workers, which only `compare` has, import the program as well.
+_IS_PROGRAM = __name__ == '__main__'
+if _IS_PROGRAM or sys.argv[0].endswith('default_worker.py'):
   sys.modules['binaries.runner'] = types.SimpleNamespace(Runner=FakeRunner)
   if os.environ.get('FAKE_REPORTING'):
     for name in ('figures', 'page', 'results', 'tables'):
       sys.modules[f'binaries.reporting.{name}'] = mock.MagicMock()
-if __name__ == '__mp_main__':
-  importlib.import_module('binaries.compare')
-elif __name__ == '__main__':
-  program = importlib.import_module(f'binaries.{sys.argv[1]}')
-  sys.argv = [f'{sys.argv[1]}.py', *sys.argv[2:]]
-  application.run(program.main)
+  if _IS_PROGRAM:
+    sys.argv = [f'{sys.argv[1]}.py', *sys.argv[2:]]
+    program = importlib.import_module(f'binaries.{sys.argv[0][:-3]}')
+    application.run(program.main)
+  else:
+    importlib.import_module('binaries.compare')
