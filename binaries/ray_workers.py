@@ -21,11 +21,12 @@ from absl import flags
 
 from binaries import application
 from binaries import cells as cells_lib
+from binaries import gpus
 from binaries import output_folder
 from binaries import progress as progress_lib
-from binaries import ray_cluster
 from binaries import run_record
 from binaries import single_run
+from fedaot_tff.runtime import ray_cluster
 
 _LOG_FILE = 'worker.log'
 # How often a run is begun, or a worker started, before it counts as failed.
@@ -33,6 +34,8 @@ _MAX_TRIES = 3
 _SECONDS_UNTIL_TOLD = 30.0
 # A worker that seems to be dead, as its machine is cut off, may end later.
 _PATIENCE_SECONDS = 30.0
+# Ray takes no less; little goes through it.
+_OBJECT_STORE_BYTES = 75 << 20
 # What a worker sends besides reports, which are named by `RunProgress`: where
 # it is and its versions, or rows and error of a run.
 _STARTED, _ENDED = 'started', 'ended'
@@ -59,7 +62,8 @@ def run(
   """
   left = [_Run(cell, progress.start_run(cell.label)) for cell in cells]
   num_workers = min(num_workers, len(left))
-  with ray_cluster.connected(ray_address) as ray:
+  ray = _connect(ray_address)
+  try:
     start = _starter(ray, num_workers, cells[0].experiment.context)
     workers = [_Worker(start) for _ in range(num_workers)]
     num_lost = 0
@@ -102,6 +106,20 @@ def run(
         else:
           workers.remove(worker)
           ray.kill(worker.actor)
+  finally:
+    ray.shutdown()
+
+
+def _connect(address: Optional[str]) -> Any:
+  """The module `ray`, connected to a cluster that can be this machine."""
+  try:
+    return ray_cluster.connect(
+        address,
+        num_gpus=len(gpus.visible_gpus()),
+        object_store_memory=_OBJECT_STORE_BYTES,
+    )
+  except (ImportError, OSError, RuntimeError, ValueError) as error:
+    raise application.UserError(application.describe_error(error)) from error
 
 
 def _outcome(run, rows, error) -> cells_lib.Outcome:
@@ -175,9 +193,7 @@ def _starter(ray: Any, num_workers: int, context: str) -> Callable[[], Any]:
   rooms, num_gpus = [num_workers] * len(nodes), 0.0
   of_gpus = [node.get('GPU', 0.0) for node in nodes]
   if context == 'in_process' and any(of_gpus):
-    num_gpus, rooms = _divide(of_gpus, rooms, num_workers)
-    if num_gpus > 1:
-      num_gpus = math.floor(num_gpus)
+    num_gpus, rooms = _divide(of_gpus, rooms, num_workers, whole=True)
   of_cores = [node.get('CPU', 0.0) for node in nodes]
   num_cores, _ = _divide(of_cores, rooms, num_workers)
   options = {'num_cpus': num_cores, 'num_gpus': num_gpus}
@@ -198,13 +214,22 @@ def _starter(ray: Any, num_workers: int, context: str) -> Callable[[], Any]:
 
 
 def _divide(
-    amounts: Sequence[float], rooms: Sequence[int], num_workers: int
+    amounts: Sequence[float],
+    rooms: Sequence[int],
+    num_workers: int,
+    *,
+    whole: bool = False,
 ) -> Tuple[float, List[int]]:
   """The largest equal share of what nodes have with which all workers fit.
 
-  Also how many workers fit on each node, which is not more than its `rooms`.
+  If whole, it is a number of pieces, or an n-th of one. Also how many workers
+  fit on each node, which is not more than its `rooms`.
   """
-  shares = {a / n for a in amounts for n in range(1, num_workers + 1)} - {0.0}
+  shares = {a / n for a in amounts if a for n in range(1, num_workers + 1)}
+  if whole:
+    shares = {
+        math.floor(s) if s >= 1 else 1 / math.ceil(1 / s - 1e-9) for s in shares
+    }
   for share in sorted(shares, reverse=True):
     fitting = [min(r, int(a / share + 1e-9)) for a, r in zip(amounts, rooms)]
     if sum(fitting) >= num_workers:
