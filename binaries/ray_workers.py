@@ -236,7 +236,7 @@ def _divide(
       # Ray counts in steps of 1e-4.
       return math.floor(share * 1e4) / 1e4, fitting
   raise application.UserError(
-      'the Ray cluster has no cores for workers; `ray start` machines with some.'
+      'the Ray cluster has no cores; `ray start` more machines.'
   )
 
 

@@ -1,5 +1,7 @@
 """Connects this process to Ray, or starts Ray on this machine alone."""
 
+from collections.abc import Iterator
+import contextlib
 import os
 import secrets
 import socket
@@ -29,6 +31,8 @@ _ENVIRONMENT = {
     'RAY_worker_niceness': '0',
     # Processes are started when there is something for them to do.
     'RAY_enable_worker_prestart': '0',
+    # Half a minute after its start it would report that there is no collector.
+    'RAY_BACKEND_LOG_LEVEL': 'fatal',
     # Else it warns that some day it will leave GPUs visible.
     'RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO': '0',
 }
@@ -79,7 +83,8 @@ def connect(address: Optional[str] = None, **local_options: Any) -> Any:
   if address is not None:
     _check_reachable(address)
     try:
-      ray.init(address=address, **options)
+      with _silent_stderr():
+        ray.init(address=address, **options)
     except Exception as error:  # pylint: disable=broad-exception-caught
       raise ConnectionError(
           f'Cannot join the Ray cluster at {address}: {error}'
@@ -98,16 +103,30 @@ def connect(address: Optional[str] = None, **local_options: Any) -> Any:
   )
   for name in _NEEDLESS:
     setattr(node.Node, name, lambda *args, **kwargs: None)
-  ray.init(
-      'local',
-      num_cpus=process.usable_cores(),
-      include_dashboard=False,
-      _node_ip_address='127.0.0.1',
-      _temp_dir=folder,
-      **local_options,
-      **options,
-  )
+  with _silent_stderr():
+    ray.init(
+        'local',
+        num_cpus=process.usable_cores(),
+        include_dashboard=False,
+        _node_ip_address='127.0.0.1',
+        _temp_dir=folder,
+        **local_options,
+        **options,
+    )
   return ray
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+  """For a line in which Ray says that it has been told to be quiet."""
+  kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nowhere, 2)
+  try:
+    yield
+  finally:
+    os.dup2(kept, 2)
+    os.close(kept)
+    os.close(nowhere)
 
 
 def _check_reachable(address: str) -> None:

@@ -10,7 +10,7 @@ environment variables:
   FAKE_CRASH=a        the process is killed in round 2 of the runs of a, having
                       written half a row to `metrics.csv` and its last words
   FAKE_ENDLESS=a      round 2 of runs of a never ends
-  FAKE_MISSING=1      a package is missing that every run needs
+  FAKE_MISSING=p      package p is missing: tensorflow or ray
   FAKE_NOT_FINITE=a   every second round of runs of a is not finite
   FAKE_SECONDS=s      a round takes s seconds
 
@@ -36,7 +36,7 @@ class FakeRunner:
   """Stands in for `runner.Runner`."""
 
   def __init__(self):
-    if os.environ.get('FAKE_MISSING'):
+    if os.environ.get('FAKE_MISSING') == 'tensorflow':
       raise ModuleNotFoundError("No module named 'tensorflow'")
 
   def run(
@@ -135,6 +135,8 @@ def _state_of(random_numbers) -> np.ndarray:
 _IS_PROGRAM = __name__ == '__main__'
 if _IS_PROGRAM or sys.argv[0].endswith('default_worker.py'):
   sys.modules['binaries.runner'] = types.SimpleNamespace(Runner=FakeRunner)
+  if os.environ.get('FAKE_MISSING') == 'ray':
+    sys.modules['ray'] = None
   if os.environ.get('FAKE_REPORTING'):
     for name in ('figures', 'page', 'results', 'tables'):
       sys.modules[f'binaries.reporting.{name}'] = mock.MagicMock()
