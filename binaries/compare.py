@@ -20,9 +20,10 @@ Runs all combinations of --aggregators, --attacks, --byzantine_fractions and
 
 The same command goes on where an earlier one was interrupted, and tries again
 what failed. Rows are in the order of the grid: by seed, fraction, aggregator
-and attack; those of other grids come first. Runs go on in processes of their
-own, --num_workers side by side, each on its share of the cores and, if there
-are several, on a GPU; if one is killed, that costs the run that it was at.
+and attack; those of other grids come first. With --num_workers, that many runs
+go on side by side in workers of Ray, each with its share of the cores and GPUs,
+on this machine or on those of the cluster at --ray_address; if a worker is
+killed, another one goes on with its run.
 
 Example:
 
