@@ -72,6 +72,8 @@ def run(
           [w.messages for w in workers], timeout=_SECONDS_UNTIL_TOLD
       )
       if not ready and not any(w.run for w in workers):
+        if not any(node['Alive'] for node in ray.nodes()):
+          raise application.UserError('Ray has died; the same command goes on.')
         left[0].progress.note('the Ray cluster is busy; waiting for a worker')
       for worker in [w for w in workers if w.messages in ready]:
         current = worker.run
@@ -95,6 +97,7 @@ def run(
             yield _outcome(current, None, _describe_death(current.cell, error))
           continue
         if kind == _STARTED:
+          num_lost = 0
           worker.place(*value, workers)
         elif kind == _ENDED:
           yield _outcome(current, *value)
@@ -150,9 +153,7 @@ class _Worker:
       workers: Sequence['_Worker'],
   ) -> None:
     """Takes in where the actor is; UserError if it would compute otherwise."""
-    difference = output_folder.describe_difference(
-        versions, run_record.versions()
-    )
+    difference = run_record.describe_other_versions({'versions': versions})
     if difference:
       raise application.UserError(
           f'machine {host} has {difference}; all need the same checkout and'
@@ -166,7 +167,7 @@ class _Worker:
     self.run = run
     run.num_tries += 1
     self.messages = self.actor.run.remote(
-        self._slot, run.cell.experiment, run.cell.folder.absolute()
+        self._slot, run.cell.experiment, run.cell.folder
     )
 
 
@@ -208,6 +209,8 @@ def _starter(ray: Any, num_workers: int, context: str) -> Callable[[], Any]:
       spec and spec.name,
       # The flags of a program that has some.
       sys.argv if flags.FLAGS.is_parsed() else sys.argv[:1],
+      # Where relative paths begin.
+      os.getcwd(),
       num_threads,
       num_cores,
   )
@@ -260,6 +263,7 @@ class _Actor:
       self,
       main: Optional[str],
       argv: Sequence[str],
+      folder: str,
       num_threads: str,
       num_cores: float,
   ):
@@ -268,6 +272,7 @@ class _Actor:
       sys.modules['__main__'] = importlib.import_module(main)
     sys.argv = list(argv)
     flags.FLAGS(sys.argv, known_only=True)
+    os.chdir(folder)
     os.environ['TF_NUM_INTRAOP_THREADS'] = num_threads
     self._num_cores = num_cores
     self._thread: Optional[futures.Executor] = None

@@ -106,11 +106,10 @@ def connect(address: Optional[str] = None, **local_options: Any) -> Any:
   with _silent_stderr():
     ray.init(
         'local',
-        num_cpus=process.usable_cores(),
         include_dashboard=False,
         _node_ip_address='127.0.0.1',
         _temp_dir=folder,
-        **local_options,
+        **{'num_cpus': process.usable_cores(), **local_options},
         **options,
     )
   return ray

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from unittest import mock
 
 import pytest
 
@@ -9,6 +10,7 @@ from binaries import application
 from binaries import cells
 from binaries import experiment
 from binaries import ray_workers
+from binaries import run_record
 
 
 def _run(name):
@@ -124,3 +126,12 @@ def test_cores_and_gpus_are_divided(nodes, num_workers, expected):
 def test_cluster_without_cores_is_a_user_error():
   with pytest.raises(application.UserError, match='has no cores'):
     ray_workers._starter(_Ray([{}]), 2, 'native')
+
+
+def test_other_checkout_is_a_user_error():
+  worker = ray_workers._Worker(mock.MagicMock())
+  versions = dict(run_record.versions())
+  worker.place('node', 'host', versions, [worker])
+  versions['sources'] = '0123'
+  with pytest.raises(application.UserError, match="host has sources='0123'"):
+    worker.place('node', 'host', versions, [worker])
