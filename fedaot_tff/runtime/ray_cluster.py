@@ -87,7 +87,9 @@ def connect(address: Optional[str] = None, **local_options: Any) -> Any:
         ray.init(address=address, **options)
     except Exception as error:  # pylint: disable=broad-exception-caught
       raise ConnectionError(
-          f'Cannot join the Ray cluster at {address}: {error}'
+          f'Cannot join the Ray cluster at {address}: this machine must be one'
+          ' of it, with its token (RAY_AUTH_TOKEN) and versions of Ray and'
+          f' Python; {error!r}'
       ) from error
     return ray
   from ray._private import node  # pylint: disable=g-import-not-at-top
