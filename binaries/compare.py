@@ -20,9 +20,10 @@ Runs all combinations of --aggregators, --attacks, --byzantine_fractions and
 
 The same command goes on where an earlier one was interrupted, and tries again
 what failed. Rows are in the order of the grid: by seed, fraction, aggregator
-and attack; those of other grids come first. Runs go on in processes of their
-own, --num_workers side by side, each on its share of the cores and, if there
-are several, on a GPU; if one is killed, that costs the run that it was at.
+and attack; those of other grids come first. With --num_workers, that many runs
+go on side by side in workers of Ray, each with its share of the cores and GPUs,
+on this machine or on those of the cluster at --ray_address; if a worker is
+killed, another one goes on with its run.
 
 Example:
 
@@ -82,6 +83,12 @@ _NUM_WORKERS = flags.DEFINE_integer(
     'How many runs go on side by side; each gets its share of the cores.',
     lower_bound=1,
 )
+_RAY_ADDRESS = flags.DEFINE_string(
+    'ray_address',
+    None,
+    'HOST:PORT of a Ray cluster that runs go on in. By default, several workers'
+    ' are on this machine.',
+)
 _REPORT = flags.DEFINE_bool(
     'report', True, 'Make the report for a browser at the end.'
 )
@@ -103,7 +110,11 @@ def main() -> int:
 
   application.announce_resume()
   num_failed = grid_lib.run_unfinished(
-      grid, folder, num_workers=_NUM_WORKERS.value, quiet=flags.FLAGS.quiet
+      grid,
+      folder,
+      num_workers=_NUM_WORKERS.value,
+      ray_address=_RAY_ADDRESS.value,
+      quiet=flags.FLAGS.quiet,
   )
   results = results_lib.read(folder, grid.axes)
   summary = tables.summary_tables(results)

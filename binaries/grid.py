@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from binaries import application
+from binaries import cells as cells_lib
 from binaries import csv_log
 from binaries import experiment as experiment_lib
 from binaries import output_folder
@@ -14,7 +15,6 @@ from binaries import progress as progress_lib
 from binaries import run_metrics
 from binaries import run_record
 from binaries import single_run
-from binaries import worker_pool
 
 _MEASURED = (
     'rounds',
@@ -91,6 +91,7 @@ def run_unfinished(
     folder: pathlib.Path,
     *,
     num_workers: int = 1,
+    ray_address: Optional[str] = None,
     quiet: bool = False,
 ) -> int:
   """Runs the experiments that have no result yet; returns how many failed.
@@ -111,7 +112,7 @@ def run_unfinished(
     _write_results(grid, folder, results)
     num_runs = len(grid.experiments)
     cells = [
-        worker_pool.Cell(
+        cells_lib.Cell(
             f'{number}/{num_runs} {e.aggregator}, {e.attack},'
             f' {100 * e.byzantine_fraction:g}%, seed {e.seed}',
             e,
@@ -123,8 +124,13 @@ def run_unfinished(
     if not cells:
       return 0
     # With the axes spelled out.
-    flags = {'num_workers': num_workers, 'output_dir': str(folder)}
-    flags = {**grid.settings, **grid.axes, **flags}
+    flags = {
+        **grid.settings,
+        **grid.axes,
+        'num_workers': num_workers,
+        'ray_address': ray_address,
+        'output_dir': str(folder),
+    }
     run_record.write(folder, seed=list(grid.seeds), flags=flags)
     num_failed = 0
     with (
@@ -135,7 +141,12 @@ def run_unfinished(
             quiet=quiet,
         ) as progress,
         contextlib.closing(
-            worker_pool.run(cells, progress, num_workers=num_workers)
+            cells_lib.run(
+                cells,
+                progress,
+                num_workers=num_workers,
+                ray_address=ray_address,
+            )
         ) as outcomes,
     ):
       for e, of_run, rows, error in outcomes:

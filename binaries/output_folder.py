@@ -7,13 +7,15 @@ import fcntl
 import json
 import os
 import pathlib
-from typing import Any, Dict, Iterable, Mapping, Optional, Union
+import time
+from typing import Any, BinaryIO, Dict, Iterable, Mapping, Optional, Union
 
 from binaries import application
 
 SETTINGS_FILE = 'settings.json'
 RESULTS_FILE = 'results.csv'
 _LOCK_FILE = '.lock'
+_SECONDS_BETWEEN_TRIES = 0.2
 
 
 def make_folder(path: pathlib.Path) -> pathlib.Path:
@@ -24,24 +26,34 @@ def make_folder(path: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path) -> Iterator[None]:
+def locked(folder: pathlib.Path, *, patience: float = 0.0) -> Iterator[None]:
   """Makes a folder, unless it exists, and keeps other programs out meanwhile.
 
   The lock is this process's alone and ends with it. UserError if another
-  program has it or the folder cannot be written.
+  program has it, still after `patience` seconds, or the folder cannot be
+  written.
   """
   make_folder(folder)
   with told(f'write to the output folder {folder}'):
     file = open(folder / _LOCK_FILE, 'ab')
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise application.UserError(
-          f'another program is writing to {folder}; wait until it has ended or'
-          ' choose another --output_dir.'
-      ) from error
+    deadline = time.monotonic() + patience
+    while not _lock(file):
+      if time.monotonic() >= deadline:
+        raise application.UserError(
+            f'another program is writing to {folder}; wait until it has ended'
+            ' or choose another --output_dir.'
+        )
+      time.sleep(_SECONDS_BETWEEN_TRIES)
   with file:
     yield
+
+
+def _lock(file: BinaryIO) -> bool:
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  return True
 
 
 def check_kind(folder: pathlib.Path, kind: str, files: Iterable[str]) -> None:

@@ -96,11 +96,15 @@ class RunProgress:
     self._rounds_left = progress.rounds_per_run
 
   def skip(self, num_rounds: int) -> None:
-    """Counts rounds that are done; if some are repeated, no harm is done."""
-    self._rounds_left -= num_rounds
-    bar = self._progress.bar
+    """Counts the first rounds as done, unless they are counted already.
+
+    If some are repeated, no harm is done.
+    """
+    bar, rounds_per_run = self._progress.bar, self._progress.rounds_per_run
+    num_new = max(0, num_rounds - (rounds_per_run - self._rounds_left))
+    self._rounds_left -= num_new
     if not bar.disable:
-      bar.n, bar.initial = bar.n + num_rounds, bar.initial + num_rounds
+      bar.n, bar.initial = bar.n + num_new, bar.initial + num_new
 
   def advance(self, text: str) -> None:
     """Reports that a round is done, and what came of it."""

@@ -40,6 +40,7 @@ def run(
     checkpoint_every: int = DEFAULT_CHECKPOINT_EVERY,
     tensorboard: bool = False,
     keep_checkpoints: bool = False,
+    patience: float = 0.0,
 ) -> List[Dict[str, Any]]:
   """Runs an experiment, or what an earlier process has left to do of it.
 
@@ -55,6 +56,7 @@ def run(
     checkpoint_every: The number of rounds from checkpoint to checkpoint.
     tensorboard: Whether to write event files for TensorBoard.
     keep_checkpoints: Whether the newest stay when the run is finished.
+    patience: For how many seconds to wait if another program runs it.
 
   Raises:
     UserError: If the folder holds a comparison, or a run with other settings or
@@ -62,7 +64,7 @@ def run(
       or locked; if the run fails.
     ModuleNotFoundError: If a package is missing.
   """
-  with output_folder.locked(folder):
+  with output_folder.locked(folder, patience=patience):
     # Before --overwrite removes anything, and whether or not there are rows.
     output_folder.check_kind(
         folder,

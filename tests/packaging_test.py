@@ -53,10 +53,8 @@ def _read(name: str) -> list[requirements.Requirement]:
   return _parse((_ROOT / name).read_text(encoding='utf-8').splitlines())
 
 
-def _pinned_versions(
-    python: str, name: str = 'requirements.txt'
-) -> dict[str, str]:
-  """The versions that a file of pins installs under a Python on Linux."""
+def _is_for(requirement: requirements.Requirement, python: str) -> bool:
+  """Whether a requirement is one under a Python on Linux."""
   environment = {
       'python_version': python,
       'python_full_version': f'{python}.5',
@@ -64,9 +62,16 @@ def _pinned_versions(
       'platform_python_implementation': 'CPython',
       'implementation_name': 'cpython',
   }
+  return not requirement.marker or requirement.marker.evaluate(environment)
+
+
+def _pinned_versions(
+    python: str, name: str = 'requirements.txt'
+) -> dict[str, str]:
+  """The versions that a file of pins installs under a Python on Linux."""
   versions = {}
   for requirement in _read(name):
-    if requirement.marker and not requirement.marker.evaluate(environment):
+    if not _is_for(requirement, python):
       continue
     (specifier,) = requirement.specifier
     assert specifier.operator == '=='
@@ -232,13 +237,15 @@ def test_tff_extra_requires_what_tff_requires():
       assert ours[name].specifier.contains(installed)
 
 
-def _check_pins(pins, extras, *files):
+def _check_pins(python, pins, extras, *files):
   wanted = _parse(_metadata()['project']['dependencies'])
   for extra in extras:
     wanted += _extras()[extra]
   for file in files:
     wanted += _read(file)
   for requirement in wanted:
+    if not _is_for(requirement, python):
+      continue
     name = utils.canonicalize_name(requirement.name)
     assert name in pins, f'{name} is not pinned'
     assert requirement.specifier.contains(
@@ -251,21 +258,21 @@ def test_pins_meet_every_requirement(python):
   pins = _pinned_versions(python)
   # Flower has an environment of its own; CUDA takes gigabytes.
   extras = set(_extras()) - {'flower', 'gpu'}
-  _check_pins(pins, extras, 'requirements.in', 'overrides.txt')
+  _check_pins(python, pins, extras, 'requirements.in', 'overrides.txt')
   assert pins['tensorflow-federated'] == _tff_import.TFF_VERSION
 
 
 @pytest.mark.parametrize('python', ['3.11', '3.12', '3.13'])
 def test_pins_of_flower_meet_every_requirement(python):
   pins = _pinned_versions(python, 'requirements-flower.txt')
-  _check_pins(pins, ['flower'], 'requirements-flower.in')
+  _check_pins(python, pins, ['flower'], 'requirements-flower.in')
   assert not set(pins) & {r.name for r in _read('excludes-flower.txt')}
 
 
 @pytest.mark.parametrize('python', ['3.12', '3.13'])
 def test_pins_of_pysyft_meet_every_requirement(python):
   pins = _pinned_versions(python, 'requirements-syft.txt')
-  _check_pins(pins, ['flower'], 'requirements-syft.in')
+  _check_pins(python, pins, ['flower'], 'requirements-syft.in')
 
 
 def test_gpu_extra_is_that_of_the_pinned_tensorflow_without_tensorrt():

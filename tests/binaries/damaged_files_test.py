@@ -120,10 +120,9 @@ def test_damage_is_one_line(tmp_path, finished, program, name, damage):
         ('metrics.csv', _change_line(1, lambda line: line[:-2] + b'x\n')),
         ('weights.csv', _change_line(1, lambda line: line[:-2] + b'\xff\n')),
         ('run.json', _OF_RECORD['list_settings']),
-        ('worker.log', lambda path: path.mkdir()),
         ('', lambda path: (shutil.rmtree(path), path.write_text('a file'))),
     ],
-    ids=['metrics', 'weights', 'record', 'log', 'folder'],
+    ids=['metrics', 'weights', 'record', 'folder'],
 )
 def test_damaged_run_does_not_stop_the_others(tmp_path, name, damage):
   assert _run('compare', tmp_path, FAKE_FAILURE='fedaot').returncode == 1

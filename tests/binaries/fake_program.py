@@ -10,7 +10,7 @@ environment variables:
   FAKE_CRASH=a        the process is killed in round 2 of the runs of a, having
                       written half a row to `metrics.csv` and its last words
   FAKE_ENDLESS=a      round 2 of runs of a never ends
-  FAKE_MISSING=1      a package is missing that every run needs
+  FAKE_MISSING=p      package p is missing: tensorflow or ray
   FAKE_NOT_FINITE=a   every second round of runs of a is not finite
   FAKE_SECONDS=s      a round takes s seconds
 
@@ -36,7 +36,7 @@ class FakeRunner:
   """Stands in for `runner.Runner`."""
 
   def __init__(self):
-    if os.environ.get('FAKE_MISSING'):
+    if os.environ.get('FAKE_MISSING') == 'tensorflow':
       raise ModuleNotFoundError("No module named 'tensorflow'")
 
   def run(
@@ -131,15 +131,18 @@ def _state_of(random_numbers) -> np.ndarray:
   return np.array(random_numbers.getstate()[1])
 
 
-# The second is the name in the worker processes, which `compare` alone has.
-if __name__ in ('__main__', '__mp_main__'):
+# Workers, which only `compare` has, import the program as well.
+_IS_PROGRAM = __name__ == '__main__'
+if _IS_PROGRAM or sys.argv[0].endswith('default_worker.py'):
   sys.modules['binaries.runner'] = types.SimpleNamespace(Runner=FakeRunner)
+  if os.environ.get('FAKE_MISSING') == 'ray':
+    sys.modules['ray'] = None
   if os.environ.get('FAKE_REPORTING'):
     for name in ('figures', 'page', 'results', 'tables'):
       sys.modules[f'binaries.reporting.{name}'] = mock.MagicMock()
-if __name__ == '__mp_main__':
-  importlib.import_module('binaries.compare')
-elif __name__ == '__main__':
-  program = importlib.import_module(f'binaries.{sys.argv[1]}')
-  sys.argv = [f'{sys.argv[1]}.py', *sys.argv[2:]]
-  application.run(program.main)
+  if _IS_PROGRAM:
+    sys.argv = [f'{sys.argv[1]}.py', *sys.argv[2:]]
+    program = importlib.import_module(f'binaries.{sys.argv[0][:-3]}')
+    application.run(program.main)
+  else:
+    importlib.import_module('binaries.compare')

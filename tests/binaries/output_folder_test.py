@@ -1,5 +1,6 @@
 """Tests for output_folder."""
 
+import concurrent.futures
 import os
 import pathlib
 
@@ -33,8 +34,8 @@ def test_folder_that_cannot_be_written_is_a_user_error():
     _lock(pathlib.Path('/proc/self'))
 
 
-def _lock(folder):
-  with output_folder.locked(folder):
+def _lock(folder, **options):
+  with output_folder.locked(folder, **options):
     pass
 
 
@@ -46,6 +47,14 @@ def test_folder_is_locked_until_it_is_left(tmp_path):
         _lock(folder)
       raise KeyError
   _lock(folder)
+
+
+def test_lock_is_waited_for(tmp_path):
+  with concurrent.futures.ThreadPoolExecutor() as executor:
+    with output_folder.locked(tmp_path):
+      waiting = executor.submit(_lock, tmp_path, patience=60.0)
+      assert not waiting.done()
+    assert waiting.result() is None
 
 
 def test_json_is_replaced(tmp_path):

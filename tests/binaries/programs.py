@@ -71,7 +71,7 @@ def loaded_packages(*modules: str) -> Set[str]:
   )
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 300) -> None:
   """Waits for a condition, which must come true in time."""
   deadline = time.monotonic() + seconds
   while not condition():

@@ -29,15 +29,19 @@ _STUBS = (
     'flower-superlink',
     'flower-supernode',
     'flwr',
+    'kubectl',
     'make',
     'pip',
     'python',
+    'sbatch',
     'sh',
     '.venv/bin/python',
     '.venv/bin/pytest-benchmark',
+    '.venv/bin/ray',
     '.venv-flower/bin/python',
     '.venv-syft/bin/python',
 )
+_SBATCH = 'deploy/slurm.sbatch'
 _INLINE = re.compile(r'`((?:\./|\.venv|make|pip|python)[^`]* [^`]*)`')
 
 # Parses the flags of commands as their program does.
@@ -144,6 +148,11 @@ def test_what_pip_installs(calls):
 def test_flags_of_programs(calls, program):
   name = f'binaries.{program}'
   commands = _arguments(calls, '.venv/bin/python', '-m', name)
+  if program == 'compare':
+    commands += [
+        c[c.index(name) + 1 :] for c in calls if c[0] == 'kubectl' and name in c
+    ]
+    commands += [c[c.index(_SBATCH) + 1 :] for c in calls if c[0] == 'sbatch']
   programs.run_source(_PARSE, json.dumps([name, *commands]))
 
 
@@ -176,6 +185,17 @@ def test_options_of_other_environments(calls):
   assert _arguments(calls, *flower, 'benchmarks.flower_speed') == [()]
   ((path, *_),) = _arguments(calls, '.venv-syft/bin/python')
   assert (pages.ROOT / path).exists()
+
+
+def test_options_of_ray(calls):
+  pytest.importorskip('ray')
+  commands = _arguments(calls, '.venv/bin/ray')
+  for command in {name for name, *_ in commands}:
+    known = programs.run('ray.scripts.scripts', command, '--help').stdout
+    for name, *options in commands:
+      if name == command:
+        for option in options:
+          assert f'{option.partition("=")[0]} ' in known, (name, option)
 
 
 @pytest.mark.slow

@@ -8,7 +8,9 @@ from tests.documents import pages
 
 _OUTSIDE = [name for name in pages.NAMES if not name.startswith('docs/')]
 _LINK = re.compile(r'\]\(\s*([^)\s]+)\s*\)')
-_FOLDERS = 'benchmarks|binaries|docs|examples|fedaot|fedaot_tff|tasks|tests'
+_FOLDERS = (
+    'benchmarks|binaries|deploy|docs|examples|fedaot|fedaot_tff|tasks|tests'
+)
 _PATH = re.compile(rf'(?<![\w/.])(?:{_FOLDERS})/[\w./-]*\w')
 
 
