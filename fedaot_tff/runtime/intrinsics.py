@@ -58,8 +58,9 @@ def _eval_at_clients(function, place, signature):
   )
 
 
-def _eval_at_server(function, place):
-  return function(None, place.invocation.server)
+def _eval_at_server(function, place, signature):
+  here = place.invocation
+  return here.apply(function, None, signature.result.member, here.server)
 
 
 def _value_at_clients(value, place):
@@ -73,13 +74,13 @@ def _value_at_server(value, place):
 
 
 def _aggregate(argument, place, signature):
-  # As TFF's runtime does it; `merge` has nothing to merge.
-  values, zero, accumulate, _, report = argument
+  # As TFF's runtime does it.
+  values, zero, accumulate, merge, report = argument
   here, result_type = place.invocation, signature.result.member
   if getattr(accumulate, 'stacks_rows', False):
     return here.stack(values, result_type)
   accumulator = here.accumulate(
-      accumulate, zero, values, signature.parameter[1]
+      accumulate, zero, values, signature.parameter[1], merge
   )
   return here.apply(report, accumulator, result_type, here.server)
 
@@ -139,7 +140,6 @@ def _sequence_reduce(argument, place, signature):
 
 _IMPLEMENTATIONS = {
     'federated_broadcast': _value_at_clients,
-    'federated_eval_at_server': _eval_at_server,
     'federated_value_at_clients': _value_at_clients,
     'federated_value_at_server': _value_at_server,
     'federated_zip_at_clients': _zip_at_clients,
@@ -150,6 +150,7 @@ _TYPED_IMPLEMENTATIONS = {
     'federated_aggregate': _aggregate,
     'federated_apply': _apply,
     'federated_eval_at_clients': _eval_at_clients,
+    'federated_eval_at_server': _eval_at_server,
     'federated_map': _map,
     'federated_map_all_equal': _map_all_equal,
     'federated_select': _select,

@@ -108,9 +108,10 @@ class Invocation:
       accumulator: Any,
       values: Any,
       accumulator_type: tff.Type,
+      merge: Callable[[Any, Place], Any],
   ) -> Any:
     """Accumulates the clients' values, one after the other in their order."""
-    del accumulator_type  # Needed where it is traced.
+    del accumulator_type, merge  # Needed where it is traced.
     for index in range(self.num_clients):
       value = self.client_value(values, index)
       accumulator = function((accumulator, value), self.server)

@@ -27,7 +27,7 @@ class NotTraceable(Exception):
 
 
 @dataclasses.dataclass(eq=False)
-class _Later:
+class Later:
   """A tensor that there will be; one a client with `is_rows`.
 
   Attributes:
@@ -43,50 +43,61 @@ class _Later:
   content: Optional[tf.Tensor] = None
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
   """Something noted: of the server, of each client, or an accumulation.
 
   Attributes:
     run: A function of the argument, and for an accumulation before it of the
       accumulator.
-    argument: Nested tuples of tensors, `_Later`s and `AllEqual`s.
+    argument: Nested tuples of tensors, `Later`s and `AllEqual`s.
     results: The flat result.
     loop: Where clients do it; None for the server.
-    start: The zero of an accumulation, else None.
     result_type: Of the result.
+    start: The zero of an accumulation, else None.
+    merge: Makes one accumulator of two, else None.
+    stacks: Whether it makes tables of the clients' rows.
   """
 
   run: Callable[..., Any]
   argument: Any
-  results: list[_Later]
+  results: list[Later]
   loop: Optional[int]
-  start: Any
   result_type: tff.Type
+  start: Any = None
+  merge: Optional[Callable[[Any], Any]] = None
+  stacks: bool = False
 
 
-def _flatten(value: Any) -> list[Any]:
+class Stage(NamedTuple):
+  """What the server does and then, in one loop, the clients."""
+
+  server: list[Step]
+  clients: list[Step]
+
+
+def flatten(value: Any) -> list[Any]:
   """What nested tuples and `AllEqual`s hold."""
   if isinstance(value, invocation.AllEqual):
     value = value.value
   if isinstance(value, tuple):
-    return [part for element in value for part in _flatten(element)]
+    return [part for element in value for part in flatten(element)]
   return [value]
 
 
-def _find_later(*values: Any) -> list[_Later]:
-  return [part for part in _flatten(values) if isinstance(part, _Later)]
+def find_later(*values: Any) -> list[Later]:
+  return [part for part in flatten(values) if isinstance(part, Later)]
 
 
-def _replace_later(value: Any, tensor_of: Callable[[_Later], Any]) -> Any:
+def replace_later(value: Any, tensor_of: Callable[[Later], Any]) -> Any:
   """Nested tuples of tensors alone."""
   if isinstance(value, invocation.AllEqual):
     value = value.value
   if isinstance(value, tuple):
-    return tuple(_replace_later(element, tensor_of) for element in value)
-  return tensor_of(value) if isinstance(value, _Later) else value
+    return tuple(replace_later(element, tensor_of) for element in value)
+  return tensor_of(value) if isinstance(value, Later) else value
 
 
-def _content(later: _Later) -> tf.Tensor:
+def content_of(later: Later) -> tf.Tensor:
   return later.content
 
 
@@ -102,7 +113,7 @@ def _specs(type_spec: tff.Type) -> list[tf.TensorSpec]:
 class TracedInvocation:
   """An `invocation.Invocation` in a TensorFlow function, for one device.
 
-  What clients have is an `AllEqual`, or nested tuples of them and `_Later`s.
+  What clients have is an `AllEqual`, or nested tuples of them and `Later`s.
   """
 
   def __init__(
@@ -129,42 +140,34 @@ class TracedInvocation:
     return values
 
   def apply(self, function, argument, result_type, place):
-    """Calls a function on one value, at once if that is there."""
-    needs = _find_later(argument)
-    if not needs:
-      return function(argument, place)
-    results = [
-        _Later(spec, max(later.loop for later in needs), is_rows=False)
-        for spec in _specs(result_type)
-    ]
+    """Notes that a function is called on one value."""
     return self._note(
-        lambda value: function(value, place), argument, results, result_type
+        lambda value: function(value, place),
+        argument,
+        self._first_loop(argument),
+        result_type,
     )
 
   def map_clients(self, function, values, result_type):
     loop = self._first_loop(values)
-    results = [_Later(s, loop, is_rows=True) for s in _specs(result_type)]
     return self._note(
         lambda value: function(value, self._client),
         values,
-        results,
-        result_type,
         loop,
+        result_type,
+        loop=loop,
     )
 
-  def accumulate(self, function, zero, values, accumulator_type):
+  def accumulate(self, function, zero, values, accumulator_type, merge):
     loop = self._first_loop((zero, values))
-    results = [
-        _Later(spec, loop + 1, is_rows=False)
-        for spec in _specs(accumulator_type)
-    ]
     return self._note(
         lambda accumulator, value: function((accumulator, value), self.server),
         values,
-        results,
+        loop + 1,
         accumulator_type,
-        loop,
-        zero,
+        loop=loop,
+        start=zero,
+        merge=lambda pair: merge(pair, self.server),
     )
 
   def stack(self, values, result_type):
@@ -177,54 +180,68 @@ class TracedInvocation:
           )
           if rows.dtype == tf.variant
           else tf.repeat(rows[None], self._num_clients, axis=0)
-          for rows, spec in zip(_flatten(value), _specs(result_type))
+          for rows, spec in zip(flatten(value), _specs(result_type))
       )
 
     loop = self._first_loop(values) + 1
-    results = [_Later(s, loop, is_rows=False) for s in _specs(result_type)]
-    return self._note(run, values, results, result_type)
+    return self._note(run, values, loop, result_type, stacks=True)
 
   def _first_loop(self, values):
-    return max((later.loop for later in _find_later(values)), default=0)
+    return max((later.loop for later in find_later(values)), default=0)
 
-  def _note(self, run, argument, results, result_type, loop=None, start=None):
-    step = _Step(run, argument, results, loop, start, result_type)
-    self._steps.append(step)
+  def _note(self, run, argument, available, result_type, **options):
+    is_rows = 'loop' in options and 'start' not in options
+    results = [Later(s, available, is_rows) for s in _specs(result_type)]
+    options.setdefault('loop', None)
+    self._steps.append(
+        Step(run, argument, results, result_type=result_type, **options)
+    )
     return invocation.pack(result_type, iter(results))
 
-  def finish(self, result: Any) -> list[tf.Tensor]:
-    """Does what has been noted and the result needs; returns it, flat."""
-    needed, steps = set(_find_later(result)), []
+  def stages(self, result: Any) -> list[Stage]:
+    """What has been noted and the result needs."""
+    needed, steps = set(find_later(result)), []
     for step in reversed(self._steps):
       if not needed.isdisjoint(step.results):
         steps.insert(0, step)
-        needed.update(_find_later(step.argument, step.start))
-    last_loop = max((later.loop for later in needed), default=0)
-    for loop in range(last_loop + 1):
-      others = []
-      together = []
-      for step in steps:
-        (together if step.loop == loop else others).append(step)
-        if step.loop is None and step.results[0].loop == loop:
-          with tf.device(self.server.device):
-            made = step.run(_replace_later(step.argument, _content))
-          for later, tensor in zip(step.results, _flatten(made)):
-            later.content = tensor
-      needed_after = set(_find_later(result))
-      needed_after.update(
-          later for step in others for later in _find_later(step.argument)
-      )
-      if together:
-        self._run_loop(together, needed_after)
-    return _flatten(_replace_later(result, _content))
+        needed.update(find_later(step.argument, step.start))
+    last = max((later.loop for later in needed), default=0)
+    return [
+        Stage(
+            [s for s in steps if s.loop is None and s.results[0].loop == loop],
+            [s for s in steps if s.loop == loop],
+        )
+        for loop in range(last + 1)
+    ]
 
-  def _run_loop(self, steps: Sequence[_Step], needed_after: set[_Later]):
-    """Does for each client what all of these steps ask for."""
+  def finish(self, result: Any) -> list[tf.Tensor]:
+    """Does what has been noted and the result needs; returns it, flat."""
+    stages = self.stages(result)
+    for number, stage in enumerate(stages):
+      self.run_at_server(stage.server)
+      self.run_loop(stage.clients, needed_after(stages[number:], result))
+    return flatten(replace_later(result, content_of))
+
+  def run_at_server(self, steps: Sequence[Step]) -> None:
+    """Does what the server does."""
+    for step in steps:
+      with tf.device(self.server.device):
+        made = step.run(replace_later(step.argument, content_of))
+      for later, tensor in zip(step.results, flatten(made)):
+        later.content = tensor
+
+  def run_loop(self, steps: Sequence[Step], needed: set[Later]) -> None:
+    """Does for each client what all of these steps ask for.
+
+    Of the rows, it keeps those that are needed.
+    """
+    if not steps:
+      return
     kept = [
         later
         for step in steps
         for later in step.results
-        if later.is_rows and later in needed_after
+        if later.is_rows and later in needed
     ]
     sums = [step for step in steps if step.start is not None]
 
@@ -244,9 +261,9 @@ class TracedInvocation:
 
       accumulators = list(accumulators)
       for step in steps:
-        argument = _replace_later(step.argument, tensor_of)
+        argument = replace_later(step.argument, tensor_of)
         if step.start is None:
-          made.update(zip(step.results, _flatten(step.run(argument))))
+          made.update(zip(step.results, flatten(step.run(argument))))
         else:
           which = sums.index(step)
           accumulators[which] = step.run(accumulators[which], argument)
@@ -263,7 +280,7 @@ class TracedInvocation:
           )
           for later in kept
       ]
-      starts = [_replace_later(step.start, _content) for step in sums]
+      starts = [replace_later(step.start, content_of) for step in sums]
       scalar = tf.TensorShape([])
       shapes = [
           invocation.pack(
@@ -281,8 +298,17 @@ class TracedInvocation:
     for later, rows in zip(kept, lists):
       later.content = rows
     for step, end in zip(sums, ends):
-      for later, tensor in zip(step.results, _flatten(end)):
+      for later, tensor in zip(step.results, flatten(end)):
         later.content = tensor
+
+
+def needed_after(stages: Sequence[Stage], result: Any) -> set[Later]:
+  """What is asked for after the clients' part of the first of these stages."""
+  needed = set(find_later(result))
+  for stage in stages[1:]:
+    for step in (*stage.server, *stage.clients):
+      needed.update(find_later(step.argument, step.start))
+  return needed
 
 
 def trace(
@@ -298,19 +324,19 @@ def trace(
   """
   if len(set(devices.clients)) > 1:
     raise NotTraceable('clients run on several devices')
-  parameters = list(_slots(signature.parameter))
+  parameters = list(slots(signature.parameter))
   are_rows = []
 
   def body(num_clients, *flat):
     here = TracedInvocation(devices, num_clients, max_concurrent_clients)
     flat = iter(
-        _Later(slot.spec, 0, True, tensor) if slot.is_rows else tensor
+        Later(slot.spec, 0, True, tensor) if slot.is_rows else tensor
         for tensor, slot in zip(flat, parameters)
     )
-    argument = _inside(signature.parameter, flat)
+    argument = inside(signature.parameter, flat)
     result = function(argument, here.server)
     are_rows[:] = [
-        isinstance(part, _Later) and part.is_rows for part in _flatten(result)
+        isinstance(part, Later) and part.is_rows for part in flatten(result)
     ]
     return here.finish(result)
 
@@ -325,7 +351,7 @@ def trace(
           ),
       ],
   ).get_concrete_function()
-  results = list(_slots(signature.result))
+  results = list(slots(signature.result))
 
   def call(argument, num_clients):
     with tf.device(devices.clients[0]):
@@ -382,18 +408,18 @@ def _is_rows(type_spec: tff.FederatedType) -> bool:
   return type_spec.placement is tff.CLIENTS and not type_spec.all_equal
 
 
-def _slots(type_spec: tff.Type) -> Iterator[_Slot]:
+def slots(type_spec: tff.Type) -> Iterator[_Slot]:
   if isinstance(type_spec, tff.FederatedType):
     for spec in _specs(type_spec.member):
       yield _Slot(spec, _is_rows(type_spec))
   elif isinstance(type_spec, tff.StructType):
     for part in type_spec:
-      yield from _slots(part)
+      yield from slots(part)
   else:
     yield from map(_Slot, _specs(type_spec))
 
 
-def _inside(type_spec: tff.Type, flat: Iterator[Any]) -> Any:
+def inside(type_spec: tff.Type, flat: Iterator[Any]) -> Any:
   """The value of a type in the function."""
   if isinstance(type_spec, tff.FederatedType):
     value = invocation.pack(type_spec.member, flat)
@@ -401,14 +427,14 @@ def _inside(type_spec: tff.Type, flat: Iterator[Any]) -> Any:
       return invocation.AllEqual(value)
     return value
   if isinstance(type_spec, tff.StructType):
-    return tuple(_inside(part, flat) for part in type_spec)
+    return tuple(inside(part, flat) for part in type_spec)
   return next(flat)
 
 
 def _from_outside(value: Any, type_spec: tff.Type) -> Iterator[tf.Tensor]:
   """The arguments of the function for an ingested value."""
   if isinstance(type_spec, tff.FederatedType) and _is_rows(type_spec):
-    columns = zip(*map(_flatten, value))
+    columns = zip(*map(flatten, value))
     for spec, items in itertools.zip_longest(
         _specs(type_spec.member), columns, fillvalue=()
     ):
@@ -420,7 +446,7 @@ def _from_outside(value: Any, type_spec: tff.Type) -> Iterator[tf.Tensor]:
     for element, part in zip(value, type_spec):
       yield from _from_outside(element, part)
   else:
-    yield from _flatten(value)
+    yield from flatten(value)
 
 
 def _outside(type_spec: tff.Type, flat: Iterator[Any], num_clients: int) -> Any:

@@ -25,13 +25,14 @@ def _square(x):
 def _loops(monkeypatch):
   """The number of steps in each loop."""
   numbers = []
-  run_loop = traced.TracedInvocation._run_loop
+  run_loop = traced.TracedInvocation.run_loop
 
-  def counted(self, steps, needed_after):
-    numbers.append(len(steps))
-    run_loop(self, steps, needed_after)
+  def counted(self, steps, needed):
+    if steps:
+      numbers.append(len(steps))
+    run_loop(self, steps, needed)
 
-  monkeypatch.setattr(traced.TracedInvocation, '_run_loop', counted)
+  monkeypatch.setattr(traced.TracedInvocation, 'run_loop', counted)
   return numbers
 
 
