@@ -35,6 +35,7 @@ _MODULE_OF = {
     'OwnUpdatePoisoning': 'fedaot_tff.attacks.attack',
     'set_in_process_execution_context': 'fedaot_tff.runtime.execution_context',
     'set_native_execution_context': 'fedaot_tff.runtime.execution_context',
+    'set_ray_execution_context': 'fedaot_tff.runtime.execution_context',
     'synchronize_model': 'fedaot_tff.learning.model_mirror',
     'train_rounds': 'fedaot_tff.simulation.training',
     'TrainingPoisoning': 'fedaot_tff.learning.adversary',

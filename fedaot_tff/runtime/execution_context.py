@@ -1,4 +1,4 @@
-"""The default execution context: in this process, or TFF's worker process.
+"""The default execution context: in this process, TFF's worker or on Ray.
 
 ```
 from fedaot_tff.runtime import execution_context
@@ -8,7 +8,7 @@ execution_context.set_in_process_execution_context()
 
 `tff.backends.native.set_sync_local_cpp_execution_context`, which
 `import tensorflow_federated` calls by itself, leaves its worker process behind
-at exit; either function here replaces it and closes the context that an earlier
+at exit; each function here replaces it and closes the context that an earlier
 call set.
 """
 
@@ -19,6 +19,7 @@ import tensorflow_federated as tff
 from fedaot_tff.runtime import autograph
 from fedaot_tff.runtime import in_process
 from fedaot_tff.runtime import native
+from fedaot_tff.runtime import ray_context
 
 _default_context: Union[
     in_process.InProcessExecutionContext, native.NativeExecutionContext, None
@@ -40,6 +41,13 @@ def set_in_process_execution_context(
 ) -> in_process.InProcessExecutionContext:
   """Makes a new `InProcessExecutionContext(**options)` TFF's default."""
   return _set_default_context(in_process.InProcessExecutionContext(**options))
+
+
+def set_ray_execution_context(
+    **options: Any,
+) -> ray_context.RayExecutionContext:
+  """Makes a new `RayExecutionContext(**options)` TFF's default."""
+  return _set_default_context(ray_context.RayExecutionContext(**options))
 
 
 def set_native_execution_context(

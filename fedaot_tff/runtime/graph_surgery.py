@@ -78,6 +78,14 @@ def _all_nodes(
     yield from function.node_def
 
 
+def called_functions(graph_def: tf.compat.v1.GraphDef) -> Iterator[str]:
+  """Names of operations, and those of the functions among them."""
+  for node in _all_nodes(graph_def):
+    yield node.op
+    for reference in _function_attributes(node):
+      yield reference.name
+
+
 def rename_library_functions(graph_def: tf.compat.v1.GraphDef, prefix: str):
   """Puts `prefix` before the name of every library function, in place.
 

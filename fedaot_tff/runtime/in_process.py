@@ -6,7 +6,7 @@ of exponentials and of matrix products among them, round differently. Over many
 steps of training the differences grow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 import os
 import threading
@@ -30,8 +30,9 @@ from fedaot_tff.runtime import values
 class _Programs:
   """Compiles each computation once, and forgets it with the computation."""
 
-  def __init__(self, devices_: devices.Devices, max_concurrent_clients: int):
-    self._options = devices_, max_concurrent_clients
+  def __init__(self, trace: Callable[..., program.Function]):
+    """`trace` may make something else of a function, given the signature."""
+    self._trace = trace
     self._builder = program.ProgramBuilder()
     self._programs = {}
     self._lock = threading.Lock()
@@ -42,30 +43,13 @@ class _Programs:
     with self._lock:
       if key not in self._programs:
         compiled = program.compile_to_building_block(computation)
-        self._programs[key] = self._trace(
-            self._builder.build(compiled), computation.type_signature
-        )
+        function = self._builder.build(compiled)
+        if tff.types.contains(computation.type_signature, _is_at_clients):
+          function = self._trace(function, computation.type_signature)
+        self._programs[key] = function
         forget = weakref.finalize(computation, self._programs.pop, key, None)
         forget.atexit = False
       return self._programs[key]
-
-  def _trace(
-      self, function: program.Function, signature: tff.FunctionType
-  ) -> program.Function:
-    """One function of TensorFlow, if there are clients and it can be one."""
-    if not tff.types.contains(signature, _is_at_clients):
-      return function
-    try:
-      call = traced.trace(function, signature, *self._options)
-    except traced.NotTraceable:
-      return function
-
-    def run(argument, server):
-      return call(argument, server.invocation.num_clients)
-
-    # The graph calls functions that are removed with it.
-    run.untraced = function
-    return run
 
   def clear(self):
     with self._lock:
@@ -129,15 +113,15 @@ class InProcessExecutionContext(tff.framework.SyncContext):
           if self._devices.has_accelerator
           else process.usable_cores()
       )
-    num_threads = checks.check_int(
+    self._num_threads = checks.check_int(
         'max_concurrent_clients', max_concurrent_clients, minimum=1
     )
     self._pool = (
-        futures.ThreadPoolExecutor(num_threads, 'in_process_clients')
-        if num_threads > 1
+        futures.ThreadPoolExecutor(self._num_threads, 'in_process_clients')
+        if self._num_threads > 1
         else None
     )
-    self._programs = _Programs(self._devices, num_threads)
+    self._programs = _Programs(self._trace)
     self._owner_pid = os.getpid()
 
   def invoke(self, comp: tff.framework.ConcreteComputation, arg: Any) -> Any:
@@ -149,10 +133,8 @@ class InProcessExecutionContext(tff.framework.SyncContext):
           f'Expected an argument of type {parameter_type}, found {arg}.'
       )
     cardinalities = cardinalities_utils.infer_cardinalities(arg, parameter_type)
-    server = invocation.Invocation(
-        self._devices,
-        cardinalities.get(tff.CLIENTS, self._default_num_clients),
-        self._pool,
+    server = self._invocation(
+        cardinalities.get(tff.CLIENTS, self._default_num_clients)
     ).server
     # Whatever graph the caller is building.
     with eager_context.eager_mode():
@@ -165,6 +147,27 @@ class InProcessExecutionContext(tff.framework.SyncContext):
       return type_conversions.type_to_py_container(
           values.export(result, result_type), result_type
       )
+
+  def _invocation(self, num_clients: int) -> invocation.Invocation:
+    return invocation.Invocation(self._devices, num_clients, self._pool)
+
+  def _trace(
+      self, function: program.Function, signature: tff.FunctionType
+  ) -> program.Function:
+    """One function of TensorFlow, if it can be one."""
+    try:
+      call = traced.trace(
+          function, signature, self._devices, self._num_threads
+      )
+    except traced.NotTraceable:
+      return function
+
+    def run(argument, server):
+      return call(argument, server.invocation.num_clients)
+
+    # The graph calls functions that are removed with it.
+    run.untraced = function
+    return run
 
   def close(self):
     """Frees compiled computations; later use compiles them again."""

@@ -101,10 +101,10 @@ def content_of(later: Later) -> tf.Tensor:
   return later.content
 
 
-def _specs(type_spec: tff.Type) -> list[tf.TensorSpec]:
+def specs_of(type_spec: tff.Type) -> list[tf.TensorSpec]:
   """The tensors of an unplaced type, in order."""
   if isinstance(type_spec, tff.StructType):
-    return [spec for part in type_spec for spec in _specs(part)]
+    return [spec for part in type_spec for spec in specs_of(part)]
   if isinstance(type_spec, tff.TensorType):
     return [tf.TensorSpec(type_spec.shape, type_spec.dtype.type)]
   raise NotTraceable(f'{type_spec} is no structure of tensors')
@@ -125,7 +125,7 @@ class TracedInvocation:
     self._client = invocation.Place(devices.clients[0], self)
     self._num_clients = num_clients
     self._max_concurrent_clients = max_concurrent_clients
-    self._steps = []  # In an order in which they can be done.
+    self.steps = []  # In an order in which they can be done.
     self.server = invocation.Place(devices.server, self)
 
   def client(self, index: int) -> invocation.Place:
@@ -180,7 +180,7 @@ class TracedInvocation:
           )
           if rows.dtype == tf.variant
           else tf.repeat(rows[None], self._num_clients, axis=0)
-          for rows, spec in zip(flatten(value), _specs(result_type))
+          for rows, spec in zip(flatten(value), specs_of(result_type))
       )
 
     loop = self._first_loop(values) + 1
@@ -191,9 +191,9 @@ class TracedInvocation:
 
   def _note(self, run, argument, available, result_type, **options):
     is_rows = 'loop' in options and 'start' not in options
-    results = [Later(s, available, is_rows) for s in _specs(result_type)]
+    results = [Later(s, available, is_rows) for s in specs_of(result_type)]
     options.setdefault('loop', None)
-    self._steps.append(
+    self.steps.append(
         Step(run, argument, results, result_type=result_type, **options)
     )
     return invocation.pack(result_type, iter(results))
@@ -201,7 +201,7 @@ class TracedInvocation:
   def stages(self, result: Any) -> list[Stage]:
     """What has been noted and the result needs."""
     needed, steps = set(find_later(result)), []
-    for step in reversed(self._steps):
+    for step in reversed(self.steps):
       if not needed.isdisjoint(step.results):
         steps.insert(0, step)
         needed.update(find_later(step.argument, step.start))
@@ -356,7 +356,7 @@ def trace(
   def call(argument, num_clients):
     with tf.device(devices.clients[0]):
       flat = list(_from_outside(argument, signature.parameter))
-    with _optimized_once():
+    with optimized_once():
       outputs = traced(tf.constant(num_clients), *flat)
 
     def to_outside(output, slot, has_rows):
@@ -372,13 +372,13 @@ def trace(
       ]
 
     flat = map(to_outside, outputs, results, are_rows)
-    return _outside(signature.result, flat, num_clients)
+    return outside(signature.result, flat, num_clients)
 
   return call
 
 
 @contextlib.contextmanager
-def _optimized_once() -> Iterator[None]:
+def optimized_once() -> Iterator[None]:
   """A second pass over a round's graph takes longer than it saves."""
   context = eager_context.context()
   before = context.function_call_options
@@ -404,19 +404,19 @@ class _Slot(NamedTuple):
   is_rows: bool = False
 
 
-def _is_rows(type_spec: tff.FederatedType) -> bool:
+def differs_by_client(type_spec: tff.FederatedType) -> bool:
   return type_spec.placement is tff.CLIENTS and not type_spec.all_equal
 
 
 def slots(type_spec: tff.Type) -> Iterator[_Slot]:
   if isinstance(type_spec, tff.FederatedType):
-    for spec in _specs(type_spec.member):
-      yield _Slot(spec, _is_rows(type_spec))
+    for spec in specs_of(type_spec.member):
+      yield _Slot(spec, differs_by_client(type_spec))
   elif isinstance(type_spec, tff.StructType):
     for part in type_spec:
       yield from slots(part)
   else:
-    yield from map(_Slot, _specs(type_spec))
+    yield from map(_Slot, specs_of(type_spec))
 
 
 def inside(type_spec: tff.Type, flat: Iterator[Any]) -> Any:
@@ -433,10 +433,10 @@ def inside(type_spec: tff.Type, flat: Iterator[Any]) -> Any:
 
 def _from_outside(value: Any, type_spec: tff.Type) -> Iterator[tf.Tensor]:
   """The arguments of the function for an ingested value."""
-  if isinstance(type_spec, tff.FederatedType) and _is_rows(type_spec):
+  if isinstance(type_spec, tff.FederatedType) and differs_by_client(type_spec):
     columns = zip(*map(flatten, value))
     for spec, items in itertools.zip_longest(
-        _specs(type_spec.member), columns, fillvalue=()
+        specs_of(type_spec.member), columns, fillvalue=()
     ):
       rows = list_ops.tensor_list_reserve(spec.shape, len(items), spec.dtype)
       for index, item in enumerate(items):
@@ -449,7 +449,7 @@ def _from_outside(value: Any, type_spec: tff.Type) -> Iterator[tf.Tensor]:
     yield from flatten(value)
 
 
-def _outside(type_spec: tff.Type, flat: Iterator[Any], num_clients: int) -> Any:
+def outside(type_spec: tff.Type, flat: Iterator[Any], num_clients: int) -> Any:
   """The value of a type for `values.export`."""
   if isinstance(type_spec, tff.FederatedType):
     value = invocation.pack(type_spec.member, flat)
@@ -465,5 +465,5 @@ def _outside(type_spec: tff.Type, flat: Iterator[Any], num_clients: int) -> Any:
 
     return [value_of(value, index) for index in range(num_clients)]
   if isinstance(type_spec, tff.StructType):
-    return tuple(_outside(part, flat, num_clients) for part in type_spec)
+    return tuple(outside(part, flat, num_clients) for part in type_spec)
   return next(flat)

@@ -5,6 +5,7 @@ sequences are serialized `tf.data.Dataset`s in string tensors on the CPU.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+import functools
 import typing
 from typing import Any
 
@@ -22,7 +23,8 @@ from fedaot_tff.runtime import invocation
 def ingest(value: Any, type_spec: tff.Type, place: invocation.Place) -> Any:
   """Checks a value against its type and puts it where the function runs.
 
-  What clients have goes where the clients run.
+  What clients have goes where the clients run; a `functools.partial` is called
+  to make a client's value.
 
   Raises:
     TypeError: If `value` is not of type `type_spec`.
@@ -63,7 +65,11 @@ def _ingest_federated(value, type_spec, place):
     )
   return place.invocation.map_clients(
       lambda client_value, client: ingest(
-          client_value, type_spec.member, client
+          client_value()
+          if isinstance(client_value, functools.partial)
+          else client_value,
+          type_spec.member,
+          client,
       ),
       value,
   )
