@@ -92,9 +92,10 @@ class Experiment:
       'in_process',
       str,
       'Where computations run. native: in a worker process of TFF, on the CPU;'
-      ' in_process: in the process of the program, on its GPUs if it has any.'
+      ' in_process: in the process of the program, on its GPUs if it has any;'
+      ' ray: clients on a Ray cluster, or all cores without --ray_address.'
       ' Results agree but for rounding.',
-      choices=('native', 'in_process'),
+      choices=('native', 'in_process', 'ray'),
   )
   seed: int = _setting(
       0,

@@ -1,8 +1,10 @@
 """Runs experiments with TensorFlow Federated."""
 
 from collections.abc import Iterator
+import functools
+import os
 import pathlib
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from absl import logging
 import numpy as np
@@ -81,14 +83,7 @@ class Runner:
     task = self._load_task(e)
     attack = attacks.get_attack(e.attack)
     self._make_once(('trigger', e.attack), _check_trigger, attack, task, note)
-    datasets = client_datasets.ClientDatasets(
-        task.client_data,
-        num_classes=task.num_classes,
-        batch_size=task.batch_size,
-        client_epochs=task.client_epochs,
-        data_poisoning=attack.data_poisoning,
-        seed=e.seed,
-    )
+    datasets = _make_datasets(task, attack, e.seed)
     managers = [logging_release.LoggingReleaseManager(), *release_managers]
     if tensorboard_folder is not None:
       images = _example_images(task, attack)
@@ -120,7 +115,7 @@ class Runner:
             process_key, self._build_process, e, attack, task, datasets
         ),
         cohorts=cohorts,
-        datasets=datasets,
+        datasets=_ReadInActors(e) if e.context == 'ray' else datasets,
         num_rounds=task.rounds,
         evaluate=self._evaluation(e.attack, attack, task),
         evaluate_every=e.evaluate_every,
@@ -134,6 +129,8 @@ class Runner:
       return
     if name == 'native':
       context = execution_context.set_native_execution_context()
+    elif name == 'ray':
+      context = execution_context.set_ray_execution_context()
     else:
       context = execution_context.set_in_process_execution_context()
     note(f'context: {name}, {context.placement}')
@@ -233,6 +230,61 @@ class Runner:
         seed=experiment.seed,
     )
     return aggregator.create(context)
+
+
+def _make_datasets(
+    task: task_lib.Task, attack: attacks.Attack, seed: int
+) -> client_datasets.ClientDatasets:
+  return client_datasets.ClientDatasets(
+      task.client_data,
+      num_classes=task.num_classes,
+      batch_size=task.batch_size,
+      client_epochs=task.client_epochs,
+      data_poisoning=attack.data_poisoning,
+      seed=seed,
+  )
+
+
+class _ReadInActors:
+  """An experiment's datasets that Ray's actors read, of arrays alone."""
+
+  def __init__(self, experiment: experiment_lib.Experiment):
+    options = dict(experiment.task_options, seed=experiment.seed)
+    if options.get('data_dir') is not None:
+      options['data_dir'] = os.path.abspath(options['data_dir'])
+    self._key = experiment.task, tuple(options.items()), experiment.attack
+
+  def arrays_for_cohort(
+      self, members: cohort.Cohort, round_num: int
+  ) -> List[functools.partial]:
+    return [
+        functools.partial(_read_client, self._key, member, round_num)
+        for member in zip(*members)
+    ]
+
+  # Which the context refuses.
+  for_cohort = arrays_for_cohort
+
+
+def _read_client(
+    key: Tuple[Any, ...], member: Tuple[str, int], round_num: int
+) -> Dict[str, Any]:
+  """A client's data in a round; run by an actor."""
+  members = cohort.Cohort(*((value,) for value in member))
+  return _load_datasets(*key).arrays_for_cohort(members, round_num)[0]
+
+
+@functools.lru_cache(maxsize=1)
+def _load_datasets(
+    name: str, options: Sequence[Tuple[str, Any]], attack: str
+) -> client_datasets.ClientDatasets:
+  """The datasets of an experiment, once in an actor."""
+  options = dict(options)
+  return _make_datasets(
+      task_registry.load_task(name, **options),
+      attacks.get_attack(attack),
+      options['seed'],
+  )
 
 
 def _build_success_rate(
