@@ -25,6 +25,16 @@ _ANSWER_TIMEOUT_SECONDS = 30.0
 _Actor = Any
 
 
+def _get(reference: ray.ObjectRef) -> Any:
+  """What an actor returns or raises."""
+  try:
+    return ray.get(reference)
+  except ray.exceptions.RayTaskError as error:
+    if isinstance(error, _LOST):
+      raise
+    raise error.cause from error
+
+
 class Actors:
   """Actors, one a core, of which others take the place when they die."""
 
@@ -149,7 +159,7 @@ class RoundOnActors:
     while True:
       self._run_units()
       try:
-        sums = ray.get(self._merge())
+        sums = _get(self._merge())
         break
       except _LOST as error:
         dead = self._actors.lose_dead()
@@ -193,7 +203,7 @@ class RoundOnActors:
           continue
         unit = pending.pop(reference)
         try:
-          unit.tables = ray.get(reference)
+          unit.tables = _get(reference)
         except _LOST as error:
           lost = unit.actor
           self._actors.lose(lost)
