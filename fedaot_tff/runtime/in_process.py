@@ -156,9 +156,7 @@ class InProcessExecutionContext(tff.framework.SyncContext):
   ) -> program.Function:
     """One function of TensorFlow, if it can be one."""
     try:
-      call = traced.trace(
-          function, signature, self._devices, self._num_threads
-      )
+      call = traced.trace(function, signature, self._devices, self._num_threads)
     except traced.NotTraceable:
       return function
 

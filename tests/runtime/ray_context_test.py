@@ -31,19 +31,17 @@ _NUM_CLIENTS = 38
 _NUM_ATTACKERS = 10
 _AT_CLIENTS = tff.FederatedType(np.float32, tff.CLIENTS)
 
-try:
-  ray = ray_cluster.import_ray()
-except ImportError as missing:
-  pytest.skip(str(missing), allow_module_level=True)
-# pylint: disable=g-import-not-at-top,wrong-import-position
-from ray import cluster_utils
-
-from fedaot_tff.runtime import ray_actors
+# There is none for Python 3.9.
+ray = pytest.importorskip('ray')
 
 
 @pytest.fixture(name='cluster', scope='module')
 def _cluster():
   """A cluster on this machine: a node of three cores, and others may come."""
+  ray_cluster.import_ray()
+  # pylint: disable-next=g-import-not-at-top
+  from ray import cluster_utils
+
   folder = tempfile.mkdtemp(prefix='ray_')
   cluster = cluster_utils.Cluster(
       initialize_head=True,
@@ -198,6 +196,9 @@ def test_an_actor_dies_at_its_work(cluster, tmp_path):
 def test_a_node_dies_between_the_stages_of_a_round(cluster, monkeypatch):
   process = _build(fedaot.fedaot_factory(seed=3))
   expected = _run_on_actors(1, process)
+  # pylint: disable-next=g-import-not-at-top
+  from fedaot_tff.runtime import ray_actors
+
   node = cluster.add_node(num_cpus=1)
   context = ray_context.RayExecutionContext(num_actors=4)
   run_stage = ray_actors.RoundOnActors.run_stage
