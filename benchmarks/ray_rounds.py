@@ -2,11 +2,13 @@
 
 `python -m benchmarks.ray_rounds AGGREGATOR N D ACTORS` plays rounds of
 `generated_rounds` on actors of this machine and prints a line: the median of
-the seconds of a round, messages to actors a round, and, in 10^6 bytes, what the
+the seconds of a round, the CPU seconds a round of driver and actors without
+those of the first, messages to actors a round, and, in 10^6 bytes, what the
 peaks of the driver and of the largest actor grew by from the first round on,
 the peak of the object store, and what it spilled to disk.
 """
 
+import os
 import pathlib
 import re
 import statistics
@@ -14,7 +16,7 @@ import sys
 import threading
 import time
 
-_ROUNDS = 5
+_ROUNDS = 3
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 
@@ -22,6 +24,13 @@ def _megabytes(pid, name):
   """A line of a process's status."""
   status = pathlib.Path(f'/proc/{pid}/status').read_text(encoding='utf-8')
   return int(re.search(rf'{name}:\s+(\d+) kB', status)[1]) * 1024 / 1e6
+
+
+def _cpu_seconds(pid):
+  stat = pathlib.Path(f'/proc/{pid}/stat').read_text(encoding='utf-8')
+  # Those of the user and of the system.
+  ticks = stat.rpartition(')')[2].split()[11:13]
+  return sum(map(int, ticks)) / os.sysconf('SC_CLK_TCK')
 
 
 def _pids_of_actors():
@@ -87,15 +96,22 @@ def main(aggregator: str, num_clients: str, dimension: str, num_actors: str):
 
   ray.actor.ActorMethod._remote = counted
   seconds, driver_before = [], _megabytes('self', 'VmRSS')
-  for _ in range(_ROUNDS):
+  for round_num in range(_ROUNDS):
+    if round_num == 1:
+      cpu_before = [_cpu_seconds(pid) for pid in ('self', *pids)]
     start = time.perf_counter()
     play()
     seconds.append(time.perf_counter() - start)
+  cpu = [
+      (_cpu_seconds(pid) - seconds) / (_ROUNDS - 1)
+      for pid, seconds in zip(('self', *pids), cpu_before)
+  ]
   grown = [_megabytes(pid, 'VmHWM') - before[pid] for pid in pids]
   print(
       f'{aggregator} N={num_clients} d={dimension} actors={num_actors}:'
       f' {statistics.median(seconds):.2f} s a round (first'
-      f' {seconds[0]:.1f}), {num_messages / _ROUNDS:.0f} messages, driver'
+      f' {seconds[0]:.1f}), CPU {cpu[0]:.2f} s and {sum(cpu[1:]):.2f} s of'
+      f' actors, {num_messages / _ROUNDS:.0f} messages, driver'
       f' {_megabytes("self", "VmHWM") - driver_before:.0f} MB, actors'
       f' {max(grown):.0f} MB each beyond {max(before.values()):.0f}, store'
       f' {store.peak:.0f} MB, spilled {store.spilled:.0f} MB'

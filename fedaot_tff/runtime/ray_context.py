@@ -92,24 +92,22 @@ class RayExecutionContext(in_process.InProcessExecutionContext):
     reference = self._ray.put(_block_program(round_, signature))
 
     def run(argument, server):
-      with self._lock:
-        result = self._run_round(round_, reference, argument, signature)
       num_clients = server.invocation.num_clients
+      columns = []
+      known = dict(enumerate(_split(argument, signature.parameter, columns)))
+      clients = list(zip(*columns)) if columns else [()] * num_clients
+      with self._lock:
+        result = self._run_round(round_, reference, known, clients)
       return traced.outside(signature.result, iter(result), num_clients)
 
     # The graphs call functions that are removed with it.
     run.untraced = function
     return run
 
-  def _run_round(self, round_, program_reference, argument, signature):
-    """The flat result."""
-    columns = []
-    known = dict(enumerate(_split(argument, signature.parameter, columns)))
+  def _run_round(self, round_, program, known, clients):
+    """The flat result, given the server's part of the argument by number."""
     on_actors = self._make_round(
-        self._actors,
-        next(self._round_numbers),
-        program_reference,
-        list(zip(*columns)),
+        self._actors, next(self._round_numbers), program, clients
     )
     sent = set()
 
