@@ -33,17 +33,6 @@ def _cpu_seconds(pid):
   return sum(map(int, ticks)) / os.sysconf('SC_CLK_TCK')
 
 
-def _pids_of_actors():
-  found = []
-  for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
-    try:
-      if path.read_bytes().startswith(b'ray::Worker'):
-        found.append(int(path.parent.name))
-    except OSError:
-      pass
-  return found
-
-
 class _Store(threading.Thread):
   """Looks at the object store now and then."""
 
@@ -80,7 +69,7 @@ def main(aggregator: str, num_clients: str, dimension: str, num_actors: str):
   while len(context._actors.ready) < int(num_actors):
     context._actors.start()
     time.sleep(0.1)
-  pids = _pids_of_actors()
+  pids = [actor['Pid'] for actor in ray._private.state.actors().values()]
   before = {pid: _megabytes(pid, 'VmRSS') for pid in pids}
   play = generated_rounds.make_rounds(
       aggregator, int(num_clients), int(dimension)

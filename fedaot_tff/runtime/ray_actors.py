@@ -19,7 +19,7 @@ _LOST = (
     ray.exceptions.WorkerCrashedError,
 )
 _MAX_LOSSES = 3
-_START_TIMEOUT_SECONDS = 120.0
+_START_TIMEOUT_SECONDS = 300.0
 _ANSWER_TIMEOUT_SECONDS = 30.0
 
 _Actor = Any
@@ -149,9 +149,9 @@ class RoundOnActors:
     ]
 
   def run_stage(
-      self, shared: Sequence[tuple[int, np.ndarray]]
+      self, shared: Sequence[tuple[int, np.ndarray]], has_sums: bool
   ) -> ray_worker.Arrays:
-    """Returns the tables and then the sums of a stage.
+    """Returns the tables and then the sums, if there are any, of a stage.
 
     `shared` is numbers and arrays of the server that are new to the clients.
     """
@@ -159,7 +159,7 @@ class RoundOnActors:
     while True:
       self._run_units()
       try:
-        sums = _get(self._merge())
+        sums = _get(self._merge()) if has_sums else ()
         break
       except _LOST as error:
         dead = self._actors.lose_dead()

@@ -123,7 +123,10 @@ class RayExecutionContext(in_process.InProcessExecutionContext):
           continue
         new = [n for n in stage.block.shared if n not in sent]
         sent.update(new)
-        received = on_actors.run_stage([(n, known[n].numpy()) for n in new])
+        received = on_actors.run_stage(
+            [(number, known[number].numpy()) for number in new],
+            has_sums=stage.block.merge is not None,
+        )
         known.update(zip(stage.received, map(tf.constant, received)))
     finally:
       self._actors.forget_round()

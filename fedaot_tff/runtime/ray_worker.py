@@ -53,6 +53,8 @@ class _Loaded(NamedTuple):
   merge: Optional[Callable[..., list[tf.Tensor]]]
 
   def merge_pair(self, first, second):
+    if self.merge is None:
+      return ()
     both = [*first, *second]
     return self.merge(*(both[i] for i in self.stage.merge_inputs))
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from fedaot_tff.aggregators import fedaot
+from fedaot_tff.aggregators import row_gather
 from fedaot_tff.aggregators import rule_factory
 from fedaot_tff.attacks import registry
 from fedaot_tff.learning import fed_avg
@@ -204,8 +205,8 @@ def test_a_node_dies_between_the_stages_of_a_round(cluster, monkeypatch):
   run_stage = ray_actors.RoundOnActors.run_stage
   lost = []
 
-  def run_and_kill(self, shared):
-    result = run_stage(self, shared)
+  def run_and_kill(self, *args, **options):
+    result = run_stage(self, *args, **options)
     if len(self._shared) == 2 and not lost:
       # Whatever the node's actor has of the round.
       on_node = [
@@ -268,6 +269,11 @@ def _sum_of_doubles(x):
 
 
 @tff.federated_computation(_AT_CLIENTS)
+def _table_of_doubles(x):
+  return row_gather.federated_gather(tff.federated_map(_double, x))
+
+
+@tff.federated_computation(_AT_CLIENTS)
 def _doubles(x):
   return tff.federated_map(_double, x)
 
@@ -305,6 +311,9 @@ def test_small_computations(cluster):
 
   assert run(_sum_of_doubles, list(map(np.float32, range(10)))) == 90
   assert run(_sum_of_doubles, []) == 0
+  numbers = np.arange(10, dtype=np.float32)
+  table = run(_table_of_doubles, list(numbers))
+  np.testing.assert_array_equal(table, 2 * numbers)
   assert run(_double, np.float32(3)) == 6  # Without clients.
   with pytest.raises(tf.errors.InvalidArgumentError, match='did not hold'):
     run(_checked, [np.float32([1]), np.float32([-1])])
