@@ -20,7 +20,7 @@ _LOST = (
 )
 _MAX_LOSSES = 3
 _START_TIMEOUT_SECONDS = 300.0
-_ANSWER_TIMEOUT_SECONDS = 30.0
+_ANSWER_TIMEOUT_SECONDS = 120.0
 
 _Actor = Any
 
@@ -30,7 +30,7 @@ def _get(reference: ray.ObjectRef) -> Any:
   try:
     return ray.get(reference)
   except ray.exceptions.RayTaskError as error:
-    if isinstance(error, _LOST):
+    if isinstance(error, _LOST) or error.cause is None:
       raise
     raise error.cause from error
 
@@ -54,7 +54,10 @@ class Actors:
     return self._number or max(int(ray.cluster_resources().get('CPU', 0)), 1)
 
   def start(self) -> None:
-    """Starts those that are missing and waits until there is one."""
+    """Starts those that are missing and waits until there is one.
+
+    RuntimeError if there is none after a while, or several fail to start.
+    """
     while len(self.starting) + len(self.ready) < self.number:
       actor = self._make.remote()
       self.starting[actor.is_ready.remote()] = actor
@@ -76,6 +79,7 @@ class Actors:
       try:
         ray.get(reference)
         self.ready.append(actor)
+        self._failures = 0
       except _LOST as error:
         self._failures += 1
         if self._failures == _MAX_LOSSES:
