@@ -111,6 +111,7 @@ def test_programs_of_the_documents_are_known(calls):
       'binaries.report',
       'binaries.train',
       'benchmarks.flower_speed',
+      'benchmarks.ray_rounds',
       'benchmarks.round_speed',
       'build',
       'pytest',
