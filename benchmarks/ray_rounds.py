@@ -1,6 +1,6 @@
 """What rounds on Ray cost: seconds, messages, memory, the object store.
 
-`.venv/bin/python -m benchmarks.ray_rounds AGGREGATOR N D ACTORS` plays rounds of
+`python -m benchmarks.ray_rounds AGGREGATOR N D ACTORS` plays rounds of
 `generated_rounds` on actors of this machine and prints a line: the median of
 the seconds of a round, the CPU seconds a round of driver and actors without
 those of the first, messages to actors a round, and, in 10^6 bytes, what the
