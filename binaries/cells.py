@@ -1,6 +1,7 @@
 """The cells of a grid: experiments to run, and how they end."""
 
 from collections.abc import Iterator
+import os
 import pathlib
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
@@ -43,11 +44,21 @@ def run(
   """Yields the outcomes as the runs end.
 
   Several workers, and those at an address, are Ray's; their number changes
-  nothing but times. A single one is this process, without Ray. Closing the
-  generator stops all. `progress` is told all but the runs' ends. UserError or
+  nothing but times. A single one is this process, without Ray, and so is that
+  of rounds on Ray. Closing the generator stops all. `progress` is told all but
+  the runs' ends. UserError or
   ModuleNotFoundError if no run can be.
   """
-  if num_workers > 1 or ray_address is not None:
+  if cells[0].experiment.context == 'ray':
+    # Workers would hold the cores that the rounds' actors wait for.
+    if num_workers > 1:
+      raise application.UserError(
+          'with --context=ray a round has all cores, and --num_workers must be'
+          f' 1; found {num_workers}.'
+      )
+    if ray_address is not None:
+      os.environ['RAY_ADDRESS'] = ray_address
+  elif num_workers > 1 or ray_address is not None:
     from binaries import ray_workers  # pylint: disable=g-import-not-at-top
 
     yield from ray_workers.run(cells, progress, num_workers, ray_address)

@@ -54,6 +54,17 @@ def _compare(output_dir, *arguments, code=0, **environment):
   return result
 
 
+def test_rounds_on_ray_have_all_cores(tmp_path):
+  arguments = '--context=ray', '--num_workers=2'
+  assert _compare(tmp_path, *arguments, code=1).stderr == (
+      'compare: with --context=ray a round has all cores, and --num_workers'
+      ' must be 1; found 2.\n'
+  )
+  # They are not for the cells' workers.
+  address = '--ray_address=192.0.2.1:1'
+  assert _compare(tmp_path, '--context=ray', address).stdout
+
+
 def _descendants(ancestor: int):
   """The command lines of the processes below one, by their ids."""
   parents, found = {}, {}
