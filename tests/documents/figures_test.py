@@ -55,3 +55,18 @@ def test_flower():
       assert len(of_seeds) == 3
       least, most = of_seeds.min(), of_seeds.max()
       assert cell == f'{of_seeds.mean():.1f} ({least:.1f} to {most:.1f})'
+
+
+def test_skew():
+  (table,) = (
+      t for t in pages.tables(pages.read('docs/why.md')) if 'federation' in t[0]
+  )
+  (_, _, *names), *rows = table
+  runs = pd.read_csv(pages.ROOT / 'docs' / 'skew.csv')
+  assert [row[0] for row in rows[::3]] == list(dict.fromkeys(runs.federation))
+  for i, (_, kind, *cells) in enumerate(rows):
+    of = runs[runs.federation == rows[i - i % 3][0]]
+    of = of[(of.attack == 'none') == (kind == 'no attack')]
+    found = of.groupby('aggregator').test_accuracy
+    found = found.min() if kind == 'worst' else found.mean()
+    assert cells == [f'{100 * found[name]:.1f}' for name in names]
