@@ -83,12 +83,6 @@ _NUM_WORKERS = flags.DEFINE_integer(
     'How many runs go on side by side; each gets its share of the cores.',
     lower_bound=1,
 )
-_RAY_ADDRESS = flags.DEFINE_string(
-    'ray_address',
-    None,
-    'HOST:PORT of a Ray cluster that runs go on in. By default, several workers'
-    ' are on this machine.',
-)
 _REPORT = flags.DEFINE_bool(
     'report', True, 'Make the report for a browser at the end.'
 )
@@ -113,7 +107,7 @@ def main() -> int:
       grid,
       folder,
       num_workers=_NUM_WORKERS.value,
-      ray_address=_RAY_ADDRESS.value,
+      ray_address=flags.FLAGS.ray_address,
       quiet=flags.FLAGS.quiet,
   )
   results = results_lib.read(folder, grid.axes)

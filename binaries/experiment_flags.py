@@ -74,3 +74,9 @@ flags.DEFINE_string(
     'output_dir', None, 'The folder for the results. By default one below out/.'
 )
 flags.DEFINE_bool('quiet', False, 'Report no progress.')
+flags.DEFINE_string(
+    'ray_address',
+    None,
+    'HOST:PORT of a Ray cluster, for the rounds of --context=ray or else for'
+    ' the workers of a comparison. By default, they are on this machine.',
+)

@@ -49,18 +49,15 @@ _CHECKPOINT_EVERY = flags.DEFINE_integer(
 _TENSORBOARD = flags.DEFINE_bool(
     'tensorboard', False, 'Write event files for TensorBoard.'
 )
-_RAY_ADDRESS = flags.DEFINE_string(
-    'ray_address', None, 'HOST:PORT of the cluster of --context=ray.'
-)
 
 
 def main() -> int:
   """Runs the program; returns its exit code."""
   experiment = experiment_flags.make_experiment()
-  if _RAY_ADDRESS.value is not None:
+  if flags.FLAGS.ray_address is not None:
     if experiment.context != 'ray':
       raise application.UserError('--ray_address needs --context=ray.')
-    os.environ['RAY_ADDRESS'] = _RAY_ADDRESS.value
+    os.environ['RAY_ADDRESS'] = flags.FLAGS.ray_address
   folder = pathlib.Path(
       flags.FLAGS.output_dir or f'out/train/{experiment.name}'
   )
