@@ -4,6 +4,7 @@ A program ends with exit code 0 if all went well, with 1 after an error, which
 is told in one line on the standard error, and with 130 after Ctrl-C.
 """
 
+import logging as std_logging
 import os
 import pathlib
 import shlex
@@ -170,5 +171,7 @@ def _quiet_libraries() -> None:
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3' if is_quiet else '0')
   if is_quiet and verbosity.using_default_value:
     logging.set_verbosity(logging.ERROR)
+    # TensorFlow warns of functions that are traced again, for every attack say.
+    std_logging.getLogger('tensorflow').setLevel(std_logging.ERROR)
   if is_quiet and not sys.warnoptions:
     warnings.simplefilter('ignore')

@@ -42,7 +42,8 @@ class Runner:
   What experiments share is made once: the task, its evaluation and, for those
   that differ only in what happens to the data, the learning process with its
   compilation. Those with the same task, task options and seed should therefore
-  follow each other.
+  follow each other, and of these, those with the same aggregator: what it needs
+  is kept until there is another one.
   """
 
   def __init__(self):
@@ -50,8 +51,10 @@ class Runner:
     context_stack.set_default_context.set_no_default_context()
     self._context: Optional[str] = None
     self._task_key: Any = None
-    # What experiments on the task share.
+    # What experiments on the task share, and those with the same rule as well.
     self._made: Dict[Any, Any] = {}
+    self._rule_key: Any = None
+    self._made_for_rule: Dict[Any, Any] = {}
 
   def run(
       self,
@@ -82,7 +85,14 @@ class Runner:
     self._enter_context(e.context, note)
     task = self._load_task(e)
     attack = attacks.get_attack(e.attack)
-    self._make_once(('trigger', e.attack), _check_trigger, attack, task, note)
+    self._make_once(
+        ('trigger', e.attack),
+        _check_trigger,
+        attack,
+        task,
+        functools.partial(self._make_once, 'seen', backdoor.seen_features),
+        note,
+    )
     datasets = _make_datasets(task, attack, e.seed)
     managers = [logging_release.LoggingReleaseManager(), *release_managers]
     if tensorboard_folder is not None:
@@ -100,20 +110,8 @@ class Runner:
         byzantine_sampling=e.byzantine_sampling,
         seed=e.seed,
     )
-    process_key = (
-        e.attack
-        if attack.training_poisoning or attack.update_poisoning
-        else None,
-        e.aggregator,
-        e.byzantine_fraction,
-        e.forged_examples,
-        e.server_optimizer,
-        e.server_learning_rate,
-    )
     return training.train_rounds(
-        self._make_once(
-            process_key, self._build_process, e, attack, task, datasets
-        ),
+        self._load_process(e, attack, task, datasets),
         cohorts=cohorts,
         datasets=_ReadInActors(e) if e.context == 'ray' else datasets,
         num_rounds=task.rounds,
@@ -136,15 +134,23 @@ class Runner:
     note(f'context: {name}, {context.placement}')
     self._context = name
 
-  def _make_once(self, key: Any, make: Callable[..., Any], *arguments) -> Any:
-    if key not in self._made:
-      self._made[key] = make(*arguments)
-    return self._made[key]
+  def _make_once(
+      self,
+      key: Any,
+      make: Callable[..., Any],
+      *arguments: Any,
+      for_rule: bool = False,
+  ) -> Any:
+    made = self._made_for_rule if for_rule else self._made
+    if key not in made:
+      made[key] = make(*arguments)
+    return made[key]
 
   def _load_task(self, experiment: experiment_lib.Experiment) -> task_lib.Task:
     options = {**experiment.task_options, 'seed': experiment.seed}
     if self._task_key != (experiment.task, options):
       self._made.clear()
+      self._made_for_rule.clear()
       self._task_key = experiment.task, options
     return self._make_once(
         'task', lambda: task_registry.load_task(experiment.task, **options)
@@ -167,6 +173,32 @@ class Runner:
         'attack_success_rate': success_rate(model_weights),
     }
 
+  def _load_process(
+      self,
+      experiment: experiment_lib.Experiment,
+      attack: attacks.Attack,
+      task: task_lib.Task,
+      datasets: client_datasets.ClientDatasets,
+  ) -> tff.learning.templates.LearningProcess:
+    e = experiment
+    rule_key = (
+        e.aggregator,
+        e.byzantine_fraction,
+        e.forged_examples,
+        e.server_optimizer,
+        e.server_learning_rate,
+    )
+    if self._rule_key != rule_key:
+      # Compiled, a process takes some 50 MB.
+      self._made_for_rule.clear()
+      self._rule_key = rule_key
+    arguments = e, attack, task, datasets
+    if attack.training_poisoning or attack.update_poisoning:
+      return self._build_process(*arguments)
+    return self._make_once(
+        'process', self._build_process, *arguments, for_rule=True
+    )
+
   def _build_process(
       self,
       experiment: experiment_lib.Experiment,
@@ -180,13 +212,14 @@ class Runner:
         'client_optimizer', _client_optimizer, task
     )
     factory = self._make_once(
-        ('aggregator', experiment.aggregator, experiment.byzantine_fraction),
+        'aggregator',
         self._create_aggregator,
         aggregator,
         experiment,
         task,
         datasets,
         client_optimizer,
+        for_rule=True,
     )
     return fed_avg.build_attacked_fed_avg(
         task.model,
@@ -315,7 +348,10 @@ def _client_optimizer(
 
 
 def _check_trigger(
-    attack: attacks.Attack, task: task_lib.Task, note: Callable[[str], None]
+    attack: attacks.Attack,
+    task: task_lib.Task,
+    seen_features: Callable[[Any], np.ndarray],
+    note: Callable[[str], None],
 ) -> None:
   """ValueError if the model cannot see a trigger; a note if most is hidden."""
   poisoning = attack.data_poisoning or attack.training_poisoning
@@ -324,7 +360,7 @@ def _check_trigger(
   trigger = poisoning.trigger(task.test['x'].shape[1:])
   if trigger is None:
     return
-  seen = backdoor.seen_features(task.model)[trigger]
+  seen = seen_features(task.model)[trigger]
   found = (
       f'the model sees {np.count_nonzero(seen)} of the {seen.size} values of'
       f' the trigger of attack {attack.name!r}'

@@ -3,6 +3,7 @@
 `binaries.train` tells what is in the folder of a run.
 """
 
+import atexit
 import contextlib
 import functools
 import pathlib
@@ -111,6 +112,8 @@ def shared_runner() -> Any:
   """The `runner.Runner` of this process; to import it takes seconds."""
   from binaries import runner  # pylint: disable=g-import-not-at-top
 
+  # TensorFlow cannot free functions any more while Python ends, and says so.
+  atexit.register(shared_runner.cache_clear)
   return runner.Runner()
 
 

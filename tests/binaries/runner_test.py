@@ -1,5 +1,6 @@
 """Tests for runner."""
 
+import gc
 import json
 import types
 from unittest import mock
@@ -7,6 +8,7 @@ from unittest import mock
 from absl.testing import flagsaver
 import numpy as np
 import pytest
+from tensorflow.python.eager import context as eager_context
 import tensorflow_federated as tff
 
 from binaries import application
@@ -134,6 +136,19 @@ application.run(main)
   assert (result.returncode, result.stderr) == (1, 'program: no context\n')
 
 
+def test_what_was_compiled_for_others_is_freed(runner):
+  def num_functions(**settings):
+    _run(runner, _make_experiment(**settings))
+    gc.collect()
+    return len(eager_context.context().list_function_names())
+
+  krum = dict(aggregator='krum', attack='sign_flip')
+  first = num_functions(**krum)
+  assert num_functions(**{**krum, 'attack': 'ipm'}) == first
+  num_functions()
+  assert num_functions(**krum) == first
+
+
 def _processes(*experiments):
   """The learning processes that one runner runs experiments with."""
   runner = runner_lib.Runner()
@@ -238,15 +253,17 @@ def test_a_trigger_that_the_model_hardly_sees_is_told(size, found):
   note = mock.Mock()
   if size == 2:
     with pytest.raises(ValueError, match=f'^{message}: give .*[.]$'):
-      runner_lib._check_trigger(attack, task, note)
+      runner_lib._check_trigger(attack, task, backdoor.seen_features, note)
     return
-  runner_lib._check_trigger(attack, task, note)
+  runner_lib._check_trigger(attack, task, backdoor.seen_features, note)
   note.assert_called_once_with(
       f'warning: {message}, and may not learn to obey it.'
   )
   note.reset_mock()
   for seen in ('backdoor', 'label_flip', 'edge_case', 'sign_flip', 'none'):
-    runner_lib._check_trigger(attacks.get_attack(seen), task, note)
+    runner_lib._check_trigger(
+        attacks.get_attack(seen), task, backdoor.seen_features, note
+    )
   note.assert_not_called()
 
 
