@@ -30,6 +30,9 @@ Example:
   python -m binaries.compare --aggregators=mean,fedaot --attacks=none,sign_flip
 """
 
+from concurrent import futures
+import importlib
+import importlib.util
 import pathlib
 import sys
 
@@ -95,21 +98,27 @@ def main() -> int:
       pathlib.Path(flags.FLAGS.output_dir or 'out/compare')
   )
 
+  for package in ('matplotlib', 'pandas'):
+    # Not needed before the end, but if one is missing, better now.
+    if importlib.util.find_spec(package) is None:
+      raise ModuleNotFoundError(f'No module named {package!r}')
+  application.announce_resume()
+  with futures.ThreadPoolExecutor(1) as background:
+    # The import takes a second, in which workers can start.
+    background.submit(importlib.import_module, 'binaries.reporting.page')
+    num_failed = grid_lib.run_unfinished(
+        grid,
+        folder,
+        num_workers=_NUM_WORKERS.value,
+        ray_address=flags.FLAGS.ray_address,
+        quiet=flags.FLAGS.quiet,
+    )
   # pylint: disable=g-import-not-at-top
-  # Not needed before the end, but if matplotlib is missing, better now.
   from binaries.reporting import figures
   from binaries.reporting import page
   from binaries.reporting import results as results_lib
   from binaries.reporting import tables
 
-  application.announce_resume()
-  num_failed = grid_lib.run_unfinished(
-      grid,
-      folder,
-      num_workers=_NUM_WORKERS.value,
-      ray_address=flags.FLAGS.ray_address,
-      quiet=flags.FLAGS.quiet,
-  )
   results = results_lib.read(folder, grid.axes)
   summary = tables.summary_tables(results)
   output_folder.replace_file(

@@ -41,7 +41,8 @@ def choose(
   if num == tf.data.INFINITE_CARDINALITY:
     raise ValueError('dataset must be finite; found one that never ends.')
   if num == tf.data.UNKNOWN_CARDINALITY:
-    num = int(dataset.reduce(np.int64(0), lambda count, _: count + 1))
+    # TensorFlow would keep what `reduce` is given, and the data, for ever.
+    num = sum(1 for _ in dataset)
   chosen = np.zeros([num], np.bool_)
   chosen[generator.permutation(num)[: round(fraction * num)]] = True
   return chosen

@@ -1,6 +1,7 @@
 """The tables of the README are those of the published runs."""
 
 import pandas as pd
+import pytest
 
 from tests.documents import pages
 
@@ -30,10 +31,74 @@ def test_averages_of_all_attacks():
   (_, *names), *rows = _ATTACKS
   for share, *cells in rows:
     found = _accuracies(f'attacks_{share.split()[0]}.csv')
-    assert len(found.columns) == 1 + 28
+    assert len(found.columns) == 1 + 34
     means = found.mean(axis='columns').to_dict()
     expected = [f'{means[n]:.1f}' if n in means else '-' for n in names]
     assert cells == expected
+
+
+@pytest.mark.parametrize('share', [40, 60])
+def test_every_attack(share):
+  runs = pd.read_csv(pages.ROOT / 'docs' / f'attacks_{share}.csv')
+  first = {40: 0, 60: 3}[share]
+  tables = pages.tables(pages.read('docs/attack_results.md'))
+  measures = ('test_accuracy', 'attack_success_rate', 'attacker_weight')
+  for ((_, *names), *rows), measure in zip(tables[first:], measures):
+    found = 100 * runs.pivot(
+        index='attack', columns='aggregator', values=measure
+    ).dropna(how='all')
+    if measure == 'attacker_weight':
+      found = found.drop('none')
+    found.loc['average'] = found.mean()
+    assert [name for name, *_ in rows[:-1]] == [
+        name for name in runs.attack.unique() if name in found.index
+    ]
+    for name, *cells in rows:
+      assert cells == [f'{value:.1f}' for value in found.loc[name, names]]
+
+
+def test_backdoors_by_task():
+  (table,) = (
+      t
+      for t in pages.tables(pages.read('docs/attack_results.md'))
+      if t[0][0] == 'task'
+  )
+  (_, _, *names), *rows = table
+  runs = pd.read_csv(pages.ROOT / 'docs' / 'backdoors_by_task.csv')
+  of_run = runs.set_index(['task', 'attack', 'aggregator'])
+  assert len(rows) * len(names) == len(runs)
+  for task, attack, *cells in rows:
+    for name, cell in zip(names, cells):
+      run = of_run.loc[task, attack, name]
+      accuracy = f'({100 * run.test_accuracy:.1f})'
+      success = f'{100 * run.attack_success_rate:.1f} '
+      assert cell == (accuracy if attack == 'none' else success + accuracy)
+
+
+@pytest.mark.parametrize(
+    'name, column',
+    [('demo_seeds', 'fedaot_frozen'), ('all_defences', 'monna')],
+)
+def test_seeds(name, column):
+  runs = pd.read_csv(pages.ROOT / 'docs' / f'{name}.csv')
+  (table,) = (
+      t
+      for t in pages.tables(pages.read('docs/results.md'))
+      if {row[0] for row in t[1:]} == set(runs.aggregator)
+  )
+  (_, *attacks, _), *rows = table
+  assert column in {row[0] for row in rows}
+  for aggregator, *cells in rows:
+    of_rule = runs[runs.aggregator == aggregator]
+    by_seed = 100 * of_rule.pivot(
+        index='seed', columns='attack', values='test_accuracy'
+    )
+    by_seed = by_seed[attacks]
+    by_seed['average'] = by_seed.mean(axis='columns')
+    assert cells == [
+        f'{mean:.1f} ± {stddev:.1f}'
+        for mean, stddev in zip(by_seed.mean(), by_seed.std())
+    ]
 
 
 def test_flower():
