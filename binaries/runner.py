@@ -189,7 +189,7 @@ class Runner:
         e.server_learning_rate,
     )
     if self._rule_key != rule_key:
-      # Compiled, a process takes some 50 MB.
+      # Compiled, a process takes tens of megabytes.
       self._made_for_rule.clear()
       self._rule_key = rule_key
     arguments = e, attack, task, datasets

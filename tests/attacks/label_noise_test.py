@@ -1,8 +1,11 @@
 """Label noise."""
 
+import gc
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import func_graph
 
 from fedaot_tff.attacks import examples
 from fedaot_tff.attacks import label_noise
@@ -36,3 +39,15 @@ def test_every_example_is_chosen_equally_often():
   dataset = tf.data.Dataset.range(5)
   total = sum(examples.choose(dataset, 0.4, generator) * 1 for _ in range(2000))
   np.testing.assert_allclose(total / 2000, 0.4, atol=0.05)
+
+
+def test_counting_leaves_nothing_behind():
+  def choose():
+    dataset = tf.data.Dataset.range(5).filter(lambda _: True)
+    chosen = examples.choose(dataset, 0.4, np.random.default_rng(0))
+    assert (len(chosen), sum(chosen)) == (5, 2)
+    del dataset
+    gc.collect()
+    return sum(isinstance(o, func_graph.FuncGraph) for o in gc.get_objects())
+
+  assert choose() == choose()

@@ -445,6 +445,15 @@ def test_missing_package_is_told_once(tmp_path):
   )
 
 
+def test_what_the_end_needs_is_missed_before_the_runs(tmp_path):
+  result = _compare(tmp_path, FAKE_MISSING='matplotlib', code=1)
+  assert result.stderr == (
+      "compare: No module named 'matplotlib'; install what requirements.txt"
+      ' lists.\n'
+  )
+  assert not list(tmp_path.iterdir())
+
+
 def test_one_worker_needs_no_ray(tmp_path):
   _compare(tmp_path, '--quiet', FAKE_MISSING='ray')
   result = _compare(

@@ -10,7 +10,7 @@ environment variables:
   FAKE_CRASH=a        the process is killed in round 2 of the runs of a, having
                       written half a row to `metrics.csv` and its last words
   FAKE_ENDLESS=a      round 2 of runs of a never ends
-  FAKE_MISSING=p      package p is missing: tensorflow or ray
+  FAKE_MISSING=p      package p is missing: tensorflow, ray or matplotlib
   FAKE_NOT_FINITE=a   every second round of runs of a is not finite
   FAKE_SECONDS=s      a round takes s seconds
 
@@ -135,8 +135,8 @@ def _state_of(random_numbers) -> np.ndarray:
 _IS_PROGRAM = __name__ == '__main__'
 if _IS_PROGRAM or sys.argv[0].endswith('default_worker.py'):
   sys.modules['binaries.runner'] = types.SimpleNamespace(Runner=FakeRunner)
-  if os.environ.get('FAKE_MISSING') == 'ray':
-    sys.modules['ray'] = None
+  if (missing := os.environ.get('FAKE_MISSING')) in ('ray', 'matplotlib'):
+    sys.modules[missing] = None
   if os.environ.get('FAKE_REPORTING'):
     for name in ('figures', 'page', 'results', 'tables'):
       sys.modules[f'binaries.reporting.{name}'] = mock.MagicMock()

@@ -1,4 +1,4 @@
-"""The tables of the README are those of the published runs."""
+"""Tables of the documents are those of the published runs."""
 
 import pandas as pd
 import pytest
@@ -75,11 +75,8 @@ def test_backdoors_by_task():
       assert cell == (accuracy if attack == 'none' else success + accuracy)
 
 
-@pytest.mark.parametrize(
-    'name, column',
-    [('demo_seeds', 'fedaot_frozen'), ('all_defences', 'monna')],
-)
-def test_seeds(name, column):
+@pytest.mark.parametrize('name', ['demo_seeds', 'all_defences'])
+def test_seeds(name):
   runs = pd.read_csv(pages.ROOT / 'docs' / f'{name}.csv')
   (table,) = (
       t
@@ -87,7 +84,6 @@ def test_seeds(name, column):
       if {row[0] for row in t[1:]} == set(runs.aggregator)
   )
   (_, *attacks, _), *rows = table
-  assert column in {row[0] for row in rows}
   for aggregator, *cells in rows:
     of_rule = runs[runs.aggregator == aggregator]
     by_seed = 100 * of_rule.pivot(
