@@ -28,6 +28,12 @@ class NumPyNamespace:
     return array.shape[0]
 
   @staticmethod
+  def take(array, indices, axis):
+    """The entries at some places of an axis."""
+    # np.take would first copy the whole of a table's columns.
+    return array[indices] if axis == 0 else np.take(array, indices, axis=axis)
+
+  @staticmethod
   def softplus(array):
     """log(1 + exp(x))."""
     return np.logaddexp(0.0, array)
