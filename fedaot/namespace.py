@@ -70,6 +70,21 @@ class NumPyNamespace:
     return np.sort(np.ascontiguousarray(table.T), axis=1)
 
   @staticmethod
+  def sum_of_middle(table, first, end):
+    """Adds up each column's values from place `first` to `end` in order.
+
+    Args:
+      table: `[n, b]`.
+      first: The place of the first value in ascending order, from 0.
+      end: The place after that of the last; larger than `first`.
+
+    Returns:
+      float64 `[b]`.
+    """
+    middle = NumPyNamespace.sorted_columns(table)[:, first:end]
+    return np.sum(middle, axis=1, dtype=np.float64)
+
+  @staticmethod
   def sample(key, population, size):
     """Draws `size` of `population` integers from 0, in random order.
 

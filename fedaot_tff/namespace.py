@@ -68,6 +68,30 @@ class TensorFlowNamespace:
     return tf.sort(tf.transpose(table), axis=1)
 
   @staticmethod
+  def sum_of_middle(table, first, end):
+    # A value is selected in a third of the time that sorting takes.
+    values = tf.cast(tf.transpose(table), tf.float64)
+    size = tf.cast(end - first, tf.float64)
+    low = _value_in_place(values, first)
+    is_above = values > low
+    num_low = tf.minimum(_count(~is_above), tf.cast(end, tf.float64))
+    num_low -= tf.cast(first, tf.float64)
+
+    def add_next():
+      following = tf.reduce_min(tf.where(is_above, values, tf.float64.max), 1)
+      return tf.where(num_low < size, following, 0.0)
+
+    def add_all():
+      high = _value_in_place(values, end - 1)
+      is_between = is_above & (values < high)
+      num_high = size - num_low - _count(is_between)
+      between = tf.reduce_sum(tf.where(is_between, values, 0.0), axis=1)
+      return between + num_high * high[:, 0]
+
+    rest = tf.cond(size < 3, add_next, add_all)
+    return num_low * low[:, 0] + rest
+
+  @staticmethod
   def sample(key, population, size):
     return tf.random.experimental.index_shuffle(
         tf.range(size, dtype=tf.int64),
@@ -78,6 +102,17 @@ class TensorFlowNamespace:
   @staticmethod
   def normal(key, size):
     return tf.random.stateless_normal([size], _fold(key), alg='philox')
+
+
+def _value_in_place(rows, place):
+  """The value in a place of each row's ascending order, `[b, 1]`."""
+  place = tf.cast(place, tf.int32)
+  return tf.raw_ops.NthElement(input=rows, n=place)[:, None]
+
+
+def _count(table):
+  """The number of true entries in each row, float64."""
+  return tf.reduce_sum(tf.cast(table, tf.float64), axis=1)
 
 
 def _fold(key):

@@ -2,7 +2,7 @@
 
 from typing import Any, Callable
 
-BLOCK_COLUMNS = 4096
+BLOCK_COLUMNS = 1024
 
 
 def fold(
