@@ -93,7 +93,9 @@ class Runner:
         functools.partial(self._make_once, 'seen', backdoor.seen_features),
         note,
     )
-    datasets = _make_datasets(task, attack, e.seed)
+    datasets = self._make_once(
+        'datasets', _make_datasets, task, e.seed
+    ).poisoned_by(attack.data_poisoning)
     managers = [logging_release.LoggingReleaseManager(), *release_managers]
     if tensorboard_folder is not None:
       images = _example_images(task, attack)
@@ -266,14 +268,13 @@ class Runner:
 
 
 def _make_datasets(
-    task: task_lib.Task, attack: attacks.Attack, seed: int
+    task: task_lib.Task, seed: int
 ) -> client_datasets.ClientDatasets:
   return client_datasets.ClientDatasets(
       task.client_data,
       num_classes=task.num_classes,
       batch_size=task.batch_size,
       client_epochs=task.client_epochs,
-      data_poisoning=attack.data_poisoning,
       seed=seed,
   )
 
@@ -313,11 +314,10 @@ def _load_datasets(
 ) -> client_datasets.ClientDatasets:
   """The datasets of an experiment, once in an actor."""
   options = dict(options)
-  return _make_datasets(
-      task_registry.load_task(name, **options),
-      attacks.get_attack(attack),
-      options['seed'],
+  datasets = _make_datasets(
+      task_registry.load_task(name, **options), options['seed']
   )
+  return datasets.poisoned_by(attacks.get_attack(attack).data_poisoning)
 
 
 def _build_success_rate(

@@ -2,6 +2,8 @@
 
 import collections
 from collections.abc import Sequence
+import copy
+import functools
 from typing import List, NamedTuple, Optional
 
 import cachetools
@@ -16,7 +18,8 @@ from fedaot_tff.learning import adversary
 from fedaot_tff.simulation import cohort as cohort_lib
 from fedaot_tff.simulation import seeding
 
-# Examples in memory; the clients that were used last are kept.
+# Examples in memory, clean and poisoned ones each; the clients that were used
+# last are kept.
 _MAX_CACHED_BYTES = 1 << 30
 # Clients that `mean_num_batches` looks at.
 _MAX_COUNTED_CLIENTS = 100
@@ -28,8 +31,9 @@ class ClientDatasets:
   A client's unbatched clean examples, `OrderedDict(x=..., y=...)`, are poisoned
   if it is an attacker, shuffled anew in each of its `client_epochs` a round,
   and batched; the last batch may be smaller. The order of the examples depends
-  on the seed, the client and the round alone. Up to 1 GiB of examples are kept
-  in memory, poisoned ones included, so that a client is read and poisoned once.
+  on the seed, the client and the round alone. Up to 1 GiB of clean and as much
+  of poisoned examples are kept in memory, so that a client is read once, and
+  poisoned once.
   """
 
   def __init__(
@@ -45,9 +49,6 @@ class ClientDatasets:
     checks.check_kind(
         'client_data', client_data, tff.simulation.datasets.ClientData
     )
-    checks.check_kind(
-        'data_poisoning', data_poisoning, attack.DataPoisoning, type(None)
-    )
     self._client_data = client_data
     self._positions = {
         client_id: position
@@ -58,11 +59,24 @@ class ClientDatasets:
     self._client_epochs = checks.check_int(
         'client_epochs', client_epochs, minimum=1
     )
-    self._data_poisoning = data_poisoning
     self._seed = checks.check_int('seed', seed, minimum=0, maximum=2**63 - 1)
-    self._cache = cachetools.LRUCache(
-        _MAX_CACHED_BYTES, getsizeof=lambda entry: entry.num_bytes
+    self._clean = _make_cache()
+    self._set_poisoning(data_poisoning)
+
+  def poisoned_by(
+      self, data_poisoning: Optional[attack.DataPoisoning]
+  ) -> 'ClientDatasets':
+    """The same clients under another attack, with the same clean examples."""
+    datasets = copy.copy(self)
+    datasets._set_poisoning(data_poisoning)
+    return datasets
+
+  def _set_poisoning(self, data_poisoning):
+    checks.check_kind(
+        'data_poisoning', data_poisoning, attack.DataPoisoning, type(None)
     )
+    self._data_poisoning = data_poisoning
+    self._poisoned = _make_cache()
 
   def for_cohort(
       self, cohort: cohort_lib.Cohort, round_num: int
@@ -142,21 +156,27 @@ class ClientDatasets:
     """A client's examples, in memory."""
     if client_id not in self._positions:
       raise ValueError(f'client_data has no client {client_id!r}.')
-    poisoned = attacker_index >= 0 and self._data_poisoning is not None
-    key = (client_id, poisoned)
-    if key in self._cache:
-      return self._cache[key]
-    dataset = self._client_data.create_tf_dataset_for_client(client_id)
-    examples_lib.check(dataset)
-    if poisoned:
-      dataset = self._poison(client_id, attacker_index, dataset)
-    examples = _read(client_id, dataset)
-    if examples.num_bytes <= self._cache.maxsize:
-      self._cache[key] = examples
+    if attacker_index < 0 or self._data_poisoning is None:
+      cache, make = self._clean, self._read
+    else:
+      cache = self._poisoned
+      make = functools.partial(self._poison, attacker_index=attacker_index)
+    if client_id in cache:
+      return cache[client_id]
+    examples = make(client_id)
+    if examples.num_bytes <= cache.maxsize:
+      cache[client_id] = examples
     return examples
 
-  def _poison(self, client_id, attacker_index, dataset) -> tf.data.Dataset:
+  def _read(self, client_id: str) -> '_Examples':
+    dataset = self._client_data.create_tf_dataset_for_client(client_id)
+    examples_lib.check(dataset)
+    return _in_memory(client_id, dataset)
+
+  def _poison(self, client_id: str, *, attacker_index: int) -> '_Examples':
     """The attacker's data, or an error if the attack changes its type."""
+    clean = self._examples(client_id, adversary.HONEST)
+    dataset = tf.data.Dataset.from_tensor_slices(clean.arrays)
     rng = seeding.generator(
         self._seed, seeding.Purpose.POISONING, self._positions[client_id]
     )
@@ -171,7 +191,7 @@ class ClientDatasets:
           f'{type(self._data_poisoning).__name__} must keep the type of the'
           f' examples, {dataset.element_spec}; found {poisoned.element_spec}.'
       )
-    return poisoned
+    return _in_memory(client_id, poisoned)
 
 
 class _Examples(NamedTuple):
@@ -190,7 +210,13 @@ class _Examples(NamedTuple):
     )
 
 
-def _read(client_id: str, dataset: tf.data.Dataset) -> _Examples:
+def _make_cache() -> cachetools.LRUCache:
+  return cachetools.LRUCache(
+      _MAX_CACHED_BYTES, getsizeof=lambda examples: examples.num_bytes
+  )
+
+
+def _in_memory(client_id: str, dataset: tf.data.Dataset) -> _Examples:
   # One batch of everything; an iterator would take ten times as long.
   whole = _without_optimization(dataset).batch(np.iinfo(np.int64).max)
   try:

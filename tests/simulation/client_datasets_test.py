@@ -171,6 +171,26 @@ def test_poisons_once_with_a_seed_of_the_attacker():
   assert other.seeds[0] not in poisoning.seeds
 
 
+def test_attacks_share_the_clean_examples():
+  client_data = _client_data()
+  with mock.patch.object(
+      client_data,
+      'create_tf_dataset_for_client',
+      wraps=client_data.create_tf_dataset_for_client,
+  ) as read:
+    clean = _datasets(client_data)
+    flipped = clean.poisoned_by(label_map.LabelFlip())
+    moved = flipped.poisoned_by(_RecordingPoisoning())
+    for datasets in flipped, moved, clean, flipped:
+      (client,) = datasets.for_cohort(_cohort(a=0), 1)
+      x, y = _columns(client['dataset'])
+      assert (x.min() > 1000) == (datasets is moved)
+      labels = np.int64(x) % 5
+      expected = 4 - labels if datasets is flipped else labels
+      np.testing.assert_array_equal(y, expected)
+  assert read.call_count == 1
+
+
 @pytest.mark.parametrize('num_kept, num_reads', [(3, 3), (2, 5), (0, 7)])
 def test_keeps_clients_in_memory_within_bounds(num_kept, num_reads):
   client_data = tff.simulation.datasets.TestClientData(
