@@ -1,11 +1,19 @@
 """The numbers of ours on the page of the paper's rows are those of the runs."""
 
 import pandas as pd
+import pytest
 
 from tests.documents import pages
 
-_PAPER, _XRAYS, _MARGINS, _COHORTS = pages.tables(
-    pages.read('docs/paper_rows.md')
+_PAPER, *_ROWS, _COHORTS = pages.tables(pages.read('docs/paper_rows.md'))
+# The paper's name of the row, our runs and the attack, in the page's order.
+_RUNS = [
+    ('medical X-rays', 'pneumonia_untargeted', 'sign_flip'),
+    ('FEMNIST', 'femnist_noise_backdoor', 'noise_backdoor'),
+]
+_rows = pytest.mark.parametrize(
+    'row, name, attack, accuracies, margins',
+    [(*run, *_ROWS[2 * i : 2 * i + 2]) for i, run in enumerate(_RUNS)],
 )
 
 
@@ -13,8 +21,8 @@ def _read(name):
   return pd.read_csv(pages.ROOT / 'docs' / name)
 
 
-def _spread(values):
-  return f'{values.mean():.1f} ± {values.std():.1f}'
+def _spread(values, sign=''):
+  return f'{values.mean():{sign}.1f} ± {values.std():.1f}'
 
 
 def _runs(runs, **keys):
@@ -24,38 +32,55 @@ def _runs(runs, **keys):
   return runs.set_index('seed').sort_index()
 
 
-def test_numbers_of_the_paper():
-  (_, *names), *_, (row, *values) = _PAPER
-  assert row == 'medical X-rays, 20 % untargeted attack'
+def test_every_row_is_there():
+  assert len(_ROWS) == 2 * len(_RUNS)
+
+
+@_rows
+def test_numbers_of_the_paper(row, name, attack, accuracies, margins):
+  del name, attack, margins
+  (_, *names), *rows = _PAPER
+  (values,) = (values for label, *values in rows if label.startswith(row))
   ours = dict(
       FedAvg='mean', Krum='krum', median='coordinate_median', FedAOT='fedaot'
   )
   expected = {ours[n]: value for n, value in zip(names, values)}
-  assert {n: v for n, v, *_ in _XRAYS[1:] if v != '-'} == expected
+  assert {n: v for n, v, *_ in accuracies[1:] if v != '-'} == expected
 
 
-def test_xrays():
-  runs = _read('pneumonia_untargeted.csv')
-  (_, _, *attacks, _), *rows = _XRAYS
-  assert [name for name, *_ in rows] == list(dict.fromkeys(runs.aggregator))
-  for name, _, *cells, weight in rows:
-    found = {k: _runs(runs, aggregator=name, attack=k) for k in attacks}
-    expected = [_spread(100 * r.test_accuracy) for r in found.values()]
-    assert cells == expected, name
-    weights = 100 * found['sign_flip'].attacker_weight
-    assert weight == ('-' if weights.isna().any() else f'{weights.mean():.1f}')
+@_rows
+def test_accuracies(row, name, attack, accuracies, margins):
+  del row, margins
+  runs = _read(f'{name}.csv')
+  (_, _, *attacks), *rows = accuracies
+  assert attacks[:2] == ['none', attack]
+  assert [n for n, *_ in rows] == list(dict.fromkeys(runs.aggregator))
+  for defence, _, *cells in rows:
+    none, attacked = (
+        _runs(runs, aggregator=defence, attack=a) for a in ('none', attack)
+    )
+    expected = [_spread(100 * r.test_accuracy) for r in (none, attacked)]
+    shares = [attacked.attacker_weight, attacked.attack_success_rate]
+    expected += [
+        '-' if share.isna().any() else f'{100 * share.mean():.1f}'
+        for share in shares[: len(cells) - 2]
+    ]
+    assert cells == expected, defence
 
 
-def test_margins_of_fedaot():
-  runs = _read('pneumonia_untargeted.csv')
-  (_, *defences), *rows = _MARGINS
+@_rows
+def test_margins_of_fedaot(row, name, attack, accuracies, margins):
+  del row, accuracies
+  runs = _read(f'{name}.csv')
+  (_, *defences), *rows = margins
 
-  def accuracies(name):
-    return 100 * _runs(runs, aggregator=name, attack='sign_flip').test_accuracy
+  def accuracy(defence):
+    of_rule = _runs(runs, aggregator=defence, attack=attack)
+    return 100 * of_rule.test_accuracy
 
-  for name, *cells in rows:
-    expected = [accuracies(d) - accuracies(name) for d in defences]
-    assert cells == [f'{e.mean():+.1f} ± {e.std():.1f}' for e in expected], name
+  for rival, *cells in rows:
+    expected = [accuracy(d) - accuracy(rival) for d in defences]
+    assert cells == [_spread(e, '+') for e in expected], rival
 
 
 def test_cohorts_of_a_thousand():
