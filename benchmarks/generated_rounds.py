@@ -15,6 +15,11 @@ import tensorflow_federated as tff
 from fedaot_tff.aggregators import holdout as holdout_lib
 from fedaot_tff.aggregators import registry
 
+# Coordinates after which an update repeats itself: to draw all of them takes
+# longer than the mean of the updates. It is prime, so that no rule's blocks of
+# coordinates are all the same.
+_PERIOD = 10_007
+
 # A client is a number.
 CLIENTS_TYPE = tff.FederatedType(np.int32, tff.CLIENTS)
 
@@ -90,13 +95,17 @@ def make_generation(num_clients: int, dimension: int) -> Callable[[], None]:
 def make_generator(dimension: int) -> tff.Computation:
   """Makes a client's update from its number: noise around what all share."""
 
+  def tensor(part, size, client):
+    noise = tf.random.stateless_uniform(
+        [_PERIOD], tf.stack([part, client]), -0.5, 1.5, alg='philox'
+    )
+    return tf.tile(noise, [size // _PERIOD + 1])[:size]
+
   @tff.tensorflow.computation(np.int32)
   def generate(client):
     return tuple(
-        tf.random.stateless_uniform(
-            shape, tf.stack([part, client]), -0.5, 1.5, alg='philox'
-        )
-        for part, shape in enumerate(_shapes(dimension))
+        tensor(part, size, client)
+        for part, (size,) in enumerate(_shapes(dimension))
     )
 
   return generate
