@@ -110,6 +110,8 @@ def test_programs_of_the_documents_are_known(calls):
       'binaries.compare',
       'binaries.report',
       'binaries.train',
+      'benchmarks.building',
+      'benchmarks.figure',
       'benchmarks.flower_speed',
       'benchmarks.ray_rounds',
       'benchmarks.round_speed',
