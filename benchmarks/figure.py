@@ -1,9 +1,9 @@
 """A table and a figure of saved benchmarks.
 
-  python -m benchmarks.figure docs/speed out/benchmarks/*/*_rules.json
+  python -m benchmarks.figure docs/speed.png out/benchmarks/*/*_rules.json
 
-Writes a row a benchmark to the first argument's name with .csv, and bars of the
-milliseconds a client to that with .png.
+Draws bars of the milliseconds a client, and writes a row a benchmark to a file
+of the same name that ends in .csv.
 """
 
 import json
@@ -40,6 +40,7 @@ def draw(table: pd.DataFrame) -> figure.Figure:
   for panel, (group, rows) in zip(panels[:, 0], groups):
     bars = panel.barh(rows['name'], rows['ms_per_client'])
     panel.bar_label(bars, fmt='%.2f', padding=3)
+    panel.margins(x=0.1)
     panel.invert_yaxis()
     panel.set_title(group)
     panel.spines[['top', 'right']].set_visible(False)
@@ -49,10 +50,10 @@ def draw(table: pd.DataFrame) -> figure.Figure:
 
 def main():
   if len(sys.argv) < 3:
-    sys.exit('usage: python -m benchmarks.figure OUTPUT SAVED.json ...')
-  table = read(sys.argv[2:])
-  table.to_csv(f'{sys.argv[1]}.csv', index=False, float_format='%.4g')
-  draw(table).savefig(f'{sys.argv[1]}.png', dpi=150)
+    sys.exit('usage: python -m benchmarks.figure OUTPUT.png SAVED.json ...')
+  table, output = read(sys.argv[2:]), pathlib.Path(sys.argv[1])
+  draw(table).savefig(output, dpi=150)
+  table.to_csv(output.with_suffix('.csv'), index=False, float_format='%.4g')
 
 
 if __name__ == '__main__':

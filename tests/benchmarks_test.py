@@ -53,7 +53,7 @@ def test_figures_are_printed_and_saved(tmp_path):
   assert row.startswith('test_round[krum:num_byzantine=0-3-20]')
   for name, figure in figures.items():
     assert f'{name} {figure:10.4g}' in row
-  run = programs.run('benchmarks.figure', tmp_path / 'speed', path)
+  run = programs.run('benchmarks.figure', tmp_path / 'speed.png', path)
   assert run.returncode == 0, run.stderr
   assert (tmp_path / 'speed.png').read_bytes().startswith(b'\x89PNG')
   (saved,) = pd.read_csv(tmp_path / 'speed.csv').to_dict('records')
