@@ -27,7 +27,6 @@ def trimmed_mean(cohort, num_byzantine):
   """
   xp, n = cohort.xp, cohort.size
   num_dropped = xp.minimum(num_byzantine, (n - 1) // 2)
-
   num_kept = xp.asarray(n - 2 * num_dropped, dtype=xp.float64)
 
   def combine(block):
