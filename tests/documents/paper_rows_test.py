@@ -1,11 +1,15 @@
 """The numbers of ours on the page of the paper's rows are those of the runs."""
 
+import re
+
 import pandas as pd
 import pytest
 
 from tests.documents import pages
 
-_PAPER, *_ROWS, _COHORTS = pages.tables(pages.read('docs/paper_rows.md'))
+_PAPER, *_ROWS, _UNSEEN, _COHORTS = pages.tables(
+    pages.read('docs/paper_rows.md')
+)
 # The paper's name of the row, our runs and the attack, in the page's order.
 _RUNS = [
     ('medical X-rays', 'pneumonia_untargeted', 'sign_flip'),
@@ -22,7 +26,8 @@ def _read(name):
 
 
 def _spread(values, sign=''):
-  return f'{values.mean():{sign}.1f} ± {values.std():.1f}'
+  mean = round(values.mean(), 1) + 0.0  # No -0.0.
+  return f'{mean:{sign}.1f} ± {values.std():.1f}'
 
 
 def _runs(runs, **keys):
@@ -81,6 +86,36 @@ def test_margins_of_fedaot(row, name, attack, accuracies, margins):
   for rival, *cells in rows:
     expected = [accuracy(d) - accuracy(rival) for d in defences]
     assert cells == [_spread(e, '+') for e in expected], rival
+
+
+def test_femnist_in_the_readme():
+  runs = _read('femnist_noise_backdoor.csv')
+  found = re.search(
+      r'it ends at ([\d.]+), federated averaging at ([\d.]+)',
+      ' '.join(pages.read('README.md').split()),
+  )
+  assert list(found.groups()) == [
+      f'{100 * r.test_accuracy.mean():.1f}'
+      for r in (
+          _runs(runs, aggregator=name, attack='noise_backdoor')
+          for name in ('fedaot', 'mean')
+      )
+  ]
+
+
+def test_attacks_not_seen_before():
+  runs = _read('unseen_mnist5k.csv')
+  (_, _, *attacks, _), *rows = _UNSEEN
+  assert [name for name, *_ in rows] == list(dict.fromkeys(runs.aggregator))
+  for name, *cells in rows:
+    none, *attacked = (
+        100 * _runs(runs, aggregator=name, attack=a).test_accuracy
+        for a in ('none', *attacks)
+    )
+    drops = [none - accuracy for accuracy in attacked]
+    mean = sum(drop.mean() for drop in drops) / len(drops)
+    expected = [f'{none.mean():.1f}', *map(_spread, drops), f'{mean:.1f}']
+    assert cells == expected, name
 
 
 def test_cohorts_of_a_thousand():
