@@ -14,6 +14,7 @@ _PAPER, *_ROWS, _UNSEEN, _COHORTS = pages.tables(
 _RUNS = [
     ('medical X-rays', 'pneumonia_untargeted', 'sign_flip'),
     ('FEMNIST', 'femnist_noise_backdoor', 'noise_backdoor'),
+    ('CIFAR-10', 'cifar10_label_flip', 'label_flip'),
 ]
 _rows = pytest.mark.parametrize(
     'row, name, attack, accuracies, margins',
@@ -31,9 +32,10 @@ def _spread(values, sign=''):
 
 
 def _runs(runs, **keys):
+  seeds = sorted({*runs.seed})
   for name, value in keys.items():
     runs = runs[runs[name] == value]
-  assert sorted(runs.seed) == [0, 1, 2]
+  assert sorted(runs.seed) == seeds
   return runs.set_index('seed').sort_index()
 
 
