@@ -7,7 +7,7 @@ import pytest
 
 from tests.documents import pages
 
-_PAPER, *_ROWS, _UNSEEN, _COHORTS = pages.tables(
+_PAPER, *_ROWS, _UNSEEN, _UNSEEN_FEMNIST, _COHORTS = pages.tables(
     pages.read('docs/paper_rows.md')
 )
 # The paper's name of the row, our runs and the attack, in the page's order.
@@ -105,9 +105,12 @@ def test_femnist_in_the_readme():
   ]
 
 
-def test_attacks_not_seen_before():
-  runs = _read('unseen_mnist5k.csv')
-  (_, _, *attacks, _), *rows = _UNSEEN
+@pytest.mark.parametrize(
+    'task, table', [('mnist5k', _UNSEEN), ('femnist', _UNSEEN_FEMNIST)]
+)
+def test_attacks_not_seen_before(task, table):
+  runs = _read(f'unseen_{task}.csv')
+  (_, _, *attacks, _), *rows = table
   assert [name for name, *_ in rows] == list(dict.fromkeys(runs.aggregator))
   for name, *cells in rows:
     none, *attacked = (
