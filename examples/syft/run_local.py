@@ -16,9 +16,17 @@ import sys
 import tempfile
 
 _HERE = pathlib.Path(__file__).resolve().parent
-# Before syft_flwr is imported, here and in what it starts.
+# Before syft_flwr is imported, here and in what it starts; with this checkout's
+# fedaot.
 os.environ['PYTHONPATH'] = os.pathsep.join(
-    filter(None, [str(_HERE / 'shim'), os.environ.get('PYTHONPATH')])
+    filter(
+        None,
+        [
+            str(_HERE / 'shim'),
+            os.environ.get('PYTHONPATH'),
+            str(_HERE.parents[1]),
+        ],
+    )
 )
 os.environ.setdefault('SYFT_FLWR_ENCRYPTION_ENABLED', 'true')
 os.environ.setdefault('SYFT_FLWR_POLL_INTERVAL', '0.5')

@@ -21,7 +21,6 @@ def _accuracies(folder, strategy):
       ],
       env={
           **os.environ,
-          'PYTHONPATH': str(_ROOT),
           'FLWR_TELEMETRY_ENABLED': '0',
           'OMP_NUM_THREADS': '1',
           'OPENBLAS_NUM_THREADS': '1',
