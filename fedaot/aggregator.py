@@ -130,7 +130,7 @@ class FedAOTAggregator:
     self._seed = checks.check_seed(seed)
     self._round = 0
     self._weighting = equations.initial_weighting(
-        NUMPY, len(self.statistics), config
+        NUMPY, config, has_holdout=holdout is not None
     )
     self._optimizer = equations.initial_meta_optimizer(NUMPY, self._weighting)
     # With a hold-out the reference [p], without `equations.Memory`; made when
@@ -250,7 +250,10 @@ class FedAOTAggregator:
             memory['finite'],
             equations.holdout_alignments(
                 NUMPY,
-                memory['projections'] @ projection,
+                memory['projections']
+                @ equations.without_overshoot(
+                    NUMPY, projection, memory['aggregate']
+                ),
                 memory['clip'],
                 norm,
                 memory['norm_bound'],

@@ -11,7 +11,8 @@ statistics phi of each; theta = {b_k, m_k, l} the weighting variables. A round:
   4. `learn`: a step on theta down the gradient of sum_i w_i(theta) A_i.
 
 `xp` is the namespace of the arrays, see `namespace`: NumPy runs these lines,
-TensorFlow Federated traces them. All arrays are float64, masks are of 0 and 1.
+TensorFlow Federated traces them. All arrays are float64 (projections, of p
+floats, may be float32), masks are of 0 and 1.
 A client whose update is not usable has `finite` 0 and zeros in its row. Zero
 weight keeps it out of every median, maximum and sum, so that it influences no
 other client.
@@ -366,7 +367,9 @@ def holdout_statistics(
       norm_bound,
   )
   copies = xp.amin(_symmetric(xp, xp.log(1.01 - cosines)), axis=1)
-  # Absolute, not relative to the cohort: a majority cannot make it normal.
+  # Absolute, not relative to the cohort: a majority cannot make it normal. The
+  # square, as of a normal log norm, spares honest clients, whose few classes
+  # may make updates somewhat long, and not who scales.
   excess = -xp.log(xp.maximum(1.0, norms / xp.maximum(norm_bound, _TINY)))
   profile = xp.where(
       root_norm > 0,
@@ -383,10 +386,13 @@ def holdout_statistics(
       ),
       z=xp.stack(
           [
-              z(reference_cosine, config.reference_floor),
-              z(root_cosine, config.root_floor),
+              z(reference_cosine, config.holdout_cosine_floor),
+              z(root_cosine, config.holdout_cosine_floor),
               z(copies, config.copies_floor),
-              xp.maximum(excess / config.norm_scale, -config.max_abs_z),
+              xp.maximum(
+                  -((excess / config.holdout_norm_scale) ** 2),
+                  -config.max_abs_z,
+              ),
               z(profile, config.profile_floor),
           ],
           axis=1,
@@ -423,9 +429,8 @@ def agreement_statistics(
   profile = -profile_divergence(xp, table['profile'], typical, config)
   profile_z = standard(profile, voices, config.profile_floor)
   # Who writes where others do not has less of a voice in all that follows.
-  weights = voices * xp.exp(
-      -config.initial_slope * xp.softplus(-(profile_z + config.initial_margin))
-  )
+  below = -(profile_z + config.agreement_margin)
+  weights = voices * xp.exp(-config.initial_slope * xp.softplus(below))
   reference_cosine, memory = follow_support(xp, units, weights, memory, config)
   trust = log_reference_trust(xp, reference_cosine, memory, config)
   concordance = log_concordance(xp, table['sketch'], weights, config)
@@ -466,8 +471,10 @@ def agreement_statistics(
       values=xp.stack([reference_cosine, excess, profile], axis=1),
       z=xp.stack(
           [
-              standard(reference_cosine, finite, config.reference_floor),
-              xp.maximum(excess / config.norm_scale, -config.max_abs_z),
+              standard(reference_cosine, finite, config.agreement_cosine_floor),
+              xp.maximum(
+                  excess / config.agreement_norm_scale, -config.max_abs_z
+              ),
               profile_z,
           ],
           axis=1,
@@ -694,14 +701,18 @@ def _majority_signs(xp, relation: Array, weights: Array) -> Array:
 
 
 def initial_weighting(
-    xp, num_statistics: int, config: config_lib.FedAOTConfig
+    xp, config: config_lib.FedAOTConfig, *, has_holdout: bool
 ) -> Theta:
-  """The weighting variables theta of K statistics at their start."""
+  """The weighting variables theta of a mode's K statistics at their start."""
+  if has_holdout:
+    size, margin = len(HOLDOUT_STATISTICS), config.holdout_margin
+  else:
+    size, margin = len(AGREEMENT_STATISTICS), config.agreement_margin
   slope = config.initial_slope
   raw_slope = slope + math.log(-math.expm1(-slope))  # The inverse of softplus.
   return {
-      'raw_slope': xp.full([num_statistics], raw_slope),
-      'margin': xp.full([num_statistics], float(config.initial_margin)),
+      'raw_slope': xp.full([size], raw_slope),
+      'margin': xp.full([size], float(margin)),
       'log_sharpness': xp.full([], float(config.initial_log_sharpness)),
   }
 
@@ -856,6 +867,17 @@ def _append_zero_row(xp, rows: Array) -> Array:
 # --- Meta step ---------------------------------------------------------------
 
 
+def without_overshoot(xp, gradient: Array, step: Array) -> Array:
+  """The gradient g' [p], less its part along the step if that went too far.
+
+  Past the lowest loss along a step [p], which the model is moved against, each
+  update that helped to make it seems to harm, the honest most, and who shortens
+  it to help. That says how long the step was, not who is right.
+  """
+  product = xp.minimum(xp.sum(gradient * step), 0.0)
+  return gradient - divide(xp, product, xp.sum(step * step)) * step
+
+
 def holdout_alignments(
     xp, dots: Array, clip: Array, gradient_norm: Array, norm_bound: Array
 ) -> Array:
@@ -956,7 +978,7 @@ def learn(
   Returns:
     A pair of the new theta and the new slots.
   """
-  start = initial_weighting(xp, theta['margin'].shape[0], config)
+  start = initial_weighting(xp, config, has_holdout=has_holdout)
   step = optimizer['step'] + 1.0
   beta_1, beta_2 = config.meta_beta_1, config.meta_beta_2
   first, second, new = {}, {}, {}

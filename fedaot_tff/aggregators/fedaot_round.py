@@ -145,7 +145,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
       )
       return
     self._evaluate_map = computation(
-        self._evaluate, [state_type, shared_type, model_type]
+        self._evaluate, [state_type, shared_type, value_type, model_type]
     )
     self._learn_map = computation(
         self._learn_from_holdout,
@@ -153,9 +153,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
             state_type,
             table_type,
             decision_type,
-            shared_type,
             root_type,
-            value_type,
             self._evaluate_map.type_signature.result,
             tff.TensorType(np.float32, [None]),
         ],
@@ -190,18 +188,17 @@ class FedAOTRound(model_aware.ModelAwareRound):
     arguments = (state, weighed.table, weighed.decision)
     if self.holdout is not None:
       evaluation = tff.federated_map(
-          self._evaluate_map, (state, weighed.shared, model_after)
+          self._evaluate_map,
+          (state, weighed.shared, weighed.result, model_after),
       )
       products = _federated_inner_products(
           weighed.fingerprints,
           weighed.projections,
           tff.federated_broadcast(weighed.table.fingerprint),
-          tff.federated_broadcast(evaluation.projection),
+          tff.federated_broadcast(evaluation.gradient),
       )
       arguments += (
-          weighed.shared,
           weighed.root,
-          weighed.result,
           evaluation,
           products,
       )
@@ -212,13 +209,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
   def _initial_state(self):
     has_holdout, first_group = self.holdout is not None, self._groups[0]
     theta = equations.initial_weighting(
-        TENSORFLOW,
-        len(
-            equations.HOLDOUT_STATISTICS
-            if has_holdout
-            else equations.AGREEMENT_STATISTICS
-        ),
-        self._config,
+        TENSORFLOW, self._config, has_holdout=has_holdout
     )
     sketch_shape = [len(self._groups), first_group.sketch_length]
     state = collections.OrderedDict(
@@ -315,14 +306,16 @@ class FedAOTRound(model_aware.ModelAwareRound):
       return state['reference']
     return equations.Memory(*(state[name] for name in equations.Memory._fields))
 
-  def _evaluate(self, state, shared, model):
-    """Loss of the updated model on the hold-out, its gradient's projection."""
+  def _evaluate(self, state, shared, result, model):
+    """Loss of the updated model; projections of what to learn from."""
     loss, gradient = self.holdout.loss_and_gradient(
         model, self._split(state).evaluation
     )
-    norm, _, projection = self._see(gradient, shared['signs'])
+    norm, _, gradient = self._see(gradient, shared['signs'])
+    _, _, step = self._see(result, shared['signs'])
+    gradient = equations.without_overshoot(TENSORFLOW, gradient, step)
     return collections.OrderedDict(
-        loss=tf.cast(loss, tf.float32), norm=norm, projection=projection
+        loss=tf.cast(loss, tf.float32), norm=norm, gradient=gradient, step=step
     )
 
   def _see(self, struct, signs):
@@ -343,7 +336,7 @@ class FedAOTRound(model_aware.ModelAwareRound):
     return self.holdout.split(seed, self._config.min_examples_to_split)
 
   def _learn_from_holdout(
-      self, state, table, decision, shared, root, result, evaluation, products
+      self, state, table, decision, root, evaluation, products
   ):
     """State and measurements after a round with a hold-out."""
     found, finite = _widen(decision), _widen(table['finite'])
@@ -369,9 +362,8 @@ class FedAOTRound(model_aware.ModelAwareRound):
     )
     any_finite = tf.reduce_sum(finite) > 0
     learned, meta = self._meta_step(state, judgement, any_finite)
-    _, _, projection = self._see(result, shared['signs'])
     reference = equations.follow(
-        state['reference'], projection, self._config.reference_decay
+        state['reference'], evaluation['step'], self._config.reference_decay
     )
     new_state = self._next_state(
         state, learned, tf.where(any_finite, reference, state['reference'])

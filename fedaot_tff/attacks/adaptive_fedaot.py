@@ -141,8 +141,9 @@ class AdaptiveFedAOT(attack.CollusivePoisoning):
     if is_fedaot and ('previous' in state) == (mode == 'agreement'):
       theta = state['weighting']
     else:
-      names = getattr(equations, f'{mode.upper()}_STATISTICS')
-      theta = equations.initial_weighting(TENSORFLOW, len(names), config)
+      theta = equations.initial_weighting(
+          TENSORFLOW, config, has_holdout=mode == 'holdout'
+      )
     theta = {name: tf.cast(v, tf.float64) for name, v in theta.items()}
     honest, num_attackers = knowledge.honest, knowledge.num_attackers
     sketch_length = (

@@ -129,19 +129,19 @@ def test_takes_mode_and_variables_from_the_defence(monkeypatch):
         ),
     )
 
-  def weighting(num_statistics):
+  def weighting(has_holdout):
     theta = equations.initial_weighting(
-        NUMPY, num_statistics, fedaot.FedAOTConfig()
+        NUMPY, fedaot.FedAOTConfig(), has_holdout=has_holdout
     )
-    theta['margin'] = 3.0 + np.arange(num_statistics)
+    theta['margin'] = 3.0 + np.arange(len(theta['margin']))
     return collections.OrderedDict(theta)
 
   poisoning = adaptive_fedaot.AdaptiveFedAOT()
   for state, mode, margins in (
-      ((), 'holdout', 5 * [2]),
-      ({'value_sum_process': ()}, 'holdout', 5 * [2]),
-      ({'weighting': weighting(5)}, 'holdout', [3, 4, 5, 6, 7]),
-      ({'weighting': weighting(3), 'previous': ()}, 'agreement', [3, 4, 5]),
+      ((), 'holdout', 5 * [1.5]),
+      ({'value_sum_process': ()}, 'holdout', 5 * [1.5]),
+      ({'weighting': weighting(True)}, 'holdout', [3, 4, 5, 6, 7]),
+      ({'weighting': weighting(False), 'previous': ()}, 'agreement', [3, 4, 5]),
   ):
     names.clear()
     with pytest.raises(Seen) as seen:

@@ -12,7 +12,6 @@ _DEFAULTS = dict(
     max_norm=1e15,
     reference_decay=0.9,
     initial_slope=1.5,
-    initial_margin=2.0,
     initial_log_sharpness=0.0,
     max_abs_z=10.0,
     meta_learning_rate=0.05,
@@ -20,7 +19,6 @@ _DEFAULTS = dict(
     meta_beta_2=0.99,
     meta_epsilon=1e-3,
     meta_anchor=0.01,
-    reference_floor=0.05,
     max_example_ratio=None,
     sketch_dimension=256,
     min_examples_to_split=50,
@@ -33,14 +31,18 @@ _DEFAULTS = dict(
     min_trust=0.05,
     full_trust_cosine=0.05,
     reference_support=0.5,
-    root_norm_factor=1.2,
+    root_norm_factor=1.5,
     holdout_clip_factor=2.0,
-    root_floor=0.05,
-    norm_scale=0.2,
+    holdout_margin=1.5,
+    holdout_cosine_floor=0.02,
+    holdout_norm_scale=0.5,
     holdout_log_sharpness=(-1.0, 1.5),
     agreement_sketch_dimension=1024,
     max_groups=2,
     agreement_clip_factor=2.0,
+    agreement_margin=2.0,
+    agreement_cosine_floor=0.05,
+    agreement_norm_scale=0.2,
     reference_clip_factor=1.0,
     reference_trust_exponent=0.5,
     majority_cosine=0.85,
@@ -86,17 +88,17 @@ def test_every_field_is_documented():
 
 
 def test_frozen_and_keeps_what_it_is_given():
-  config = config_lib.FedAOTConfig(norm_scale=1, max_example_ratio=3.0)
-  assert config.norm_scale == 1
+  config = config_lib.FedAOTConfig(camp_decay=1, max_example_ratio=3.0)
+  assert config.camp_decay == 1
   assert config.max_example_ratio == 3.0
   with pytest.raises(dataclasses.FrozenInstanceError):
-    config.norm_scale = 2.0
+    config.camp_decay = 2.0
 
 
 def test_replace_keeps_the_others_and_checks():
-  config = config_lib.FedAOTConfig(norm_scale=0.5)
+  config = config_lib.FedAOTConfig(camp_decay=0.5)
   other = dataclasses.replace(config, min_trust=0.1)
-  assert (other.norm_scale, other.min_trust) == (0.5, 0.1)
+  assert (other.camp_decay, other.min_trust) == (0.5, 0.1)
   assert config.min_trust == 0.05
   with pytest.raises(ValueError, match='min_trust'):
     dataclasses.replace(config, min_trust=2.0)
@@ -151,7 +153,6 @@ def test_a_number_that_is_not_finite_is_a_value_error(name, value):
         ('meta_beta_2', 1.0, '<= 0.9999'),
         ('meta_epsilon', 0.0, '> 0'),
         ('meta_anchor', 1.5, '<= 1'),
-        ('reference_floor', 0.0, '> 0'),
         ('copies_floor', 0.0, '> 0'),
         ('max_example_ratio', 0.9, '>= 1'),
         ('min_examples_to_split', 1, '>= 2'),
@@ -162,9 +163,11 @@ def test_a_number_that_is_not_finite_is_a_value_error(name, value):
         ('reference_support', 1.5, '>= 0 and <= 1'),
         ('root_norm_factor', -1.2, '> 0'),
         ('holdout_clip_factor', 0.0, '> 0'),
-        ('root_floor', -0.05, '> 0'),
-        ('norm_scale', 0.0, '> 0'),
+        ('holdout_cosine_floor', -0.05, '> 0'),
+        ('holdout_norm_scale', 0.0, '> 0'),
         ('agreement_clip_factor', 0.0, '> 0'),
+        ('agreement_cosine_floor', 0.0, '> 0'),
+        ('agreement_norm_scale', 0.0, '> 0'),
         ('agreement_sketch_dimension', 1, '>= 2'),
         ('max_groups', 0, '>= 1 and <= 3'),
         ('max_groups', 4, '>= 1 and <= 3'),

@@ -94,8 +94,8 @@ def _agreement_statistics(updates, reference=None):
   return statistics
 
 
-def _start(num_statistics=4, config=_CONFIG):
-  return equations.initial_weighting(NUMPY, num_statistics, config)
+def _start(has_holdout=False, config=_CONFIG):
+  return equations.initial_weighting(NUMPY, config, has_holdout=has_holdout)
 
 
 def _weights(statistics, finite=None):
@@ -103,7 +103,7 @@ def _weights(statistics, finite=None):
     finite = np.ones_like(statistics.clip)
   return equations.weights(
       NUMPY,
-      _start(statistics.z.shape[1]),
+      _start(statistics.z.shape[1] == len(equations.HOLDOUT_STATISTICS)),
       statistics.z,
       statistics.log_base,
       finite,
@@ -347,7 +347,7 @@ def test_agreement_decision_equals_the_reference(seed):
     )
   expected = model.next(updates)
   found = equations.decide(
-      NUMPY, _start(3), _table(updates), memory, None, _CONFIG
+      NUMPY, _start(), _table(updates), memory, None, _CONFIG
   )
   _check_against_reference(found, expected, updates)
   finite = expected['finite']
@@ -532,9 +532,9 @@ def test_norm_bound_is_capped_by_the_root_with_a_holdout():
   statistics = _holdout_statistics(updates, root, root)
   root_norm = np.linalg.norm(root)
   norms = np.linalg.norm(updates, axis=1)
-  np.testing.assert_allclose(statistics.norm_bound, 1.2 * root_norm)
+  np.testing.assert_allclose(statistics.norm_bound, 1.5 * root_norm)
   np.testing.assert_allclose(
-      statistics.clip, np.minimum(1, 2.4 * root_norm / norms)
+      statistics.clip, np.minimum(1, 3.0 * root_norm / norms)
   )
 
 
@@ -744,7 +744,7 @@ def test_the_reference_is_a_plain_mean_at_first():
     # One client has all of the weight, at its own norm.
     update = center + 0.1 * rng.normal(size=[1, _DIMENSION])
     memory = equations.decide(
-        NUMPY, _start(3), _table(update), memory, None, _CONFIG
+        NUMPY, _start(), _table(update), memory, None, _CONFIG
     ).memory
     assert memory.age == age
     seen.append(_fold(update[0]))
@@ -967,35 +967,38 @@ def test_signs_of_the_majority_are_the_best_there_are():
 
 
 def test_initial_weighting():
-  theta = _start(
-      3,
-      fedaot.FedAOTConfig(
-          initial_slope=0.7, initial_margin=-1.0, initial_log_sharpness=0.5
-      ),
+  config = fedaot.FedAOTConfig(
+      initial_slope=0.7,
+      holdout_margin=-1.0,
+      agreement_margin=3.0,
+      initial_log_sharpness=0.5,
   )
-  np.testing.assert_allclose(np.log1p(np.exp(theta['raw_slope'])), [0.7] * 3)
-  np.testing.assert_allclose(theta['margin'], [-1.0] * 3)
-  np.testing.assert_allclose(theta['log_sharpness'], 0.5)
+  for has_holdout, margins in ((True, 5 * [-1.0]), (False, 3 * [3.0])):
+    theta = _start(has_holdout, config)
+    slopes = np.log1p(np.exp(theta['raw_slope']))
+    np.testing.assert_allclose(slopes, len(margins) * [0.7])
+    np.testing.assert_allclose(theta['margin'], margins)
+    np.testing.assert_allclose(theta['log_sharpness'], 0.5)
 
 
 def test_scores_by_hand():
-  z = np.array([[-2.0, -2.0, -2.0, -2.0], [-2.0, 30.0, 30.0, 30.0]])
+  z = np.array([[-2.0, -2.0, -2.0], [-2.0, 30.0, 30.0]])
   # softplus(0) = log 2, and a good statistic earns nothing more.
   np.testing.assert_allclose(
       equations.scores(NUMPY, _start(), z),
-      [-4 * 1.5 * np.log(2), -1.5 * np.log(2)],
+      [-3 * 1.5 * np.log(2), -1.5 * np.log(2)],
   )
   theta = dict(_start(), log_sharpness=np.log(3.0))
   np.testing.assert_allclose(
       equations.scores(NUMPY, theta, z),
-      [-3 * 4 * 1.5 * np.log(2), -3 * 1.5 * np.log(2)],
+      [-3 * 3 * 1.5 * np.log(2), -3 * 1.5 * np.log(2)],
   )
 
 
 def test_reference_weights_leave_the_reference_statistic_out():
   z = np.array([[-9.0, 0, 0], [0.0, 0, 0], [0.0, 0, -4], [0, 0, 0]])
   w = equations.reference_weights(
-      NUMPY, _start(3), z, np.log([1.0, 2, 1, 1]), np.array([1.0, 1, 1, 0])
+      NUMPY, _start(), z, np.log([1.0, 2, 1, 1]), np.array([1.0, 1, 1, 0])
   )
   np.testing.assert_allclose(w[1] / w[0], 2)
   np.testing.assert_allclose(w[3], 0)
@@ -1041,7 +1044,7 @@ def test_decide_of_no_client():
       'sketch': np.zeros([0, 2, _SKETCH]),
       'profile': np.zeros([0, 5]),
   }
-  decision = equations.decide(NUMPY, _start(3), table, memory, None, _CONFIG)
+  decision = equations.decide(NUMPY, _start(), table, memory, None, _CONFIG)
   assert decision.weights.shape == (0,)
   assert decision.z.shape == (0, 3)
   assert decision.norm_bound == 0
@@ -1138,6 +1141,22 @@ def test_holdout_gradient_is_exactly_that_of_the_loss_after_the_update():
   )
 
 
+def test_without_overshoot_by_hand():
+  step = np.array([3.0, 4.0])
+  for gradient, expected in (
+      # The loss rises along the step, which is subtracted from the model ...
+      ([-6.0, -8.0], [0.0, 0.0]),
+      ([-3.0, 1.0], [-2.4, 1.8]),
+      # ... or still falls, or does not change.
+      ([6.0, 8.0], [6.0, 8.0]),
+      ([-4.0, 3.0], [-4.0, 3.0]),
+  ):
+    found = equations.without_overshoot(NUMPY, np.array(gradient), step)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+  unmoved = equations.without_overshoot(NUMPY, np.array([-6.0, 1.0]), 0 * step)
+  np.testing.assert_array_equal(unmoved, [-6.0, 1.0])
+
+
 def test_alignments_by_hand():
   array = np.array
   np.testing.assert_allclose(
@@ -1165,7 +1184,7 @@ def test_alignments_by_hand():
 def test_objective_by_hand():
   # Equal z, so that log_base makes the weights 1/4 and 3/4.
   judgement = equations.Judgement(
-      np.zeros([2, 4]),
+      np.zeros([2, 3]),
       np.log([1.0, 3.0]),
       np.ones(2),
       np.array([2.0, -1.0]),
@@ -1187,7 +1206,7 @@ def test_learn_equals_adam_by_hand():
       meta_anchor=0.1,
       holdout_log_sharpness=(-50.0, 50.0),
   )
-  start = _start(config=config)
+  start = _start(True, config)
   theta, slots = start, equations.initial_meta_optimizer(NUMPY, start)
   expected = dict(start)
   first = {name: np.zeros_like(v) for name, v in expected.items()}
@@ -1222,7 +1241,7 @@ def test_learn_equals_adam_by_hand():
     ],
 )
 def test_bounds(has_holdout, by, slope, margin, sharpness):
-  start = _start()
+  start = _start(has_holdout)
   theta = {name: value + by for name, value in start.items()}
   config = fedaot.FedAOTConfig(meta_learning_rate=0, meta_anchor=0)
   bounded, _ = equations.learn(

@@ -242,7 +242,7 @@ def test_meta_gradient_is_the_derivative_of_the_holdout_loss(sgd_process):
   output = play(theta)
   measured = output.metrics['aggregator']
   assert measured['num_clipped'] > 0
-  assert np.all(measured['weights'] > 0.01)
+  assert np.all(measured['weights'] > 3e-3)
   decay = config_lib.FedAOTConfig().meta_beta_1
   old, new = (
       _flatten(s.aggregator['meta_optimizer']['first_moment'])
@@ -278,7 +278,7 @@ def test_meta_gradient_is_the_derivative_of_the_holdout_loss(sgd_process):
       * measured['norm_bound']
       * np.linalg.norm(loss_gradient)
   )
-  assert np.min(np.abs(differences)) > 5e-5
+  assert np.min(np.abs(differences)) > 2e-5
   np.testing.assert_allclose(
       differences, factor * gradient, rtol=3e-3, atol=3e-6
   )

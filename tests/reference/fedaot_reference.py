@@ -23,7 +23,6 @@ _Z_LIMIT = 10.0
 
 _SOFTPLUS_B_START = 1.5
 _B_START = np.log(np.expm1(_SOFTPLUS_B_START))
-_M_START = 2.0
 
 _EMA_DECAY = 0.9
 _ADAM_BETA_1 = 0.9
@@ -141,16 +140,18 @@ class _Weighting:
 
   Attributes:
     b: [K], softplus(b) is the slope of each statistic; softplus(b) = 1.5 first.
-    m: [K], margin of each statistic, in units of z; 2 first.
+    m_start: What each of m is first; 1.5 with a hold-out, 2 without.
+    m: [K], margin of each statistic, in units of z.
     log_sharpness: Logarithm of the common factor of the scores; 0 first.
     first_moment: [2 K + 1], Adam's mean of the gradients.
     second_moment: [2 K + 1], Adam's mean of the squared gradients.
     step: Number of Adam steps so far.
   """
 
-  def __init__(self, num_statistics: int):
+  def __init__(self, num_statistics: int, *, m_start: float):
     self.b = np.full(num_statistics, _B_START)
-    self.m = np.full(num_statistics, _M_START)
+    self.m_start = m_start
+    self.m = np.full(num_statistics, m_start)
     self.log_sharpness = 0.0
     self.first_moment = np.zeros(2 * num_statistics + 1)
     self.second_moment = np.zeros(2 * num_statistics + 1)
@@ -220,7 +221,7 @@ class _Weighting:
 
     b, m = change[: len(self.b)], change[len(self.b) : -1]
     self.b = self.b - b - _PULL_TO_START * (self.b - _B_START)
-    self.m = self.m - m - _PULL_TO_START * (self.m - _M_START)
+    self.m = self.m - m - _PULL_TO_START * (self.m - self.m_start)
     self.log_sharpness = float(
         self.log_sharpness - change[-1] - _PULL_TO_START * self.log_sharpness
     )
@@ -302,7 +303,7 @@ class HoldOutReference(_Weighting):
       sketch_dimension: Length of the fold sketch.
       sizes: The numbers of coordinates of the update's tensors; None for one.
     """
-    super().__init__(len(HOLD_OUT_STATISTICS))
+    super().__init__(len(HOLD_OUT_STATISTICS), m_start=1.5)
     self.signs = np.asarray(signs, np.float64)
     self.sizes = [len(signs)] if sizes is None else sizes
     self.sketch_dimension = sketch_dimension
@@ -358,7 +359,7 @@ class HoldOutReference(_Weighting):
 
     tau = weighted_quantile(norms, v, 0.5)
     if root_is_usable:
-      tau = min(tau, 1.2 * root_norm)
+      tau = min(tau, 1.5 * root_norm)
 
     clipped = np.zeros_like(updates)
     norm = np.zeros(count)
@@ -378,10 +379,10 @@ class HoldOutReference(_Weighting):
     statistics = np.stack([cref, croot, dup, norm, prof], axis=1)
     z = np.stack(
         [
-            _standardize(cref, v, 0.05),
-            _standardize(croot, v, 0.05),
+            _standardize(cref, v, 0.02),
+            _standardize(croot, v, 0.02),
             _standardize(dup, v, 0.25),
-            np.clip(norm / 0.20, -_Z_LIMIT, _Z_LIMIT),
+            np.maximum(-((norm / 0.5) ** 2), -_Z_LIMIT),
             _standardize(prof, v, 0.20),
         ],
         axis=1,
@@ -423,6 +424,11 @@ class HoldOutReference(_Weighting):
     holdout_gradient = np.asarray(holdout_gradient, np.float64)
     gradient_norm = np.linalg.norm(holdout_gradient)
     tau = last['norm_bound']
+    # A step that went past the lowest loss along it says nothing of anybody.
+    step = last['result']
+    if np.isfinite(gradient_norm) and step @ holdout_gradient > 0.0:
+      overshoot = (step @ holdout_gradient) / (step @ step)
+      holdout_gradient = holdout_gradient - overshoot * step
 
     advantages = np.zeros(len(last['weights']))
     if np.isfinite(gradient_norm) and gradient_norm > 0.0 and tau > 0.0:
@@ -595,7 +601,7 @@ class AgreementReference(_Weighting):
       sizes: The numbers of coordinates of the update's tensors; None for one a
         group.
     """
-    super().__init__(len(AGREEMENT_STATISTICS))
+    super().__init__(len(AGREEMENT_STATISTICS), m_start=2.0)
     self.signs = [np.asarray(s, np.float64) for s in signs]
     self.sizes = [len(s) for s in signs] if sizes is None else sizes
     self.sketch_dimension = sketch_dimension
@@ -796,6 +802,6 @@ class AgreementReference(_Weighting):
     gradient = self.gradient(previous['z'], weights, advantages + 2.0 * weights)
     self.descend(gradient)
     self.b = np.maximum(self.b, _B_START)
-    self.m = np.minimum(self.m, _M_START)
+    self.m = np.minimum(self.m, self.m_start)
     self.log_sharpness = min(max(self.log_sharpness, 0.0), 1.5)
     return advantages, gradient

@@ -130,13 +130,13 @@ def test_hold_out_round_by_hand():
       signs=np.ones(2), sketch_dimension=2
   )
   outcome = reference.aggregate(
-      np.array([[1.0, 0.0], [0.0, 2.0], [4.0, 0.0]]), np.array([1.0, 1.0])
+      np.array([[1.0, 0.0], [0.0, 2.0], [4.0, 0.0]]), np.array([0.8, 0.8])
   )
   close = lambda x, y: np.testing.assert_allclose(x, y, atol=3e-6)
   # Clients 1 and 3 share a direction: 1 / (1 + sigma(2.5)).
   close(outcome['copies_discount'], [0.519714, 1.0, 0.519714])
   close(outcome['trust'], [1.0, 1.0, 1.0])
-  # Both medians of the norms are 2, so that 1.2 sqrt(2) is the smallest.
+  # The median of the norms is 2, so that 1.5 * .8 sqrt(2) is the smaller.
   close(outcome['norm_bound'], 1.697056)
   close(outcome['clipped'], [[1.0, 0.0], [0.0, 2.0], [3.394113, 0.0]])
   close(
@@ -149,19 +149,19 @@ def test_hold_out_round_by_hand():
   )
   # Profile: all in one of two blocks that the root shares evenly, log 2.
   # dup: positions .127417, .382251, .754833; median -3.146622, upper quartile
-  # -.049910, scale 1.4826 * 3.096712 + .25 = 4.841185.
+  # -.049910, scale 1.4826 * 3.096712 + .25 = 4.841185. Norm: -(x / .5)^2.
   close(
       outcome['z'],
       [
           [0.0, 0.0, -0.301279, 0.0, 0.0],
-          [0.0, 0.0, 0.652024, -0.821260, 0.0],
-          [0.0, 0.0, -0.301279, -4.286995, 0.0],
+          [0.0, 0.0, 0.652024, -0.107915, 0.0],
+          [0.0, 0.0, -0.301279, -2.940532, 0.0],
       ],
   )
-  # Without the three terms all share: -1.096845, -.504567, -4.482051.
-  close(outcome['weights'], [0.351868, 0.636214, 0.011918])
-  close(outcome['result'], [0.392319, 1.272428])
-  close(reference.reference, [0.0392319, 0.1272428])
+  # Without the three terms all share: -1.351968, -.497943, -3.529440.
+  close(outcome['weights'], [0.288816, 0.678453, 0.032731])
+  close(outcome['result'], [0.399908, 1.356906])
+  close(reference.reference, [0.0399908, 0.1356906])
 
 
 def test_trust_discounts_the_norm_bound():
@@ -324,8 +324,10 @@ def test_hold_out_gradient_is_that_of_the_hold_out_loss():
     outcome = reference.aggregate(
         _cohort(rng, center), center + 0.3 * rng.normal(size=_DIMENSION)
     )
-    target = rng.normal(size=_DIMENSION)
+    # Along the step the loss still falls.
+    target = 9 * outcome['result'] + rng.normal(size=_DIMENSION)
     at_next = curvature * (outcome['result'] - target)
+    assert at_next @ outcome['result'] < 0.0
 
     def loss(theta):
       weights = _weights_at(
@@ -342,6 +344,25 @@ def test_hold_out_gradient_is_that_of_the_hold_out_loss():
     np.testing.assert_allclose(
         learnt['gradient'] * factor, expected, rtol=1e-6, atol=1e-7
     )
+
+
+def test_hold_out_learns_nothing_from_how_long_the_step_was():
+  rng = np.random.default_rng(6)
+  center = rng.normal(size=_DIMENSION)
+  aside = rng.normal(size=_DIMENSION)
+  learnt = []
+  for length in (0.0, 2.0):
+    reference = _hold_out(_signs(np.random.default_rng(7)))
+    outcome = reference.aggregate(
+        _cohort(np.random.default_rng(8), center), center
+    )
+    step = outcome['result']
+    across = aside - (aside @ step) / (step @ step) * step
+    found = reference.learn(across + length * step)
+    assert found['advantages'] @ outcome['weights'] == pytest.approx(0.0)
+    norm = np.linalg.norm(across + length * step)
+    learnt.append(norm * found['gradient'])
+  np.testing.assert_allclose(learnt[0], learnt[1], atol=1e-9)
 
 
 def test_agreement_gradient_by_finite_differences():
@@ -377,16 +398,16 @@ def test_descend_by_hand():
   gradient = np.zeros(11)
   gradient[5] = 0.5
   reference.descend(gradient)
-  first = 2.0 - 0.05 * 0.5 / 0.501
+  first = 1.5 - 0.05 * 0.5 / 0.501
   assert reference.m[0] == pytest.approx(first)
   reference.descend(2 * gradient)
   # m_hat = (.9 * .1 * .5 + .1 * 1) / .19, v_hat = (.99 * .01 * .25 + .01) /
   # .0199.
   mean = 0.145 / 0.19
   square = 0.012475 / 0.0199
-  second = first - 0.05 * mean / (square**0.5 + 1e-3) - 0.01 * (first - 2.0)
+  second = first - 0.05 * mean / (square**0.5 + 1e-3) - 0.01 * (first - 1.5)
   assert reference.m[0] == pytest.approx(second)
-  np.testing.assert_array_equal(reference.m[1:], 2.0)
+  np.testing.assert_array_equal(reference.m[1:], 1.5)
   assert reference.log_sharpness == 0.0
 
 
