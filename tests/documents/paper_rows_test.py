@@ -10,6 +10,7 @@ from tests.documents import pages
 _PAPER, *_ROWS, _UNSEEN, _UNSEEN_FEMNIST, _COHORTS = pages.tables(
     pages.read('docs/paper_rows.md')
 )
+_LAST_TEN = _ROWS.pop(2)
 # The paper's name of the row, our runs and the attack, in the page's order.
 _RUNS = [
     ('medical X-rays', 'pneumonia_untargeted', 'sign_flip'),
@@ -87,6 +88,25 @@ def test_margins_of_fedaot(row, name, attack, accuracies, margins):
   for rival, *cells in rows:
     expected = [accuracy(d) - accuracy(rival) for d in defences]
     assert cells == [_spread(e, '+') for e in expected], rival
+
+
+def test_last_ten_rounds_of_x_rays():
+  rounds = _read('pneumonia_rounds.csv')
+  last = rounds[rounds['round'] == 30].drop(columns='round')
+  keys = ['aggregator', 'attack', 'seed']
+  pd.testing.assert_series_equal(
+      last.set_index(keys).test_accuracy.sort_index(),
+      _read('pneumonia_untargeted.csv')
+      .set_index(keys)
+      .test_accuracy.sort_index(),
+  )
+  _, *rows = _LAST_TEN
+  assert [n for n, *_ in rows] == list(dict.fromkeys(rounds.aggregator))
+  ten = rounds[rounds['round'] > 20]
+  of_seed = 100 * ten.groupby(keys).test_accuracy.mean()
+  for name, *cells in rows:
+    attacks = ('none', 'sign_flip')
+    assert cells == [_spread(of_seed.loc[name, a]) for a in attacks], name
 
 
 def test_femnist_in_the_readme():
