@@ -235,9 +235,9 @@ def measurement_tables(
 
 
 def oracle_tables(results, fraction) -> Iterator[Table]:
-  """The accuracies minus the oracle's, if there is one."""
+  """The accuracies minus the oracle's, if there is one and others are."""
   values = estimates.by_attack(results, 'test_accuracy', fraction)
-  if estimates.ORACLE in results.aggregators:
+  if {estimates.ORACLE} < set(results.aggregators):
     oracle = values.loc[estimates.ORACLE]
     others = values.drop(index=estimates.ORACLE, level='aggregator')
     difference = estimates.difference(others, oracle)

@@ -155,3 +155,11 @@ def test_problems_are_told_first_and_why_there_is_no_roc_curve(tmp_path):
   # The heading of the first findings.
   assert text.index('Left out of this report:') < text.index('40 % attackers')
   assert 'no run has written its weights\n(weights.csv)' in text
+
+
+@pytest.mark.parametrize('aggregator', ['mean', 'oracle', 'fedaot', 'krum'])
+@pytest.mark.parametrize('attack', ['none', 'sign_flip'])
+def test_a_run_alone_has_a_page(tmp_path, aggregator, attack):
+  report_folder.write(tmp_path, {(aggregator, attack): 0.5})
+  page_lib.write(tmp_path)
+  assert aggregator in (tmp_path / 'report.html').read_text()
