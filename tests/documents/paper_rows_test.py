@@ -11,6 +11,7 @@ _PAPER, *_ROWS, _UNSEEN, _UNSEEN_FEMNIST, _COHORTS = pages.tables(
     pages.read('docs/paper_rows.md')
 )
 _LAST_TEN = _ROWS.pop(2)
+_RESNET = _ROWS.pop()
 # The paper's name of the row, our runs and the attack, in the page's order.
 _RUNS = [
     ('medical X-rays', 'pneumonia_untargeted', 'sign_flip'),
@@ -107,6 +108,19 @@ def test_last_ten_rounds_of_x_rays():
   for name, *cells in rows:
     attacks = ('none', 'sign_flip')
     assert cells == [_spread(of_seed.loc[name, a]) for a in attacks], name
+
+
+def test_resnet():
+  runs = _read('cifar10_resnet20.csv').set_index('aggregator')
+  _, *rows = _RESNET
+  assert [name for name, *_ in rows] == list(runs.index)
+  for name, *cells in rows:
+    run = runs.loc[name]
+    share = run.attacker_weight
+    assert cells == [
+        f'{100 * run.test_accuracy:.1f}',
+        '-' if pd.isna(share) else f'{100 * share:.1f}',
+    ]
 
 
 def test_femnist_in_the_readme():
