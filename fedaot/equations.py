@@ -872,7 +872,8 @@ def without_overshoot(xp, gradient: Array, step: Array) -> Array:
 
   Past the lowest loss along a step [p], which the model is moved against, each
   update that helped to make it seems to harm, the honest most, and who shortens
-  it to help. That says how long the step was, not who is right.
+  it to help. That says how long the step was, not who is right. Both are
+  projections, from which inner products are taken.
   """
   product = xp.minimum(xp.sum(gradient * step), 0.0)
   return gradient - divide(xp, product, xp.sum(step * step)) * step
@@ -891,7 +892,7 @@ def holdout_alignments(
 
   Args:
     xp: The namespace.
-    dots: [N], <g', update_i>.
+    dots: [N], <g', update_i>; g' as `without_overshoot` leaves it.
     clip: [N].
     gradient_norm: Scalar, the norm of g'; 0 if it is not usable.
     norm_bound: Scalar.

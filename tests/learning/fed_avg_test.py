@@ -187,8 +187,8 @@ def test_trains_an_unseeded_keras_model_without_synchronization():
 # A point in general position: every entry of the gradient is well above the
 # noise of float32, and clipped clients and copies keep a weight that counts.
 _THETA = collections.OrderedDict(
-    raw_slope=np.array([-0.5, -1.0, -2.0, -2.5, 0.5], np.float32),
-    margin=np.array([0.5, -0.3, 1.0, 0.2, -0.5], np.float32),
+    raw_slope=np.array([-2.5, -0.5, -0.2, -1.5, 0.1], np.float32),
+    margin=np.array([-1.0, 0.3, -0.4, 0.3, -0.5], np.float32),
     log_sharpness=np.float32(-0.1),
 )
 
@@ -242,7 +242,7 @@ def test_meta_gradient_is_the_derivative_of_the_holdout_loss(sgd_process):
   output = play(theta)
   measured = output.metrics['aggregator']
   assert measured['num_clipped'] > 0
-  assert np.all(measured['weights'] > 3e-3)
+  assert np.all(measured['weights'] > 0.01)
   decay = config_lib.FedAOTConfig().meta_beta_1
   old, new = (
       _flatten(s.aggregator['meta_optimizer']['first_moment'])
@@ -278,7 +278,7 @@ def test_meta_gradient_is_the_derivative_of_the_holdout_loss(sgd_process):
       * measured['norm_bound']
       * np.linalg.norm(loss_gradient)
   )
-  assert np.min(np.abs(differences)) > 2e-5
+  assert np.min(np.abs(differences)) > 5e-5
   np.testing.assert_allclose(
       differences, factor * gradient, rtol=3e-3, atol=3e-6
   )
